@@ -1,0 +1,4 @@
+//! Whimbrel, an MQTT broker.
+#![forbid(unsafe_code)]
+
+pub mod clock;

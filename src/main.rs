@@ -1,0 +1,2 @@
+//! The `whimbrel` program.
+fn main() {}
