@@ -1,0 +1,237 @@
+//! Sessions begin, change hands, wait and end.
+
+use std::sync::Arc;
+
+use dashmap::mapref::entry::Entry;
+use tokio::sync::Notify;
+
+use super::Broker;
+use super::expire::Due;
+use super::mailbox::{Mail, Mailbox};
+use super::registry::{Lease, Parked, Parts, Place};
+use super::turn::Turn;
+use crate::clock::Moment;
+use crate::codec::ReasonCode;
+use crate::metrics::DropReason;
+use crate::session::Session;
+use crate::session::connect::Terms;
+use crate::session::record::Record;
+use crate::session::will::Will;
+use crate::store::Change;
+
+/// A Client that has been let in and wants its Session.
+pub struct Request {
+    /// Client Identifier, given or assigned.
+    pub client_id: Arc<str>,
+    /// Whether an existing Session is to be ended.
+    pub clean_start: bool,
+    /// What was agreed.
+    pub terms: Terms,
+    /// Its Will.
+    pub will: Option<Box<Will>>,
+}
+
+/// A Session for a connection.
+pub struct Connected {
+    /// The Session.
+    pub lease: Lease,
+    /// Whether it existed before.
+    pub session_present: bool,
+}
+
+impl Broker {
+    /// Finds or makes the Session of a Client. Waits while another connection of the same Client
+    /// gives it up [MQTT-3.1.4-3]. What must be durable before CONNACK is noted in `turn`.
+    pub async fn connect(self: &Arc<Self>, mut request: Request, turn: &mut Turn) -> Connected {
+        loop {
+            match self.try_connect(request, turn) {
+                Ok(connected) => return connected,
+                Err((back, returned)) => {
+                    request = back;
+                    returned.await;
+                }
+            }
+        }
+    }
+
+    /// One attempt; the error is the request and when to try again.
+    #[expect(clippy::type_complexity, reason = "used once, right above")]
+    fn try_connect(
+        self: &Arc<Self>,
+        request: Request,
+        turn: &mut Turn,
+    ) -> Result<Connected, (Request, impl Future<Output = ()> + use<>)> {
+        let returned = Arc::new(Notify::new());
+        let found = match self.registry.places.entry(request.client_id.clone()) {
+            Entry::Vacant(vacant) => {
+                let mailbox = self.new_mailbox(&request.terms);
+                vacant.insert(Place::Lent { mailbox: mailbox.clone(), returned: returned.clone() });
+                (mailbox, None)
+            }
+            Entry::Occupied(mut occupied) => {
+                if let Place::Lent { mailbox, returned } = occupied.get() {
+                    let back = returned.clone().notified_owned();
+                    mailbox.post(Mail::Close(ReasonCode::SessionTakenOver));
+                    return Err((request, back));
+                }
+                let ends = request.clean_start;
+                let place = occupied.get_mut();
+                let mailbox = match place {
+                    Place::Parked(parked) if !ends => parked.mailbox.clone(),
+                    _ => self.new_mailbox(&request.terms),
+                };
+                let lent = Place::Lent { mailbox: mailbox.clone(), returned: returned.clone() };
+                let former = match std::mem::replace(place, lent) {
+                    Place::Parked(parked) => Some(parked),
+                    Place::Lent { .. } => None,
+                };
+                (mailbox, former)
+            }
+        };
+        Ok(self.lend(request, found, returned, turn))
+    }
+
+    fn new_mailbox(&self, terms: &Terms) -> Arc<Mailbox> {
+        let stored = terms.durable.then(|| self.store.next_session_id());
+        Mailbox::new(self.next_key(), stored)
+    }
+
+    fn lend(
+        self: &Arc<Self>,
+        request: Request,
+        (mailbox, former): (Arc<Mailbox>, Option<Box<Parked>>),
+        returned: Arc<Notify>,
+        turn: &mut Turn,
+    ) -> Connected {
+        let session_present = former.is_some() && !request.clean_start;
+        let (session, groups) = match former {
+            Some(former) if session_present => {
+                let Parked { mut session, groups, .. } = *former;
+                session.connected(request.terms, request.will);
+                mailbox.reconnected();
+                (session, groups)
+            }
+            former => {
+                if let Some(former) = former {
+                    // [MQTT-3.1.2-4]; its Will, if still waiting, is due since the Session ends.
+                    self.end_parked(*former, turn);
+                }
+                self.metrics.sessions_created.increment();
+                (Session::new(request.client_id, request.terms, request.will), Vec::new())
+            }
+        };
+        for group in &groups {
+            group.online(&mailbox, session.terms().send_window(), turn.refused());
+        }
+        let mut parts = Parts { session, mailbox, groups, returned };
+        self.put_on_record(&mut parts, None, turn);
+        Connected { lease: Lease { broker: self.clone(), parts: Some(parts) }, session_present }
+    }
+
+    /// Notes the Session's record for the store, if it outlives its connection.
+    fn put_on_record(&self, parts: &mut Parts, disconnected_at: Option<Moment>, turn: &mut Turn) {
+        let Some(session) = parts.mailbox.stored() else { return };
+        let record = Record {
+            client_id: parts.session.client_id().clone(),
+            expiry_s: parts.session.expiry_s(),
+            disconnected_at,
+            will: parts.session.will().map(|will| Box::new(will.clone())),
+        };
+        turn.change(Change::SessionPut { session, record: record.encode() });
+    }
+
+    /// Takes a Session back from its connection: it waits for its Client, or ends.
+    pub(super) fn park(&self, mut parts: Parts) {
+        let now = self.now();
+        let mut turn = Turn::default();
+        let (unsent, lent) = parts.mailbox.disconnected();
+        self.metrics.drops.add(DropReason::ConnectionLost, unsent as u64);
+        let ends_now = parts.session.expiry_s() == 0;
+        let mut back = parts.session.give_back_shared(ends_now);
+        back.extend(lent);
+        for group in &parts.groups {
+            group.offline(parts.mailbox.key(), &mut back, turn.refused());
+        }
+        let will_due = parts.session.will().map(|will| now.after_s(will.delay_s.into()));
+        if will_due.is_some_and(|due| ends_now || due <= now)
+            && let Some(will) = parts.session.take_will()
+        {
+            self.publish_will(&will, now, &mut turn);
+        }
+        let returned = parts.returned.clone();
+        let client_id = parts.session.client_id().clone();
+        if ends_now {
+            self.end(parts, &mut turn);
+            self.registry.places.remove(&client_id);
+        } else {
+            self.put_on_record(&mut parts, Some(now), &mut turn);
+            self.park_until(parts, now, will_due.filter(|&due| due > now));
+        }
+        self.finish(&mut turn, None);
+        returned.notify_waiters();
+    }
+
+    fn park_until(&self, parts: Parts, now: Moment, will_due: Option<Moment>) {
+        let client_id = parts.session.client_id().clone();
+        let parting = self.next_key();
+        let expiry_s = parts.session.expiry_s();
+        let Parts { session, mailbox, groups, .. } = parts;
+        let parked = Parked { session, mailbox, groups, parting, since: now };
+        self.registry.places.insert(client_id.clone(), Place::Parked(Box::new(parked)));
+        if let Some(due) = will_due {
+            self.expiry.add(due, Due::Will { client_id: client_id.clone(), parting });
+        }
+        if expiry_s != u32::MAX {
+            let due = now.after_s(expiry_s.into());
+            self.expiry.add(due, Due::Session { client_id, parting });
+        }
+    }
+
+    /// Ends a Session that waited for its Client: its Will is published first if it still
+    /// waited, since it is due at the end of the Session at the latest [MQTT-3.1.2-8].
+    pub(super) fn end_parked(&self, parked: Parked, turn: &mut Turn) {
+        let Parked { mut session, mailbox, groups, .. } = parked;
+        if let Some(will) = session.take_will() {
+            self.publish_will(&will, self.now(), turn);
+        }
+        let returned = Arc::new(Notify::new());
+        self.end(Parts { session, mailbox, groups, returned }, turn);
+    }
+
+    /// Ends a Session: nothing of it is left [MQTT-3.1.2-23].
+    fn end(&self, mut parts: Parts, turn: &mut Turn) {
+        self.metrics.sessions_ended.increment();
+        let key = parts.mailbox.key();
+        let stored = parts.mailbox.stored();
+        let mut back = parts.session.give_back_shared(true);
+        for group in &parts.groups {
+            group.offline(key, &mut back, turn.refused());
+        }
+        let filters: Vec<Box<str>> =
+            parts.session.subscriptions.iter().map(|(filter, _)| filter.into()).collect();
+        for filter in filters {
+            self.unroute(&mut parts, &filter, turn);
+        }
+        let mut left = parts.session.abandon();
+        left.extend(parts.mailbox.drain());
+        for delivery in left {
+            self.dropped(&delivery, DropReason::SessionEnded, stored, turn);
+        }
+        if let Some(session) = stored {
+            turn.change(Change::SessionEnded { session });
+        }
+    }
+
+    /// A Client Identifier for a Client that gave none.
+    pub fn assign_client_id(&self) -> Arc<str> {
+        format!("auto-{:016x}{:08x}", self.identifier_seed, self.next_key()).into()
+    }
+
+    /// Tells every connection to end, because the broker does.
+    pub fn close_connections(&self) {
+        self.closing.store(true, std::sync::atomic::Ordering::Relaxed);
+        for mailbox in self.registry.lent() {
+            mailbox.post(Mail::Close(ReasonCode::ServerShuttingDown));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A receiver as the rest of the broker sees it: a queue to push to and a bell to ring.
+//!
+//! A Session keeps its mailbox as long as it lives, so its queue fills while the Client is away.
+//! The bell is the waker of the connection's task. It hangs there only while the task sleeps and
+//! is taken down by the first ring: a bell already rung is not rung again.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::share::ShareGroup;
+use crate::codec::{QoS, ReasonCode};
+use crate::queue::{Delivery, Limits, Queue};
+use crate::router::Subscriber;
+use crate::store::{Outcome, SessionId};
+
+/// What others have to say to a connection's task.
+#[derive(Debug)]
+pub enum Mail {
+    /// What the ticket stands for is durable, or could not be stored.
+    Committed {
+        /// The ticket.
+        ticket: u64,
+        /// Durable or not.
+        outcome: Outcome,
+    },
+    /// The connection must end and give the Session back, for this reason.
+    Close(ReasonCode),
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: Queue,
+    mail: Vec<Mail>,
+    bell: Option<Waker>,
+    online: bool,
+}
+
+/// A Session's mailbox.
+#[derive(Debug)]
+pub struct Mailbox {
+    key: u64,
+    /// The Session's identity in the store, when it outlives its connections.
+    stored: Option<SessionId>,
+    inner: Mutex<Inner>,
+}
+
+/// What pushes did not find room for.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// Deliveries beyond the queue's bounds.
+    pub overflow: Vec<Delivery>,
+    /// QoS 0 deliveries for a Client that is away.
+    pub offline: u64,
+    /// QoS 0 deliveries for a share group that nobody takes from.
+    pub no_consumer: u64,
+}
+
+impl Mailbox {
+    /// An empty mailbox of a Client that is connected.
+    pub fn new(key: u64, stored: Option<SessionId>) -> Arc<Self> {
+        let inner = Mutex::new(Inner { online: true, ..Inner::default() });
+        Arc::new(Self { key, stored, inner })
+    }
+
+    /// The Session's identity in the store, when it outlives its connections.
+    pub fn stored(&self) -> Option<SessionId> {
+        self.stored
+    }
+
+    /// Whether the Client is connected.
+    pub fn is_online(&self) -> bool {
+        self.inner.lock().online
+    }
+
+    /// Adds deliveries, in order, and rings the bell once.
+    pub fn push(
+        &self,
+        deliveries: impl Iterator<Item = Delivery>,
+        limits: &Limits,
+        refused: &mut Refused,
+    ) {
+        let mut inner = self.inner.lock();
+        for delivery in deliveries {
+            if delivery.qos == QoS::AtMostOnce && !inner.online {
+                refused.offline += 1;
+            } else if let Some(dropped) = inner.queue.push(delivery, limits) {
+                refused.overflow.push(dropped);
+            }
+        }
+        let bell = inner.bell.take();
+        drop(inner);
+        if let Some(bell) = bell {
+            bell.wake();
+        }
+    }
+
+    /// Puts deliveries that were taken and not sent back where they were.
+    pub fn give_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
+        self.inner.lock().queue.give_back(deliveries);
+    }
+
+    /// Leaves mail and rings the bell.
+    pub fn post(&self, mail: Mail) {
+        let mut inner = self.inner.lock();
+        inner.mail.push(mail);
+        let bell = inner.bell.take();
+        drop(inner);
+        if let Some(bell) = bell {
+            bell.wake();
+        }
+    }
+
+    /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together as many as
+    /// `at_most`. Returns whether there was anything.
+    pub fn take(
+        &self,
+        mut window: usize,
+        at_most: usize,
+        mail: &mut Vec<Mail>,
+        deliveries: &mut Vec<Delivery>,
+    ) -> bool {
+        let mut inner = self.inner.lock();
+        mail.append(&mut inner.mail);
+        for _ in 0..at_most {
+            let Some(delivery) = inner.queue.take(window > 0) else { break };
+            window -= usize::from(delivery.qos != QoS::AtMostOnce);
+            deliveries.push(delivery);
+        }
+        !mail.is_empty() || !deliveries.is_empty()
+    }
+
+    /// Hangs up the bell, unless there already is something to do.
+    pub fn sleep(&self, window_open: bool, may_deliver: bool, bell: &Waker) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.mail.is_empty() || (may_deliver && inner.queue.has_ready(window_open)) {
+            return false;
+        }
+        match &inner.bell {
+            Some(hung) if hung.will_wake(bell) => {}
+            _ => inner.bell = Some(bell.clone()),
+        }
+        true
+    }
+
+    /// The Client is gone: its bell is taken down and QoS 0 is no longer kept. Returns how many
+    /// QoS 0 messages are dropped by that and what share groups had lent.
+    pub fn disconnected(&self) -> (usize, Vec<Delivery>) {
+        let mut inner = self.inner.lock();
+        inner.online = false;
+        inner.bell = None;
+        inner.mail = Vec::new();
+        let lent = inner.queue.extract_shared();
+        (inner.queue.clear_qos0(), lent)
+    }
+
+    /// The Client is back.
+    pub fn reconnected(&self) {
+        self.inner.lock().online = true;
+    }
+
+    /// Takes everything that is ready, for a Session that ends.
+    pub fn drain(&self) -> Vec<Delivery> {
+        let mut inner = self.inner.lock();
+        std::iter::from_fn(|| inner.queue.take(true)).collect()
+    }
+
+    /// Messages that are ready.
+    pub fn waiting(&self) -> usize {
+        self.inner.lock().queue.len()
+    }
+}
+
+/// What the router routes to.
+#[derive(Clone, Debug)]
+pub enum Receiver {
+    /// A Session.
+    Session(Arc<Mailbox>),
+    /// A share group, which is one receiver whatever the number of its members.
+    Group(Arc<ShareGroup>),
+}
+
+impl Subscriber for Receiver {
+    fn key(&self) -> u64 {
+        match self {
+            Self::Session(mailbox) => mailbox.key(),
+            Self::Group(group) => group.key(),
+        }
+    }
+}
+
+impl Mailbox {
+    /// What tells this receiver from others.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+}

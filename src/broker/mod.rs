@@ -1,0 +1,162 @@
+//! The broker: what all Clients share.
+//!
+//! It joins the pure rooms to each other and to the store: which Session is where
+//! ([`registry`]), who gets a message ([`publish`]), who subscribes ([`subscribe`]), who takes
+//! from a share group ([`share`]), what ends by itself ([`expire`]). A connection's task calls
+//! it; nothing in it waits, except [`Broker::connect`] for a Session that another connection
+//! holds.
+//!
+//! **Lock order.** registry entry -> share group table -> share group -> router -> mailbox ->
+//! expiry -> store's inbox. Never two mailboxes, never two groups, none across an `await`.
+//!
+//! **Order of effects.** A turn's changes go to the store before its messages go to queues, so
+//! that what a receiver reports about a message never overtakes the message itself on its way to
+//! the disk.
+
+pub mod connect;
+pub mod expire;
+pub mod mailbox;
+pub mod publish;
+pub mod recover;
+pub mod registry;
+pub mod share;
+pub mod subscribe;
+pub mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::access::Anonymous;
+use crate::clock::{Clock, Moment};
+use crate::codec::{PacketId, QoS};
+use crate::metrics::{DropReason, Metrics};
+use crate::queue::{self, Delivery};
+use crate::router::Router;
+use crate::router::retained::{self, Retained};
+use crate::session::connect::Limits;
+use crate::store::{Change, SessionId, Store};
+use expire::Expiry;
+use mailbox::{Mailbox, Receiver};
+use registry::Registry;
+use share::Groups;
+use turn::Turn;
+
+/// Settings of the broker.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What Clients are granted.
+    pub limits: Limits,
+    /// Bounds of each Session's queue and of each share group's.
+    pub queue: queue::Limits,
+    /// Bounds of the retained messages.
+    pub retained: retained::Limits,
+    /// Who may come without proof of identity, where a listener does not say otherwise.
+    pub anonymous: Anonymous,
+}
+
+/// What a turn that waits for the store is told through: a mailbox and the ticket it closed.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Who waits.
+    pub mailbox: Arc<Mailbox>,
+    /// For what.
+    pub ticket: u64,
+}
+
+/// What all Clients share.
+pub struct Broker {
+    options: Options,
+    clock: Clock,
+    /// What the broker counts.
+    pub metrics: Metrics,
+    router: Router<Receiver>,
+    retained: Retained,
+    registry: Registry,
+    groups: Groups,
+    expiry: Expiry,
+    store: Store<Waiter>,
+    next_key: AtomicU64,
+    /// Random, so that identifiers assigned after a restart differ from earlier ones.
+    identifier_seed: u64,
+    closing: AtomicBool,
+}
+
+impl Broker {
+    /// The settings.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The moment it is.
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Whether the broker is shutting down.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// A number that no other mailbox or group of this process has.
+    fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A delivery is done with, by success or for a reason to drop it: the store may forget it.
+    ///
+    /// `own` is the stored identity of the Session whose queue it was in.
+    pub fn done(&self, delivery: &Delivery, own: Option<SessionId>, turn: &mut Turn) {
+        let queue = match delivery.source {
+            0 => own.filter(|_| delivery.qos != QoS::AtMostOnce),
+            source => self.groups.stored(source),
+        };
+        if let Some(queue) = queue.filter(|_| delivery.message.id() != 0) {
+            turn.finished(delivery.message.id(), queue);
+        }
+    }
+
+    /// Notes that a delivery of QoS 2 is bound to a Packet Identifier.
+    pub fn bind(
+        &self,
+        session: SessionId,
+        packet_id: PacketId,
+        delivery: &Delivery,
+        turn: &mut Turn,
+    ) {
+        let queue = match delivery.source {
+            0 => session,
+            source => self.groups.stored(source).unwrap_or(session),
+        };
+        let (packet_id, message) = (packet_id.get(), delivery.message.id());
+        turn.change(Change::Sent { session, packet_id, message, queue });
+    }
+
+    /// A member of a share group has room for another delivery in place of this one.
+    pub fn room(&self, delivery: &Delivery, member: u64, turn: &mut Turn) {
+        if let Some(group) = self.groups.by_source(delivery.source) {
+            turn.room_in_group(&group, member);
+        }
+    }
+
+    /// As [`Broker::done`], for what its receiver will never get.
+    pub fn dropped(
+        &self,
+        delivery: &Delivery,
+        reason: DropReason,
+        own: Option<SessionId>,
+        turn: &mut Turn,
+    ) {
+        self.metrics.drops.add(reason, 1);
+        self.done(delivery, own, turn);
+    }
+
+    /// Closes the store once everything that waits is committed. No connection may be left.
+    pub fn close(&self) {
+        self.store.close();
+    }
+}

@@ -1,0 +1,204 @@
+//! A message's way from its publisher to the queues.
+
+use rustc_hash::FxHashMap;
+
+use super::Broker;
+use super::mailbox::Receiver;
+use super::turn::Turn;
+use crate::clock::Moment;
+use crate::codec::{Publish, QoS, ReasonCode};
+use crate::message::Message;
+use crate::metrics::DropReason;
+use crate::router::Routes;
+use crate::session::connect::levels;
+use crate::session::will::Will;
+use crate::store::{Change, SessionId, Target, Targets};
+
+/// Topics whose routes a publisher keeps; beyond that it begins anew.
+const CACHED_TOPICS_MAX: usize = 1024;
+
+/// What a connection keeps for its publications.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    /// Its receiver's key, for No Local.
+    pub key: u64,
+    /// The Session's identity in the store, when it outlives its connections.
+    pub stored: Option<SessionId>,
+    /// The generation of the routes below.
+    generation: u64,
+    routes: FxHashMap<Box<str>, Routes<Receiver>>,
+    /// The topic published to last, which is most often the next too.
+    last: Option<(Box<str>, Routes<Receiver>)>,
+}
+
+impl Publisher {
+    /// Nothing published yet.
+    pub fn new(key: u64, stored: Option<SessionId>) -> Self {
+        Self { key, stored, ..Self::default() }
+    }
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// What the publisher is told.
+    pub reason: ReasonCode,
+    /// Whether that must wait for the store.
+    pub waits: bool,
+}
+
+impl Broker {
+    /// Distributes a PUBLISH packet, whose variable header and payload are `body`.
+    pub fn publish(
+        &self,
+        publisher: &mut Publisher,
+        publish: &Publish<'_>,
+        topic: &str,
+        body: &[u8],
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Published {
+        let routes = match self.routes(publisher, topic) {
+            Ok(routes) => routes,
+            Err(reason) => return Published { reason, waits: false },
+        };
+        let receives_twice = publish.qos == QoS::ExactlyOnce;
+        let mut published = Published { reason: ReasonCode::Success, waits: false };
+        if let (true, Some(session), Some(id)) =
+            (receives_twice, publisher.stored, publish.packet_id)
+        {
+            turn.change(Change::Received { session, packet_id: id.get() });
+            published.waits = true;
+        }
+        if routes.is_empty() && !publish.retain {
+            self.metrics.drops.add(DropReason::NoSubscriber, 1);
+            published.reason = ReasonCode::NoMatchingSubscribers;
+            return published;
+        }
+        let targets = targets(&routes, publish.qos, publish.retain);
+        let id = if targets.is_empty() { 0 } else { self.store.next_message_id() };
+        let message = Message::of_publish(id, body, publish, topic, now);
+        if publish.retain && !self.retain(&message, turn) {
+            published.reason = ReasonCode::QuotaExceeded;
+            return published;
+        }
+        published.waits |= publish.retain || !targets.is_empty();
+        if routes.is_empty() {
+            published.reason = ReasonCode::NoMatchingSubscribers;
+        }
+        self.hand_on(message, targets, &routes, turn);
+        published
+    }
+
+    /// Publishes a Will.
+    pub(super) fn publish_will(&self, will: &Will, now: Moment, turn: &mut Turn) {
+        self.metrics.wills_published.increment();
+        let routes = self.router.routes(will.topic(), None);
+        let targets = targets(&routes, will.qos(), will.retain());
+        let id = if targets.is_empty() { 0 } else { self.store.next_message_id() };
+        let message = will.message(id, now);
+        if will.retain() && !self.retain(&message, turn) {
+            tracing::warn!(topic = will.topic(), "a will is not retained: the limit is reached");
+        }
+        if routes.is_empty() {
+            self.metrics.drops.add(DropReason::NoSubscriber, 1);
+        }
+        self.hand_on(message, targets, &routes, turn);
+    }
+
+    /// Keeps a message for future subscribers; false when there is no room for it.
+    fn retain(&self, message: &Message, turn: &mut Turn) -> bool {
+        if self.retained.set(message).is_err() {
+            return false;
+        }
+        turn.change(Change::Retained { message: message.clone() });
+        true
+    }
+
+    fn hand_on(
+        &self,
+        message: Message,
+        targets: Targets,
+        routes: &Routes<Receiver>,
+        turn: &mut Turn,
+    ) {
+        if !targets.is_empty() {
+            turn.change(Change::Message { message: message.clone(), targets });
+        }
+        if !routes.is_empty() {
+            turn.message(message, routes);
+        }
+    }
+
+    /// The routes of a topic, from the publisher's own list where that is still right.
+    fn routes(
+        &self,
+        publisher: &mut Publisher,
+        topic: &str,
+    ) -> Result<Routes<Receiver>, ReasonCode> {
+        let generation = self.router.generation();
+        if generation != publisher.generation {
+            publisher.generation = generation;
+            publisher.routes = FxHashMap::default();
+            publisher.last = None;
+        }
+        if let Some((last, routes)) = &publisher.last
+            && **last == *topic
+        {
+            return Ok(routes.clone());
+        }
+        let routes = match publisher.routes.get(topic) {
+            Some(routes) => routes.clone(),
+            None => {
+                if levels(topic) > self.options.limits.topic_levels_max {
+                    return Err(ReasonCode::TopicNameInvalid);
+                }
+                let routes = self.router.routes(topic, Some(publisher.key));
+                if publisher.routes.len() >= CACHED_TOPICS_MAX {
+                    publisher.routes.clear();
+                }
+                if publisher.last.is_some() {
+                    publisher.routes.insert(topic.into(), routes.clone());
+                }
+                routes
+            }
+        };
+        if let Some((last, former)) = publisher.last.replace((topic.into(), routes.clone())) {
+            publisher.routes.entry(last).or_insert(former);
+        }
+        Ok(routes)
+    }
+}
+
+/// Bits of [`Target::flags`]: QoS in the lowest two, then RETAIN.
+pub(super) fn flags(qos: QoS, retain: bool) -> u8 {
+    qos as u8 | u8::from(retain) << 2
+}
+
+/// The receivers for which a message of this QoS must survive.
+fn targets(routes: &Routes<Receiver>, qos: QoS, retain: bool) -> Targets {
+    let mut targets = Targets::new();
+    if qos == QoS::AtMostOnce {
+        return targets;
+    }
+    for route in routes.iter() {
+        let (session, online) = match &route.subscriber {
+            Receiver::Session(_) if route.qos == QoS::AtMostOnce => continue,
+            Receiver::Session(mailbox) => match mailbox.stored() {
+                Some(session) => (session, mailbox.is_online()),
+                None => continue,
+            },
+            Receiver::Group(group) => match group.stored() {
+                Some(session) => (session, group.has_online_member()),
+                None => continue,
+            },
+        };
+        targets.push(Target {
+            session,
+            flags: flags(qos.min(route.qos), retain && route.retain_as_published),
+            online,
+            subscription_ids: route.subscription_ids.clone(),
+        });
+    }
+    targets
+}

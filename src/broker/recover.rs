@@ -1,0 +1,179 @@
+//! The broker as it was: what the store remembers, put back before the first connection.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::expire::{Due, Expiry};
+use super::mailbox::{Mail, Mailbox};
+use super::registry::{Parked, Parts, Place, Registry};
+use super::share::Groups;
+use super::turn::Turn;
+use super::{Broker, Options, Waiter};
+use crate::clock::{Clock, Moment};
+use crate::codec::{PacketId, QoS};
+use crate::metrics::Metrics;
+use crate::queue::{Delivery, Limits, Overflow};
+use crate::router::Router;
+use crate::router::retained::Retained;
+use crate::session::Session;
+use crate::session::connect::Terms;
+use crate::session::record::Record;
+use crate::session::subscriptions::Subscription;
+use crate::store::{self, OpenError, Outcome, Recovered, RecoveredSession, Store, Waiting};
+use crate::topic::TopicFilter;
+
+/// What was acknowledged is put back whatever the bounds say today.
+const UNBOUNDED: Limits =
+    Limits { messages_max: usize::MAX, bytes_max: usize::MAX, overflow: Overflow::DropNewest };
+
+/// What was put back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restored {
+    /// Sessions.
+    pub sessions: usize,
+    /// Messages that wait for a receiver.
+    pub messages: usize,
+    /// Retained messages.
+    pub retained: usize,
+}
+
+impl Broker {
+    /// A broker on a store, with everything that the store remembers.
+    pub fn open(
+        options: Options,
+        clock: Clock,
+        store_options: &store::Options,
+    ) -> Result<(Arc<Self>, Restored), OpenError> {
+        let (store, recovered) = Store::open(store_options, Box::new(answer))?;
+        Ok(Self::restored(options, clock, store, recovered))
+    }
+
+    fn restored(
+        options: Options,
+        clock: Clock,
+        store: Store<Waiter>,
+        recovered: Recovered,
+    ) -> (Arc<Self>, Restored) {
+        let broker = Arc::new(Self {
+            retained: Retained::new(options.retained),
+            options,
+            clock,
+            metrics: Metrics::default(),
+            router: Router::default(),
+            registry: Registry::default(),
+            groups: Groups::default(),
+            expiry: Expiry::default(),
+            store,
+            next_key: AtomicU64::new(1),
+            identifier_seed: RandomState::new().build_hasher().finish(),
+            closing: AtomicBool::new(false),
+        });
+        let restored = broker.restore(recovered);
+        (broker, restored)
+    }
+
+    fn restore(&self, recovered: Recovered) -> Restored {
+        let now = self.now();
+        let mut turn = Turn::default();
+        let mut restored = Restored { retained: recovered.retained.len(), ..Restored::default() };
+        for message in &recovered.retained {
+            if self.retained.set(message).is_err() {
+                tracing::warn!(topic = message.topic_str(), "a retained message exceeds the limit");
+            }
+        }
+        let (groups, sessions): (Vec<_>, Vec<_>) = recovered
+            .sessions
+            .into_iter()
+            .partition(|session| Self::group_record(&session.record).is_some());
+        let mut restored_groups = Vec::new();
+        for group in groups {
+            restored.messages += group.queue.len();
+            let filter = Self::group_record(&group.record).map(TopicFilter::new);
+            if let Some(Ok(filter)) = filter {
+                let waiting = group.queue.into_iter().map(|waiting| delivery(waiting, 0));
+                restored_groups.push(self.restore_group(filter, group.id, waiting));
+            }
+        }
+        for session in sessions {
+            restored.sessions += 1;
+            restored.messages += session.queue.len() + session.sent.len();
+            self.restore_session(session, now, &mut turn);
+        }
+        for group in restored_groups {
+            self.end_if_deserted(&group, &mut turn);
+        }
+        self.finish(&mut turn, None);
+        restored
+    }
+
+    fn restore_session(&self, recovered: RecoveredSession, now: Moment, turn: &mut Turn) {
+        let Some(record) = Record::decode(&recovered.record) else {
+            tracing::error!(session = recovered.id.0, "a session's record is damaged; left out");
+            return;
+        };
+        let terms = Terms::parked(record.expiry_s, &self.options.limits);
+        let mut session = Session::new(record.client_id.clone(), terms, record.will);
+        let received: Vec<_> = recovered.received.into_iter().filter_map(PacketId::new).collect();
+        let sent = recovered.sent.into_iter().filter_map(|(id, waiting)| {
+            let waiting = waiting.map(|waiting| {
+                let source = self.source_of(waiting.queue);
+                delivery(waiting, source)
+            });
+            Some((PacketId::new(id)?, waiting))
+        });
+        session.restore(&received, sent.collect());
+        let mailbox = Mailbox::new(self.next_key(), Some(recovered.id));
+        mailbox.disconnected();
+        let waiting = recovered.queue.into_iter().map(|waiting| delivery(waiting, 0));
+        mailbox.push(waiting, &UNBOUNDED, turn.refused());
+        let returned = Arc::default();
+        let mut parts = Parts { session, mailbox, groups: Vec::new(), returned };
+        for (filter, options) in recovered.subscriptions {
+            if let (Ok(filter), Some(subscription)) =
+                (TopicFilter::new(&filter), Subscription::decode(&options))
+            {
+                parts.session.subscriptions.insert(filter.as_str(), subscription);
+                self.route(&mut parts, filter, subscription, false, turn);
+            }
+        }
+        self.park_restored(parts, record.disconnected_at.unwrap_or(now));
+    }
+
+    /// A connection that was open when the broker ended has ended with it.
+    fn park_restored(&self, parts: Parts, since: Moment) {
+        let Parts { session, mailbox, groups, .. } = parts;
+        let client_id = session.client_id().clone();
+        let parting = self.next_key();
+        if let Some(will) = session.will() {
+            let due = since.after_s(will.delay_s.into());
+            self.expiry.add(due, Due::Will { client_id: client_id.clone(), parting });
+        }
+        if session.expiry_s() != u32::MAX {
+            let due = since.after_s(session.expiry_s().into());
+            self.expiry.add(due, Due::Session { client_id: client_id.clone(), parting });
+        }
+        let parked = Parked { session, mailbox, groups, parting, since };
+        self.registry.places.insert(client_id, Place::Parked(Box::new(parked)));
+    }
+}
+
+/// Tells those who wait for the store.
+fn answer(waiters: &mut Vec<Waiter>, outcome: Outcome) {
+    for Waiter { mailbox, ticket } in waiters.drain(..) {
+        mailbox.post(Mail::Committed { ticket, outcome });
+    }
+}
+
+fn delivery(waiting: Waiting, source: u32) -> Delivery {
+    let flags = waiting.flags;
+    Delivery {
+        message: waiting.message,
+        subscription_ids: waiting.subscription_ids,
+        source,
+        sequence: 0,
+        qos: QoS::from_bits(flags & 3).unwrap_or(QoS::AtLeastOnce),
+        retain: flags & 4 != 0,
+        dup: false,
+    }
+}

@@ -1,0 +1,101 @@
+//! Which Session is where: in the hands of a connection, or parked here.
+//!
+//! A Session is a value on loan. [`Lease`] is the loan: it gives the Session back when it is
+//! dropped, however the connection's task ends. Whoever wants a Session that is lent asks its
+//! holder through the mailbox and waits until it has come back.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::sync::Notify;
+
+use super::Broker;
+use super::mailbox::Mailbox;
+use super::share::ShareGroup;
+use crate::session::Session;
+
+/// A Session without a connection.
+pub struct Parked {
+    /// The Session.
+    pub session: Session,
+    /// Its mailbox, which goes on filling.
+    pub mailbox: Arc<Mailbox>,
+    /// The share groups it is a member of.
+    pub groups: Vec<Arc<ShareGroup>>,
+    /// Counts the partings of this broker, so that a timer set at one does not act on another.
+    pub parting: u64,
+    /// When the connection ended.
+    pub since: crate::clock::Moment,
+}
+
+/// Where a Client Identifier's Session is.
+pub enum Place {
+    /// With a connection, reached by its mailbox; who waits for it to come back is told.
+    Lent {
+        /// The way to the holder.
+        mailbox: Arc<Mailbox>,
+        /// Rung when the Session has come back or ended.
+        returned: Arc<Notify>,
+    },
+    /// Here.
+    Parked(Box<Parked>),
+}
+
+/// Sessions by Client Identifier.
+#[derive(Default)]
+pub struct Registry {
+    /// The places.
+    pub(super) places: DashMap<Arc<str>, Place>,
+}
+
+impl Registry {
+    /// How many Sessions there are, and how many of them are with a connection.
+    pub fn counts(&self) -> (usize, usize) {
+        let is_lent = |place: &Place| matches!(place, Place::Lent { .. });
+        let lent = self.places.iter().filter(|place| is_lent(place.value())).count();
+        (self.places.len(), lent)
+    }
+
+    /// The mailboxes of all Sessions that are with a connection.
+    pub fn lent(&self) -> Vec<Arc<Mailbox>> {
+        let mailbox = |place: &Place| match place {
+            Place::Lent { mailbox, .. } => Some(mailbox.clone()),
+            Place::Parked(_) => None,
+        };
+        self.places.iter().filter_map(|place| mailbox(place.value())).collect()
+    }
+}
+
+/// A Session on loan to a connection's task.
+pub struct Lease {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// What is lent; `None` once it was given back.
+    pub parts: Option<Parts>,
+}
+
+/// What is lent.
+pub struct Parts {
+    /// The Session.
+    pub session: Session,
+    /// Its mailbox.
+    pub mailbox: Arc<Mailbox>,
+    /// The share groups it is a member of.
+    pub groups: Vec<Arc<ShareGroup>>,
+    pub(super) returned: Arc<Notify>,
+}
+
+impl Lease {
+    /// Gives the Session back now.
+    pub fn give_back(&mut self) {
+        if let Some(parts) = self.parts.take() {
+            self.broker.park(parts);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}

@@ -1,0 +1,152 @@
+//! What one turn of a connection gathers, to be handed over at its end in one go: one submission
+//! to the store, one push and one bell per receiver.
+
+use std::sync::Arc;
+
+use super::mailbox::{Mailbox, Receiver, Refused};
+use super::share::ShareGroup;
+use super::{Broker, Waiter};
+use crate::codec::QoS;
+use crate::message::Message;
+use crate::metrics::DropReason;
+use crate::queue::Delivery;
+use crate::router::Routes;
+use crate::store::{Change, SessionId, Submitted};
+
+/// Changes and messages on their way.
+#[derive(Default)]
+pub struct Turn {
+    changes: Vec<Change>,
+    messages: Vec<Message>,
+    /// Neighbouring messages that go the same way: the routes, and where they end in `messages`.
+    runs: Vec<(Routes<Receiver>, usize)>,
+    /// Share groups whose members have finished something: member's key and how much.
+    finished: Vec<(Arc<ShareGroup>, u64, usize)>,
+    refused: Refused,
+}
+
+impl Turn {
+    /// Notes a change for the store.
+    pub fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Notes that a stored delivery is done with.
+    pub fn finished(&mut self, message: u64, session: SessionId) {
+        self.changes.push(Change::Finished { message, session });
+    }
+
+    /// Notes a message for its receivers.
+    pub fn message(&mut self, message: Message, routes: &Routes<Receiver>) {
+        self.messages.push(message);
+        let end = self.messages.len();
+        match self.runs.last_mut() {
+            Some((last, last_end)) if last.is_same(routes) => *last_end = end,
+            _ => self.runs.push((routes.clone(), end)),
+        }
+    }
+
+    /// Notes that a member of a share group has room for one more.
+    pub fn room_in_group(&mut self, group: &Arc<ShareGroup>, member: u64) {
+        match self.finished.last_mut() {
+            Some((last, key, n)) if Arc::ptr_eq(last, group) && *key == member => *n += 1,
+            _ => self.finished.push((group.clone(), member, 1)),
+        }
+    }
+
+    /// Where deliveries go that find no room.
+    pub fn refused(&mut self) -> &mut Refused {
+        &mut self.refused
+    }
+
+    /// Whether there is anything for the store.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+}
+
+impl Broker {
+    /// Hands a turn over: changes to the store, messages to their receivers. `waiter` is told
+    /// when the changes are durable, if the answer is [`Submitted::Pending`].
+    pub fn finish(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
+        let submitted = if turn.changes.is_empty() {
+            Submitted::Done
+        } else {
+            self.store.submit(&mut turn.changes, waiter)
+        };
+        let mut start = 0;
+        for (routes, end) in turn.runs.drain(..) {
+            let messages = turn.messages.get(start..end).unwrap_or_default();
+            start = end;
+            self.distribute(&routes, messages, &mut turn.refused);
+        }
+        turn.messages.clear();
+        for (group, member, n) in turn.finished.drain(..) {
+            group.room(member, n, &mut turn.refused);
+        }
+        self.account(turn);
+        submitted
+    }
+
+    /// Pushes messages to all receivers of their routes.
+    fn distribute(&self, routes: &Routes<Receiver>, messages: &[Message], refused: &mut Refused) {
+        for route in routes.iter() {
+            let deliveries = messages.iter().map(|message| Delivery {
+                message: message.clone(),
+                subscription_ids: route.subscription_ids.clone(),
+                source: 0,
+                sequence: 0,
+                qos: message.qos().min(route.qos),
+                retain: message.retain() && route.retain_as_published, // [MQTT-3.3.1-12, -13]
+                dup: false,                                            // [MQTT-3.3.1-3]
+            });
+            let before = refused.overflow.len();
+            match &route.subscriber {
+                Receiver::Session(mailbox) => {
+                    mailbox.push(deliveries, &self.options.queue, refused);
+                    self.forget_refused(mailbox, refused, before);
+                }
+                Receiver::Group(group) => group.push(deliveries, &self.options.queue, refused),
+            }
+        }
+    }
+
+    /// What a Session's queue refused is counted, and forgotten by the store.
+    fn forget_refused(&self, mailbox: &Mailbox, refused: &mut Refused, before: usize) {
+        if refused.overflow.len() == before {
+            return;
+        }
+        let mut turn = Turn::default();
+        for delivery in refused.overflow.drain(before..) {
+            self.dropped(&delivery, DropReason::QueueFull, mailbox.stored(), &mut turn);
+        }
+        if turn.has_changes() {
+            self.store.submit(&mut turn.changes, None);
+        }
+    }
+
+    /// Counts what was refused, and lets the store forget what share groups dropped.
+    fn account(&self, turn: &mut Turn) {
+        if turn.refused.offline > 0 {
+            self.metrics.drops.add(DropReason::OfflineQos0, turn.refused.offline);
+            turn.refused.offline = 0;
+        }
+        if turn.refused.no_consumer > 0 {
+            self.metrics.drops.add(DropReason::NoConsumer, turn.refused.no_consumer);
+            turn.refused.no_consumer = 0;
+        }
+        if turn.refused.overflow.is_empty() {
+            return;
+        }
+        for delivery in std::mem::take(&mut turn.refused.overflow) {
+            let no_consumer = delivery.qos == QoS::AtMostOnce;
+            let full = DropReason::QueueFull;
+            let reason = if no_consumer { DropReason::NoConsumer } else { full };
+            self.dropped(&delivery, reason, None, turn);
+        }
+        if turn.has_changes() {
+            self.store.submit(&mut turn.changes, None);
+        }
+        turn.finished.clear();
+    }
+}

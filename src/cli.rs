@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::read::{self, Problem};
+use crate::config::{Config, settings};
+use crate::server::{self, ServerError};
+
+/// An MQTT broker that loses nothing it acknowledged.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None, after_help = "\
+Without a configuration the broker listens on localhost only: MQTT on port 1883, WebSocket on
+port 8083. Its store is $STATE_DIRECTORY or ./whimbrel-data.
+
+Examples:
+  whimbrel                                 serve on localhost
+  whimbrel -c whimbrel.toml                serve as the file says
+  whimbrel -c whimbrel.toml --check-config say what is wrong with the file
+  whimbrel settings                        list all settings
+
+SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Configuration file (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen on this port of localhost instead of 1883, for a broker without listeners in a file
+    #[arg(short, long)]
+    port: Option<u16>,
+    /// Log more; twice for everything
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+    /// Check the configuration and exit: status 0 if it is good
+    #[arg(long, alias = "test-config")]
+    check_config: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; what happens without a command
+    Serve,
+    /// Print all settings as Markdown
+    Settings,
+}
+
+/// Why the program ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is not good.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Problem>),
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Arguments(&'static str),
+    /// The broker cannot start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Standard output is gone.
+    #[error("cannot write: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Does what the command line says.
+pub fn run() -> Result<(), CliError> {
+    let arguments = Arguments::parse();
+    if let Some(Command::Settings) = arguments.command {
+        std::io::stdout().write_all(settings::markdown().as_bytes())?;
+        return Ok(());
+    }
+    let config = configuration(&arguments)?;
+    if arguments.check_config {
+        let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
+        writeln!(std::io::stdout(), "{}: ok", path.display())?;
+        return Ok(());
+    }
+    log(&config, arguments.verbose);
+    server::run(&config)?;
+    Ok(())
+}
+
+fn configuration(arguments: &Arguments) -> Result<Config, CliError> {
+    let mut config = match &arguments.config {
+        Some(path) => read::read(path).map_err(CliError::Config)?,
+        None => Config::default(),
+    };
+    match (config.listeners.is_empty(), arguments.port) {
+        (true, None) => config.listen_locally(1883, true),
+        (true, Some(port)) => config.listen_locally(port, false),
+        (false, None) => {}
+        (false, Some(_)) => {
+            return Err(CliError::Arguments("--port is for a file without [[listener]]"));
+        }
+    }
+    Ok(config)
+}
+
+fn log(config: &Config, verbose: u8) {
+    let level = match verbose {
+        0 => config.log_level.as_str(),
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = match (verbose, EnvFilter::try_from_default_env()) {
+        (0, Ok(filter)) => filter,
+        _ => EnvFilter::new(level),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    // The journal has its own clock.
+    let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().try_init()
+    } else {
+        builder.try_init()
+    };
+    if let Err(error) = result {
+        eprintln!("whimbrel: no log: {error}");
+    }
+}

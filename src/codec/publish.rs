@@ -1,0 +1,174 @@
+//! PUBLISH (section 3.3), the packet that matters for speed: decoded as a view of the input,
+//! encoded straight into the connection's buffer.
+
+use std::num::NonZeroU16;
+
+use super::frame::PacketType;
+use super::primitive::{Fields, VARINT_MAX, put_varint, varint_len};
+use super::property::{Place, PropertyId};
+use super::{DecodeError, EncodeError, PacketId, Properties, QoS, Version};
+use crate::topic::TopicName;
+
+/// A PUBLISH packet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Publish<'a> {
+    /// Whether it may repeat an earlier packet.
+    pub dup: bool,
+    /// Quality of service.
+    pub qos: QoS,
+    /// Whether it is (to be) retained.
+    pub retain: bool,
+    /// Where to; `None`: a Topic Alias stands for it (MQTT 5.0).
+    pub topic: Option<TopicName<'a>>,
+    /// There is one exactly when the QoS is not 0 [MQTT-2.2.1-2].
+    pub packet_id: Option<PacketId>,
+    /// Properties.
+    pub properties: Properties<'a>,
+    /// The Application Message.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Publish<'a> {
+    #[inline]
+    pub(super) fn decode(flags: u8, body: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+        let qos = QoS::from_bits(flags >> 1 & 3).ok_or(DecodeError::Malformed("QoS 3"))?; // [MQTT-3.3.1-4]
+        let dup = flags & 0b1000 != 0;
+        if dup && qos == QoS::AtMostOnce {
+            return Err(DecodeError::Malformed("DUP with QoS 0")); // [MQTT-3.3.1-2]
+        }
+        let mut fields = Fields(body);
+        let topic = fields.string()?;
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => Some(fields.packet_id()?),
+        };
+        let place = Place::Packet(PacketType::Publish);
+        let properties = Properties::decode(&mut fields, version, place)?;
+        let topic = match topic {
+            "" if version.has_properties() => {
+                if properties.topic_alias().is_none() {
+                    return Err(DecodeError::ProtocolError("no topic and no Topic Alias"));
+                }
+                None
+            }
+            topic => Some(TopicName::new(topic)?), // [MQTT-3.3.2-2]
+        };
+        let payload = fields.rest();
+        Ok(Self { dup, qos, retain: flags & 1 != 0, topic, packet_id, properties, payload })
+    }
+
+    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let outgoing = Outgoing {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.topic.map_or(&[], |topic| topic.as_str().as_bytes()),
+            packet_id: self.packet_id,
+            topic_alias: None,
+            message_expiry_s: None,
+            subscription_ids: &[],
+            properties: self.properties.raw(),
+            payload: self.payload,
+        };
+        if outgoing.encoded_len(version) > VARINT_MAX {
+            return Err(EncodeError::TooLong);
+        }
+        outgoing.encode(version, out);
+        Ok(())
+    }
+}
+
+/// A PUBLISH to be sent of a message that the broker holds: the message's own bytes and what is
+/// this receiver's. Before MQTT 5.0 the properties are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Whether it may repeat an earlier packet.
+    pub dup: bool,
+    /// Quality of service.
+    pub qos: QoS,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// Topic Name; empty where a Topic Alias stands for it.
+    pub topic: &'a [u8],
+    /// There is one exactly when the QoS is not 0.
+    pub packet_id: Option<PacketId>,
+    /// The alias that stands for the topic or is set for it.
+    pub topic_alias: Option<NonZeroU16>,
+    /// Seconds that the message has left to live.
+    pub message_expiry_s: Option<u32>,
+    /// Identifiers of the subscriptions that matched.
+    pub subscription_ids: &'a [u32],
+    /// Properties that are forwarded as they came.
+    pub properties: &'a [u8],
+    /// The Application Message.
+    pub payload: &'a [u8],
+}
+
+impl Outgoing<'_> {
+    /// Bytes of the whole packet.
+    pub fn encoded_len(&self, version: Version) -> usize {
+        let remaining = self.remaining_len(version);
+        1 + varint_len(remaining) + remaining
+    }
+
+    /// Appends the packet.
+    #[inline]
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        let remaining = self.remaining_len(version);
+        out.reserve(5 + remaining);
+        out.push(
+            (PacketType::Publish as u8) << 4
+                | u8::from(self.dup) << 3
+                | (self.qos as u8) << 1
+                | u8::from(self.retain),
+        );
+        put_varint(remaining, out);
+        let topic_len = u16::try_from(self.topic.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&topic_len.to_be_bytes());
+        out.extend_from_slice(self.topic);
+        if let Some(packet_id) = self.packet_id {
+            out.extend_from_slice(&packet_id.get().to_be_bytes());
+        }
+        if version.has_properties() {
+            self.encode_properties(out);
+        }
+        out.extend_from_slice(self.payload);
+    }
+
+    fn encode_properties(&self, out: &mut Vec<u8>) {
+        put_varint(self.properties_len(), out);
+        if let Some(expiry) = self.message_expiry_s {
+            out.push(PropertyId::MessageExpiryInterval as u8);
+            out.extend_from_slice(&expiry.to_be_bytes());
+        }
+        if let Some(alias) = self.topic_alias {
+            out.push(PropertyId::TopicAlias as u8);
+            out.extend_from_slice(&alias.get().to_be_bytes());
+        }
+        for &id in self.subscription_ids {
+            out.push(PropertyId::SubscriptionIdentifier as u8);
+            put_varint(id as usize, out);
+        }
+        out.extend_from_slice(self.properties);
+    }
+
+    fn properties_len(&self) -> usize {
+        let ids: usize = self.subscription_ids.iter().map(|&id| 1 + varint_len(id as usize)).sum();
+        self.properties.len()
+            + ids
+            + if self.message_expiry_s.is_some() { 5 } else { 0 }
+            + if self.topic_alias.is_some() { 3 } else { 0 }
+    }
+
+    #[inline]
+    fn remaining_len(&self, version: Version) -> usize {
+        let properties = if version.has_properties() {
+            let len = self.properties_len();
+            varint_len(len) + len
+        } else {
+            0
+        };
+        let packet_id = if self.packet_id.is_some() { 2 } else { 0 };
+        2 + self.topic.len() + packet_id + properties + self.payload.len()
+    }
+}

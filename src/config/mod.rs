@@ -1,0 +1,212 @@
+//! Configuration: what the operator wrote becomes the options of every room.
+//!
+//! [`settings`] is the table: a row per setting, from which parsing, checking and the printed
+//! reference follow. [`read`] reads TOML and reports everything that is wrong with it, not only
+//! the first thing. Nothing else in the program reads configuration.
+
+pub mod read;
+pub mod settings;
+pub mod value;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::access::Anonymous;
+use crate::net::listener::{self, Bind};
+use crate::net::{tls, websocket};
+use crate::{broker, store};
+
+/// Everything that the program needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For the broker.
+    pub broker: broker::Options,
+    /// For the store.
+    pub store: store::Options,
+    /// Where Clients come in.
+    pub listeners: Vec<Listener>,
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// Longest time to a CONNECT packet.
+    pub connect_timeout: Duration,
+    /// Connections of each listener that does not say otherwise.
+    pub connections_max: usize,
+    /// Longest pause in accepting when descriptors run out.
+    pub accept_backoff_max: Duration,
+    /// How long connections are given to end when the broker does.
+    pub shutdown_timeout: Duration,
+    /// Least level of what is logged.
+    pub log_level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+        Self {
+            broker: broker::Options::default(),
+            store: store::Options {
+                directory: directory.unwrap_or_else(|| PathBuf::from("whimbrel-data")),
+                ..store::Options::default()
+            },
+            listeners: Vec::new(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            connect_timeout: Duration::from_secs(10),
+            connections_max: 1_000_000,
+            accept_backoff_max: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(5),
+            log_level: "info".into(),
+        }
+    }
+}
+
+/// One `[[listener]]`.
+#[derive(Clone, Debug, Default)]
+pub struct Listener {
+    /// TCP port; none for a unix socket.
+    pub port: Option<u16>,
+    /// Address or host name; all addresses when not given.
+    pub bind_address: Option<String>,
+    /// Path of a unix socket.
+    pub socket: Option<PathBuf>,
+    /// Whether WebSocket is spoken.
+    pub is_websocket: bool,
+    /// The path that is upgraded to WebSocket.
+    pub websocket_path: Option<String>,
+    /// The server's certificate.
+    pub certfile: Option<PathBuf>,
+    /// Its key.
+    pub keyfile: Option<PathBuf>,
+    /// Authorities for Client certificates.
+    pub cafile: Option<PathBuf>,
+    /// Whether Clients must show a certificate.
+    pub require_certificate: bool,
+    /// Whether TLS 1.2 is refused.
+    pub tls13_only: bool,
+    /// Connections at once.
+    pub connections_max: Option<usize>,
+    /// Who may come without proof of identity.
+    pub anonymous: Option<Anonymous>,
+    /// TCP_NODELAY off.
+    pub is_delayed: bool,
+}
+
+/// A listener as it is opened.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Its options.
+    pub options: listener::Options,
+    /// Who may come without proof of identity.
+    pub anonymous: Anonymous,
+    /// Whether the broker starts without it when the system has no such address family.
+    pub is_optional: bool,
+}
+
+impl Config {
+    /// Listeners on this machine only, for a broker that was told nothing: MQTT on `port`, and
+    /// WebSocket on 8083 if `with_websocket`.
+    pub fn listen_locally(&mut self, port: u16, with_websocket: bool) {
+        let local = |port, is_websocket| Listener {
+            port: Some(port),
+            bind_address: Some("localhost".into()),
+            is_websocket,
+            ..Listener::default()
+        };
+        self.listeners.push(local(port, false));
+        if with_websocket {
+            self.listeners.push(local(8083, true));
+        }
+    }
+
+    /// What is to be opened; the error names the listener and what is wrong with it.
+    pub fn openings(&self) -> Result<Vec<Opening>, String> {
+        let mut openings = Vec::new();
+        for listener in &self.listeners {
+            let binds = listener.binds()?;
+            let is_pair = binds.len() > 1;
+            for bind in binds {
+                let is_v6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
+                openings.push(Opening {
+                    options: self.listener_options(listener, bind)?,
+                    anonymous: listener.anonymous.unwrap_or(self.broker.anonymous),
+                    is_optional: is_pair && is_v6,
+                });
+            }
+        }
+        Ok(openings)
+    }
+
+    fn listener_options(
+        &self,
+        listener: &Listener,
+        bind: Bind,
+    ) -> Result<listener::Options, String> {
+        let packet_max = self.broker.limits.maximum_packet_size;
+        let websocket = listener.is_websocket.then(|| websocket::Options {
+            path: listener.websocket_path.clone().unwrap_or_else(|| "/mqtt".into()),
+            subprotocols: vec!["mqtt".into(), "mqttv3.1".into()],
+            // A frame may hold several packets.
+            frame_bytes_max: packet_max.saturating_mul(2).max(1 << 20),
+        });
+        Ok(listener::Options {
+            bind,
+            tls: listener.tls()?,
+            websocket,
+            connections_max: listener.connections_max.unwrap_or(self.connections_max),
+            backlog: 4096,
+            nodelay: !listener.is_delayed,
+            handshake_timeout: self.connect_timeout,
+            backoff_max: self.accept_backoff_max,
+        })
+    }
+}
+
+impl Listener {
+    fn binds(&self) -> Result<Vec<Bind>, String> {
+        if let Some(path) = &self.socket {
+            return Ok(vec![Bind::Unix(path.clone())]);
+        }
+        let Some(port) = self.port else {
+            return Err("a listener needs `port`, or `socket` for a unix socket".into());
+        };
+        let pair = |v4: Ipv4Addr, v6: Ipv6Addr| {
+            [IpAddr::V4(v4), IpAddr::V6(v6)].map(|ip| Bind::Tcp(SocketAddr::new(ip, port))).to_vec()
+        };
+        match self.bind_address.as_deref() {
+            None => Ok(pair(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
+            Some("localhost") => Ok(pair(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST)),
+            Some(host) => {
+                let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
+                let addresses = addresses.map_err(|e| format!("bind_address `{host}`: {e}"))?;
+                Ok(addresses.map(Bind::Tcp).collect())
+            }
+        }
+    }
+
+    fn tls(&self) -> Result<Option<tls::Options>, String> {
+        match (&self.certfile, &self.keyfile) {
+            (Some(certificate), Some(key)) => Ok(Some(tls::Options {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: self.cafile.clone(),
+                require_certificate: self.require_certificate,
+                tls13_only: self.tls13_only,
+            })),
+            (None, None) if self.cafile.is_none() && !self.require_certificate => Ok(None),
+            (None, None) => Err("`cafile` and `require_certificate` need `certfile`".into()),
+            (Some(_), None) => Err("`certfile` needs `keyfile`".into()),
+            (None, Some(_)) => Err("`keyfile` needs `certfile`".into()),
+        }
+        .and_then(|tls| match tls {
+            Some(tls) if tls.require_certificate && tls.client_ca.is_none() => {
+                Err("`require_certificate` needs `cafile`, to judge certificates by".into())
+            }
+            tls => Ok(tls),
+        })
+    }
+}
+
+/// A path that the configuration gives: relative to the file that gives it.
+fn relative_to(base: &Path, path: &str) -> PathBuf {
+    base.join(path)
+}

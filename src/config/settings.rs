@@ -1,0 +1,211 @@
+//! THE TABLE: every setting, once.
+
+use std::num::NonZeroU16;
+use std::path::Path;
+
+use super::value::{Kind, Value};
+use super::{Config, Listener, relative_to};
+use crate::access::Anonymous;
+use crate::codec::QoS;
+use crate::queue::Overflow;
+use crate::store::Durability;
+
+/// A setting of the scope `T`.
+pub struct Setting<T> {
+    /// Its key in TOML; where mosquitto has the same setting it has the same name.
+    pub key: &'static str,
+    /// What its value must be.
+    pub kind: Kind,
+    /// What holds when it is not given.
+    pub default: &'static str,
+    /// What it is for, in a sentence or two.
+    pub doc: &'static str,
+    /// Enters a value that fits; paths are relative to the directory given.
+    pub enter: fn(&mut T, &Value, &Path),
+}
+
+const ANONYMOUS: Kind = Kind::Choice(&["true", "false", "loopback"]);
+const COUNT: Kind = Kind::Int { min: 1, max: u64::MAX };
+const U16: Kind = Kind::Int { min: 0, max: 65_535 };
+const WINDOW: Kind = Kind::Int { min: 1, max: 65_535 };
+const PORT: Kind = Kind::Int { min: 0, max: 65_535 };
+
+fn anonymous(value: &Value) -> Anonymous {
+    match value.text() {
+        "true" => Anonymous::Allowed,
+        "false" => Anonymous::Denied,
+        _ => Anonymous::LoopbackOnly,
+    }
+}
+
+fn window(value: &Value) -> NonZeroU16 {
+    NonZeroU16::new(value.u16()).unwrap_or(NonZeroU16::MAX)
+}
+
+macro_rules! settings {
+    ($name:ident: $scope:ty; $($key:literal $kind:expr, $default:literal, $doc:literal => $enter:expr;)+) => {
+        /// The settings of one scope.
+        pub const $name: &[Setting<$scope>] = &[
+            $(Setting { key: $key, kind: $kind, default: $default, doc: $doc, enter: $enter },)+
+        ];
+    };
+}
+
+settings! { GLOBAL: Config;
+    "allow_anonymous" ANONYMOUS, "\"loopback\"",
+        "Who may connect without proving who they are: everybody, nobody, or Clients on this machine."
+        => |c, v, _| c.broker.anonymous = anonymous(v);
+    "persistence_location" Kind::Path, "$STATE_DIRECTORY or \"whimbrel-data\"",
+        "The directory of the store."
+        => |c, v, base| c.store.directory = relative_to(base, v.text());
+    "durability" Kind::Choice(&["fsync", "written", "memory"]), "\"fsync\"",
+        "What an acknowledged message survives: power loss; the end of the process only; nothing."
+        => |c, v, _| c.store.durability = match v.text() {
+            "memory" => Durability::Memory,
+            "written" => Durability::Written,
+            _ => Durability::Fsync,
+        };
+    "store_cache_size" Kind::Size { min: 1 << 20, max: 1 << 40 }, "\"64 MiB\"",
+        "Memory for the store's cache."
+        => |c, v, _| c.store.cache_bytes = v.usize();
+    "commit_interval" Kind::Time, "\"1ms\"",
+        "Least time between two commits of the store; a longer one makes bigger batches."
+        => |c, v, _| c.store.commit_interval_us = v.time().as_micros() as u64;
+    "workers" Kind::Int { min: 1, max: 1024 }, "the number of cores",
+        "Threads that serve connections."
+        => |c, v, _| c.workers = v.usize();
+    "max_connections" COUNT, "1000000",
+        "Connections of each listener at once."
+        => |c, v, _| c.connections_max = v.usize();
+    "connect_timeout" Kind::Time, "\"10s\"",
+        "Longest time for a handshake, and again for the CONNECT packet."
+        => |c, v, _| c.connect_timeout = v.time();
+    "accept_backoff" Kind::Time, "\"1s\"",
+        "Longest pause in accepting connections when the process has no descriptors left."
+        => |c, v, _| c.accept_backoff_max = v.time();
+    "shutdown_timeout" Kind::Time, "\"5s\"",
+        "How long connections are given to end when the broker does."
+        => |c, v, _| c.shutdown_timeout = v.time();
+    "max_packet_size" Kind::Size { min: 20, max: 268_435_455 }, "\"10 MiB\"",
+        "Largest packet accepted; announced to MQTT 5.0 Clients. Bounds what one Client can make the broker hold."
+        => |c, v, _| c.broker.limits.maximum_packet_size = v.usize();
+    "max_inflight_messages" WINDOW, "1024",
+        "Messages of QoS 1 and 2 on their way to a Client at once, if its Receive Maximum is not lower."
+        => |c, v, _| c.broker.limits.inflight_max = window(v);
+    "receive_maximum" WINDOW, "1024",
+        "Messages of QoS 1 and 2 on their way from an MQTT 5.0 Client at once; announced to it."
+        => |c, v, _| c.broker.limits.receive_maximum = window(v);
+    "max_topic_alias" U16, "64",
+        "Topic Aliases that a Client may set; announced to it."
+        => |c, v, _| c.broker.limits.topic_alias_maximum = v.u16();
+    "max_topic_alias_broker" U16, "64",
+        "Topic Aliases that the broker sets for a Client that takes them."
+        => |c, v, _| c.broker.limits.send_alias_maximum = v.u16();
+    "max_keepalive" U16, "0",
+        "Longest Keep Alive in seconds; 0: any, also none. MQTT 5.0 Clients are told (Server Keep Alive)."
+        => |c, v, _| c.broker.limits.keep_alive_max_s = v.u16();
+    "persistent_client_expiration" Kind::Time, "never",
+        "Longest time that a Session waits for its Client."
+        => |c, v, _| {
+            let seconds = u32::try_from(v.time().as_secs()).unwrap_or(u32::MAX);
+            c.broker.limits.session_expiry_max_s = seconds;
+        };
+    "max_qos" Kind::Int { min: 0, max: 2 }, "2",
+        "Highest quality of service that Clients may publish with."
+        => |c, v, _| c.broker.limits.maximum_qos =
+            QoS::from_bits(v.u16() as u8).unwrap_or(QoS::ExactlyOnce);
+    "retain_available" Kind::Bool, "true",
+        "Whether messages may be retained."
+        => |c, v, _| c.broker.limits.retain_available = v.bool();
+    "max_retained_messages" COUNT, "1000000",
+        "Topics that may retain a message."
+        => |c, v, _| c.broker.retained.messages_max = v.usize();
+    "max_retained_bytes" Kind::Size { min: 0, max: 1 << 50 }, "\"1 GiB\"",
+        "Memory for retained messages."
+        => |c, v, _| c.broker.retained.bytes_max = v.usize();
+    "max_queued_messages" COUNT, "100000",
+        "Messages that wait for one Session or share group, beside those on their way."
+        => |c, v, _| c.broker.queue.messages_max = v.usize();
+    "max_queued_bytes" Kind::Size { min: 1, max: 1 << 50 }, "\"64 MiB\"",
+        "Memory of the messages that wait for one Session or share group."
+        => |c, v, _| c.broker.queue.bytes_max = v.usize();
+    "queue_overflow" Kind::Choice(&["drop-newest", "drop-oldest"]), "\"drop-newest\"",
+        "Which message goes when a queue is full."
+        => |c, v, _| c.broker.queue.overflow = match v.text() {
+            "drop-oldest" => Overflow::DropOldest,
+            _ => Overflow::DropNewest,
+        };
+    "max_subscriptions" COUNT, "1000000",
+        "Subscriptions that a Session may hold."
+        => |c, v, _| c.broker.limits.subscriptions_max = v.usize();
+    "max_topic_levels" Kind::Int { min: 1, max: 65_535 }, "128",
+        "Levels that a Topic Name or Topic Filter may have."
+        => |c, v, _| c.broker.limits.topic_levels_max = v.usize();
+    "log_level" Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"",
+        "Least level of what is logged; RUST_LOG and -v go before it."
+        => |c, v, _| c.log_level = v.text().into();
+}
+
+settings! { LISTENER: Listener;
+    "port" PORT, "none",
+        "TCP port."
+        => |l, v, _| l.port = Some(v.u16());
+    "bind_address" Kind::Text, "all addresses",
+        "Address or host name to listen on."
+        => |l, v, _| l.bind_address = Some(v.text().into());
+    "socket" Kind::Path, "none",
+        "Path of a unix socket, instead of `port`."
+        => |l, v, base| l.socket = Some(relative_to(base, v.text()));
+    "protocol" Kind::Choice(&["mqtt", "websockets"]), "\"mqtt\"",
+        "What is spoken over TCP or TLS."
+        => |l, v, _| l.is_websocket = v.text() == "websockets";
+    "websocket_path" Kind::Text, "\"/mqtt\"",
+        "The path that is upgraded to WebSocket, beside `/`."
+        => |l, v, _| l.websocket_path = Some(v.text().into());
+    "certfile" Kind::Path, "none",
+        "The server's certificate and those that vouch for it (PEM); makes it a TLS listener."
+        => |l, v, base| l.certfile = Some(relative_to(base, v.text()));
+    "keyfile" Kind::Path, "none",
+        "The key of the server's certificate (PEM)."
+        => |l, v, base| l.keyfile = Some(relative_to(base, v.text()));
+    "cafile" Kind::Path, "none",
+        "Authorities that vouch for Client certificates (PEM); Clients are asked for one."
+        => |l, v, base| l.cafile = Some(relative_to(base, v.text()));
+    "require_certificate" Kind::Bool, "false",
+        "Whether a Client must show a certificate."
+        => |l, v, _| l.require_certificate = v.bool();
+    "tls_version" Kind::Choice(&["tlsv1.2", "tlsv1.3"]), "\"tlsv1.2\"",
+        "Lowest TLS version."
+        => |l, v, _| l.tls13_only = v.text() == "tlsv1.3";
+    "max_connections" COUNT, "as above",
+        "Connections at once."
+        => |l, v, _| l.connections_max = Some(v.usize());
+    "allow_anonymous" ANONYMOUS, "as above",
+        "Who may connect here without proving who they are."
+        => |l, v, _| l.anonymous = Some(anonymous(v));
+    "set_tcp_nodelay" Kind::Bool, "true",
+        "Whether small packets are sent without delay."
+        => |l, v, _| l.is_delayed = !v.bool();
+}
+
+/// The reference as Markdown.
+pub fn markdown() -> String {
+    let mut out = String::from("| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
+    let mut row = |key: &str, kind: Kind, default: &str, doc: &str| {
+        out.push_str(&format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe()));
+    };
+    for setting in GLOBAL {
+        row(setting.key, setting.kind, setting.default, setting.doc);
+    }
+    let mut listener = String::new();
+    for setting in LISTENER {
+        let Setting { key, kind, default, doc, .. } = setting;
+        listener.push_str(&format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe()));
+    }
+    format!(
+        "# Settings\n\nWritten by `whimbrel settings`; a test keeps it up to date.\n\n\
+         The file is TOML. At the top level:\n\n{out}\n\
+         In each `[[listener]]`:\n\n| key | value | default | meaning |\n\
+         | --- | --- | --- | --- |\n{listener}"
+    )
+}

@@ -1,0 +1,210 @@
+//! Values as operators write them: sizes and times with units.
+
+use std::time::Duration;
+
+/// What a setting's value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// An integer within bounds.
+    Int {
+        /// Least.
+        min: u64,
+        /// Greatest.
+        max: u64,
+    },
+    /// Bytes: an integer, or a text such as "10 MiB".
+    Size {
+        /// Least.
+        min: u64,
+        /// Greatest.
+        max: u64,
+    },
+    /// A time: an integer in seconds, or a text such as "500ms", "30s", "5m", "1h", "7d".
+    Time,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A text.
+    Text,
+    /// A path; relative to the directory of the file it stands in.
+    Path,
+}
+
+impl Kind {
+    /// For messages and the reference.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Bool => "true or false".into(),
+            Self::Int { min, max: u64::MAX } => format!("an integer of {min} or more"),
+            Self::Int { min, max } => format!("an integer from {min} to {max}"),
+            Self::Size { min, max } => {
+                format!("a size from {min} to {max} bytes, such as 65536 or \"64 KiB\"")
+            }
+            Self::Time => "a time, such as 30 (seconds), \"500ms\", \"5m\", \"7d\"".into(),
+            Self::Choice(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                words.join(" or ")
+            }
+            Self::Text => "a text".into(),
+            Self::Path => "a path".into(),
+        }
+    }
+}
+
+/// A value that fits its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Of [`Kind::Bool`].
+    Bool(bool),
+    /// Of [`Kind::Int`] and [`Kind::Size`].
+    Int(u64),
+    /// Of [`Kind::Time`].
+    Time(Duration),
+    /// Of [`Kind::Choice`], [`Kind::Text`] and [`Kind::Path`].
+    Text(String),
+}
+
+impl Value {
+    /// A truth; false for other kinds, which the table does not ask for it.
+    pub fn bool(&self) -> bool {
+        *self == Self::Bool(true)
+    }
+
+    /// A number; 0 for other kinds.
+    pub fn int(&self) -> u64 {
+        if let Self::Int(value) = self { *value } else { 0 }
+    }
+
+    /// A number that fits the machine.
+    pub fn usize(&self) -> usize {
+        usize::try_from(self.int()).unwrap_or(usize::MAX)
+    }
+
+    /// A number of 16 bits; the table bounds it.
+    pub fn u16(&self) -> u16 {
+        u16::try_from(self.int()).unwrap_or(u16::MAX)
+    }
+
+    /// A time.
+    pub fn time(&self) -> Duration {
+        if let Self::Time(value) = self { *value } else { Duration::ZERO }
+    }
+
+    /// A text.
+    pub fn text(&self) -> &str {
+        if let Self::Text(value) = self { value } else { "" }
+    }
+}
+
+/// What stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written<'a> {
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A text.
+    Text(&'a str),
+    /// Something that no setting is.
+    Other,
+}
+
+/// The value that a setting gets; `None` when what is written does not fit.
+pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
+    let within =
+        |value: u64, min: u64, max: u64| (min..=max).contains(&value).then_some(Value::Int(value));
+    match (kind, written) {
+        (Kind::Bool, Written::Bool(value)) => Some(Value::Bool(*value)),
+        (Kind::Int { min, max } | Kind::Size { min, max }, Written::Int(value)) => {
+            within(u64::try_from(*value).ok()?, min, max)
+        }
+        (Kind::Size { min, max }, Written::Text(text)) => within(size(text)?, min, max),
+        (Kind::Time, Written::Int(seconds)) => {
+            Some(Value::Time(Duration::from_secs(u64::try_from(*seconds).ok()?)))
+        }
+        (Kind::Time, Written::Text(text)) => time(text).map(Value::Time),
+        // A choice of words may include the truths.
+        (Kind::Choice(words), Written::Bool(value)) => {
+            let word = if *value { "true" } else { "false" };
+            words.contains(&word).then(|| Value::Text(word.into()))
+        }
+        (Kind::Choice(words), Written::Text(word)) => {
+            words.contains(word).then(|| Value::Text((*word).into()))
+        }
+        (Kind::Text | Kind::Path, Written::Text(text)) if !text.is_empty() => {
+            Some(Value::Text((*text).into()))
+        }
+        _ => None,
+    }
+}
+
+/// A number and its unit.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (number, unit) = split_unit(text)?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+fn time(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text)?;
+    let seconds = match unit {
+        "us" => return Some(Duration::from_micros(number)),
+        "ms" => return Some(Duration::from_millis(number)),
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let any = Kind::Size { min: 0, max: u64::MAX };
+        assert_eq!(fit(any, &Written::Text("64 MiB")), Some(Value::Int(64 << 20)));
+        assert_eq!(fit(any, &Written::Text("2kB")), Some(Value::Int(2000)));
+        assert_eq!(fit(any, &Written::Text("2 parsecs")), None);
+        assert_eq!(fit(Kind::Time, &Written::Int(3)), Some(Value::Time(Duration::from_secs(3))));
+        let week = Value::Time(Duration::from_secs(604_800));
+        assert_eq!(fit(Kind::Time, &Written::Text("7d")), Some(week));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_does_not_fit() {
+        let port = Kind::Int { min: 1, max: 65_535 };
+        assert_eq!(fit(port, &Written::Int(0)), None);
+        assert_eq!(fit(port, &Written::Int(-1)), None);
+        assert_eq!(fit(port, &Written::Int(70_000)), None);
+        assert_eq!(fit(port, &Written::Text("80")), None);
+    }
+
+    #[test]
+    fn a_choice_may_be_a_truth_or_a_word() {
+        let kind = Kind::Choice(&["true", "false", "loopback"]);
+        assert_eq!(fit(kind, &Written::Bool(true)), Some(Value::Text("true".into())));
+        assert_eq!(fit(kind, &Written::Text("loopback")), Some(Value::Text("loopback".into())));
+        assert_eq!(fit(kind, &Written::Text("perhaps")), None);
+    }
+}

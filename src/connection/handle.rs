@@ -1,0 +1,208 @@
+//! What a turn does with packets, deliveries and answers.
+
+use std::task::{Context, Poll};
+
+use super::scratch::Scratch;
+use super::{Connection, Ending};
+use crate::broker::turn::Turn;
+use crate::clock::Moment;
+use crate::codec::frame::{self, Frame, Split};
+use crate::codec::{DecodeError, Packet, QoS};
+use crate::metrics::DropReason;
+use crate::session::output::Polled;
+use crate::session::{Action, Delivered, ProtocolError};
+use crate::store::Change;
+use crate::wire::Input;
+
+impl Connection {
+    /// Reads once and handles every whole packet; false when no bytes were there.
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Ending> {
+        let Scratch { input, turn, .. } = scratch;
+        if std::mem::take(&mut self.has_early_bytes) {
+            let early = self.reader.take_kept();
+            let (consumed, needed) = self.handle_all(&early, now, turn)?;
+            self.reader.keep_own(early, consumed, needed);
+            return Ok(true);
+        }
+        let read = match self.reader.poll_read(cx, &mut self.io, input) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
+            Poll::Ready(Ok(read)) => read,
+        };
+        self.heard_at = now;
+        match read {
+            Input::Closed => return Err(Ending::Closed),
+            Input::Shared(len) => {
+                let input = input.get(..len).unwrap_or_default();
+                let (consumed, needed) = self.handle_all(input, now, turn)?;
+                self.reader.keep(input.get(consumed..).unwrap_or_default(), needed);
+            }
+            Input::Own(own) => {
+                let (consumed, needed) = self.handle_all(&own, now, turn)?;
+                self.reader.keep_own(own, consumed, needed);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Handles the whole packets of the input; returns the bytes they took and how long the
+    /// packet after them will be, as far as is known.
+    fn handle_all(
+        &mut self,
+        input: &[u8],
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Result<(usize, usize), Ending> {
+        let broker = self.lease.broker.clone();
+        broker.metrics.bytes_received.add(input.len() as u64);
+        let maximum = broker.options().limits.maximum_packet_size;
+        let mut consumed = 0;
+        loop {
+            let rest = input.get(consumed..).unwrap_or_default();
+            match frame::split(rest, maximum).map_err(broken_rule)? {
+                Split::NeedMore { at_least } => return Ok((consumed, at_least)),
+                Split::Frame(frame) => {
+                    self.handle(&frame, now, turn)?;
+                    consumed += frame.len;
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, frame: &Frame<'_>, now: Moment, turn: &mut Turn) -> Result<(), Ending> {
+        let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
+        let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+        let broker = &self.lease.broker;
+        let stored = parts.mailbox.stored();
+        match parts.session.handle(packet).map_err(Ending::Rule)? {
+            Action::None => {}
+            Action::Publish { publish, topic } => {
+                broker.metrics.messages_received.increment();
+                let topic = topic.as_str();
+                let publisher = &mut self.publisher;
+                let published = broker.publish(publisher, &publish, topic, frame.body, now, turn);
+                if publish.qos != QoS::AtMostOnce {
+                    if let (true, QoS::ExactlyOnce, Some(session), Some(id)) =
+                        (published.reason.is_error(), publish.qos, stored, publish.packet_id)
+                    {
+                        turn.change(Change::Released { session, packet_id: id.get() });
+                    }
+                    parts.session.published(&publish, published.reason, published.waits);
+                }
+            }
+            Action::Finished { delivery, refused, exchange } => {
+                if refused {
+                    broker.metrics.drops.add(DropReason::Refused, 1);
+                }
+                if let (Some(session), Some(packet_id)) = (stored, exchange) {
+                    turn.change(Change::Completed { session, packet_id: packet_id.get() });
+                }
+                broker.done(&delivery, stored, turn);
+                broker.room(&delivery, parts.mailbox.key(), turn);
+            }
+            Action::Relayed { packet_id, delivery } => {
+                if let Some(session) = stored {
+                    turn.change(Change::Relayed { session, packet_id: packet_id.get() });
+                }
+                broker.done(&delivery, stored, turn);
+                broker.room(&delivery, parts.mailbox.key(), turn);
+                parts.session.relayed(packet_id, stored.is_some());
+            }
+            Action::Completed { packet_id } => {
+                if let Some(session) = stored {
+                    turn.change(Change::Completed { session, packet_id: packet_id.get() });
+                }
+            }
+            Action::Release { packet_id } => {
+                if let Some(session) = stored {
+                    turn.change(Change::Released { session, packet_id: packet_id.get() });
+                }
+                parts.session.released(packet_id, stored.is_some());
+            }
+            Action::Subscribe(request) => {
+                let answered = broker.subscribe(parts, &request, now, turn);
+                parts.session.subscribed(request.packet_id, answered.reasons, answered.waits);
+            }
+            Action::Unsubscribe(request) => {
+                let answered = broker.unsubscribe(parts, &request, turn);
+                parts.session.unsubscribed(request.packet_id, answered.reasons, answered.waits);
+            }
+            Action::Authenticate(_) => {
+                return Err(Ending::Rule(ProtocolError::protocol("re-authentication")));
+            }
+            Action::Disconnect { reason } => return Err(Ending::Disconnected(reason)),
+        }
+        Ok(())
+    }
+
+    /// Writes the deliveries that were taken.
+    pub(super) fn deliver(&mut self, now: Moment, scratch: &mut Scratch) {
+        let Scratch { deliveries, turn, .. } = scratch;
+        let Some(parts) = self.lease.parts.as_mut() else { return };
+        let broker = &self.lease.broker;
+        let (stored, key) = (parts.mailbox.stored(), parts.mailbox.key());
+        let out = self.writer.buffer();
+        broker.metrics.messages_sent.add(deliveries.len() as u64);
+        for delivery in deliveries.drain(..) {
+            let lent = (delivery.source != 0).then(|| delivery.clone());
+            match parts.session.deliver(delivery, now, out) {
+                Delivered::Sent => {
+                    if let Some(delivery) = lent {
+                        broker.done(&delivery, stored, turn);
+                        broker.room(&delivery, key, turn);
+                    }
+                }
+                Delivered::InFlight => {}
+                Delivered::Held { packet_id } => {
+                    let delivery = parts.session.outgoing().delivery(packet_id);
+                    if let (Some(session), Some(delivery)) = (stored, delivery) {
+                        broker.bind(session, packet_id, delivery, turn);
+                    }
+                }
+                Delivered::Dropped { delivery, reason } => {
+                    broker.dropped(&delivery, reason, stored, turn);
+                    broker.room(&delivery, key, turn);
+                }
+            }
+        }
+    }
+
+    /// Writes the answers that may leave; false when there were none.
+    pub(super) fn answer(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
+        let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
+        let mut any = false;
+        loop {
+            let out = self.writer.buffer();
+            match parts.session.poll_answer(now, out).map_err(Ending::Rule)? {
+                Polled::Nothing => return Ok(any),
+                Polled::Written => any = true,
+                Polled::Dropped(packet_id, delivery, reason) => {
+                    let stored = parts.mailbox.stored();
+                    let turn = &mut scratch.turn;
+                    if let Some(session) = stored {
+                        turn.change(Change::Completed { session, packet_id: packet_id.get() });
+                    }
+                    self.lease.broker.dropped(&delivery, reason, stored, turn);
+                    self.lease.broker.room(&delivery, parts.mailbox.key(), turn);
+                    any = true;
+                }
+            }
+        }
+    }
+}
+
+fn broken_rule(error: DecodeError) -> Ending {
+    let what = match error {
+        DecodeError::Malformed(what) | DecodeError::ProtocolError(what) => what,
+        DecodeError::Topic(_) => "an invalid topic",
+        DecodeError::TopicAliasInvalid => "a Topic Alias of 0",
+        DecodeError::PacketTooLarge { .. } => "a packet above the Maximum Packet Size",
+        DecodeError::UnsupportedVersion { .. } => "an unsupported protocol version",
+    };
+    Ending::Rule(ProtocolError { reason: error.reason(), what })
+}

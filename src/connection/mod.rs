@@ -1,0 +1,317 @@
+//! One Network Connection: the loop in which bytes become packets, packets become actions of the
+//! broker, and answers and messages become bytes.
+//!
+//! A turn: take mail and deliveries; read once and handle every whole packet; let answers out;
+//! hand the turn's changes and messages to the broker; write once. Turns go on while they get
+//! something done; then the task sleeps until bytes come, the Client takes bytes, the mailbox
+//! rings, or the Keep Alive runs out. Writing is one of these arms and never waited for in the
+//! middle: a Client that does not read is still heard, until it owes us too much.
+//!
+//! Everything that a turn needs and an idle connection does not is lent by the thread
+//! ([`scratch`]).
+
+mod handle;
+mod open;
+mod scratch;
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use crate::access::Anonymous;
+use crate::broker::mailbox::Mail;
+use crate::broker::publish::Publisher;
+use crate::broker::registry::Lease;
+use crate::broker::{Broker, Waiter};
+use crate::clock::Moment;
+use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
+use crate::net::listener::{Accepted, Permit};
+use crate::net::transport::{Peer, Transport};
+use crate::session::ProtocolError;
+use crate::store::{Outcome, Submitted};
+use crate::wire::{Reader, Writer};
+use scratch::Scratch;
+
+/// Settings of connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Longest time from the end of the handshake to a whole CONNECT packet.
+    pub connect_timeout: Duration,
+    /// Who may come without proof of identity.
+    pub anonymous: Anonymous,
+}
+
+/// Bytes that a Client may leave unread before it gets no more messages from its queue.
+const DELIVER_BACKLOG_MAX: usize = 256 << 10;
+
+/// Bytes that a Client may leave unread before it is no longer heard.
+const READ_BACKLOG_MAX: usize = 1 << 20;
+
+/// Answers that may wait for the store before the Client is no longer heard: it is slowed down to
+/// the speed of the disk.
+const WAITING_ANSWERS_MAX: usize = 4096;
+
+/// Deliveries taken in one turn.
+const TAKE_MAX: usize = 1024;
+
+/// Turns without a pause before others of the same thread have theirs.
+const TURNS_MAX: usize = 8;
+
+/// How long a closed connection is given to take the last bytes.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The Client sent DISCONNECT.
+    Disconnected(ReasonCode),
+    /// The stream ended without one.
+    Closed,
+    /// The stream broke.
+    Broken(io::Error),
+    /// The Client broke a rule.
+    Rule(ProtocolError),
+    /// The Client was silent for longer than its Keep Alive.
+    Silent,
+    /// The broker ends it, for this reason.
+    Ended(ReasonCode),
+}
+
+impl Ending {
+    /// What an MQTT 5.0 Client is told; nothing when it has left itself.
+    fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Disconnected(_) | Self::Closed | Self::Broken(_) => None,
+            Self::Rule(error) => Some(error.reason),
+            Self::Silent => Some(ReasonCode::KeepAliveTimeout),
+            Self::Ended(reason) => Some(*reason),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disconnected(ReasonCode::Success) => f.write_str("client disconnected"),
+            Self::Disconnected(reason) => write!(f, "client disconnected: {reason}"),
+            Self::Closed => f.write_str("connection closed without DISCONNECT"),
+            Self::Broken(error) => write!(f, "connection broken: {error}"),
+            Self::Rule(error) => error.fmt(f),
+            Self::Silent => f.write_str("keep alive timeout"),
+            Self::Ended(reason) => reason.fmt(f),
+        }
+    }
+}
+
+/// Serves an accepted connection to its end.
+pub async fn serve(accepted: Accepted, broker: Arc<Broker>, options: Arc<Options>) {
+    broker.metrics.connections_opened.increment();
+    // Boxed, so that the state of opening is not carried by an idle connection.
+    if let Some(connection) = Box::pin(open::open(accepted, &broker, &options)).await {
+        connection.run().await;
+    }
+    broker.metrics.connections_closed.increment();
+}
+
+/// A connection whose Client has been let in.
+struct Connection {
+    io: Transport,
+    reader: Reader,
+    writer: Writer,
+    lease: Lease,
+    publisher: Publisher,
+    peer: Peer,
+    version: Version,
+    /// When the last bytes came.
+    heard_at: Moment,
+    keep_alive_ms: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether bytes that came with CONNECT have not been looked at.
+    has_early_bytes: bool,
+    /// Held for its drop: the listener's count of connections.
+    _permit: Permit,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        let ending = std::future::poll_fn(|cx| self.poll(cx)).await;
+        let client = match self.lease.parts.as_mut() {
+            Some(parts) => parts.session.client_id().clone(),
+            None => Arc::from(""),
+        };
+        tracing::info!(client = %client, peer = %self.peer, reason = %ending, "disconnected");
+        if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
+            let disconnect = Disconnect { reason, properties: Properties::EMPTY };
+            let _ = Packet::Disconnect(disconnect).encode(self.version, self.writer.buffer());
+        }
+        // The Session goes back first: who waits for it must not wait for this Client's network.
+        self.lease.give_back();
+        if !matches!(ending, Ending::Broken(_)) {
+            let Self { io, writer, .. } = self;
+            let _ = tokio::time::timeout(LINGER, linger(io, writer)).await;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let now = self.lease.broker.now();
+        Scratch::lend(|scratch| {
+            for _ in 0..TURNS_MAX {
+                match self.turn(cx, now, scratch) {
+                    Err(ending) => return Poll::Ready(ending),
+                    Ok(true) => {}
+                    Ok(false) => return self.sleep(cx, now),
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// One turn; false when there was nothing to do.
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Ending> {
+        self.writer.borrow(&mut scratch.output);
+        let result = self.take(now, scratch).and_then(|mut busy| {
+            if self.is_heard() {
+                busy |= self.read(cx, now, scratch)?;
+            }
+            Ok(busy)
+        });
+        // Whatever ended the turn, what it began is handed over: the broker's books and the
+        // store's must agree.
+        let result = result.and_then(|busy| self.answer(now, scratch).map(|any| busy | any));
+        self.hand_over(scratch);
+        let result = result.and_then(|busy| Ok(busy | self.answer(now, scratch)?));
+        let written = match self.writer.poll_write(cx, &mut self.io) {
+            Poll::Ready(Ok(0)) | Poll::Pending => false,
+            Poll::Ready(Ok(n)) => {
+                self.lease.broker.metrics.bytes_sent.add(n as u64);
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.writer.give_back(&mut scratch.output);
+                return Err(result.err().unwrap_or(Ending::Broken(error)));
+            }
+        };
+        self.writer.give_back(&mut scratch.output);
+        // A turn that ends with answers for the next one is not followed by sleep.
+        result.map(|busy| busy | (written && self.writer.backlog() > 0))
+    }
+
+    /// Whether the Client is listened to: not while it owes us too much.
+    fn is_heard(&mut self) -> bool {
+        let waiting = self.lease.parts.as_mut().map_or(0, |parts| parts.session.waiting_answers());
+        self.writer.backlog() < READ_BACKLOG_MAX && waiting < WAITING_ANSWERS_MAX
+    }
+
+    /// Takes what the mailbox holds.
+    fn take(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
+        let backlog = self.writer.backlog();
+        let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
+        let may_deliver = backlog < DELIVER_BACKLOG_MAX && parts.session.may_deliver();
+        let at_most = if may_deliver { TAKE_MAX } else { 0 };
+        let window = parts.session.window_free();
+        let Scratch { mail, deliveries, .. } = scratch;
+        if !parts.mailbox.take(window, at_most, mail, deliveries) {
+            return Ok(false);
+        }
+        let mut ending = None;
+        for mail in scratch.mail.drain(..) {
+            match mail {
+                Mail::Committed { ticket, outcome: Outcome::Durable } => {
+                    parts.session.committed(ticket);
+                }
+                Mail::Committed { outcome: Outcome::Failed, .. } => {
+                    ending = Some(ReasonCode::QuotaExceeded);
+                }
+                Mail::Close(reason) => ending = Some(reason),
+            }
+        }
+        if let Some(reason) = ending {
+            parts.mailbox.give_back(scratch.deliveries.drain(..));
+            return Err(Ending::Ended(reason));
+        }
+        self.deliver(now, scratch);
+        Ok(true)
+    }
+
+    /// Hands the turn to the broker, and closes the Session's ticket if something waits for it.
+    fn hand_over(&mut self, scratch: &mut Scratch) {
+        let broker = self.lease.broker.clone();
+        let Some(parts) = self.lease.parts.as_mut() else { return };
+        let turn = &mut scratch.turn;
+        let needs_ticket = parts.session.needs_ticket();
+        if !turn.has_changes() {
+            broker.finish(turn, None);
+            if needs_ticket && parts.session.all_committed() {
+                let ticket = parts.session.close_ticket();
+                parts.session.committed(ticket);
+            }
+            return;
+        }
+        if !needs_ticket {
+            broker.finish(turn, None);
+            return;
+        }
+        let ticket = parts.session.close_ticket();
+        let mailbox = parts.mailbox.clone();
+        let waiter = Waiter { mailbox, ticket };
+        if broker.finish(turn, Some(waiter)) == Submitted::Done {
+            parts.session.committed(ticket);
+        }
+    }
+
+    /// Hangs up the bell and sets the timer.
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Moment) -> Poll<Ending> {
+        if self.keep_alive_ms > 0 && self.poll_timer(cx, now) {
+            return Poll::Ready(Ending::Silent);
+        }
+        let backlog = self.writer.backlog();
+        let Some(parts) = self.lease.parts.as_mut() else { return Poll::Ready(Ending::Closed) };
+        let may_deliver = backlog < DELIVER_BACKLOG_MAX && parts.session.may_deliver();
+        let window_open = parts.session.window_free() > 0;
+        if !parts.mailbox.sleep(window_open, may_deliver, cx.waker()) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Lazy: a packet only notes the time, and the timer looks at the note when it fires. True:
+    /// the Client was silent for too long.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Moment) -> bool {
+        loop {
+            let silent_ms = now.since(self.heard_at);
+            if silent_ms >= self.keep_alive_ms {
+                return true;
+            }
+            let left = Duration::from_millis(self.keep_alive_ms - silent_ms);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.timer = None;
+        }
+    }
+}
+
+/// Sends what is left, says goodbye, and waits for the peer to close: a socket that is closed with
+/// bytes unread resets the connection, and the last packet would be lost with it.
+async fn linger(mut io: Transport, mut writer: Writer) -> io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    while !writer.is_idle() {
+        std::future::poll_fn(|cx| writer.poll_write(cx, &mut io)).await?;
+    }
+    io.shutdown().await?;
+    let mut discarded = [0; 1024];
+    while io.read(&mut discarded).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,356 @@
+//! From an accepted socket to a Client that has been let in: handshakes, CONNECT, CONNACK.
+//!
+//! Nobody is known here yet, so everything is bounded in time and nothing is kept for a Client
+//! that does not come to the point.
+
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::scratch::Scratch;
+use super::{Connection, Options, linger};
+use crate::access::{self, Credentials};
+use crate::broker::connect::{Connected, Request};
+use crate::broker::mailbox::Mail;
+use crate::broker::publish::Publisher;
+use crate::broker::registry::Lease;
+use crate::broker::turn::Turn;
+use crate::broker::{Broker, Waiter};
+use crate::codec::frame::{self, Frame, PacketType, Split};
+use crate::codec::property::{PropertyBuffer, PropertyId};
+use crate::codec::{Auth, ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
+use crate::net::listener::{Accepted, Permit};
+use crate::net::transport::{Peer, Transport};
+use crate::session::auth::Exchange;
+use crate::session::connect::{Identifier, Terms, connack_properties, judge};
+use crate::session::will::Will;
+use crate::store::{Outcome, Submitted};
+use crate::wire::{Input, Reader, Writer};
+
+/// A connection whose Client is not known yet.
+struct Opening<'a> {
+    io: Transport,
+    peer: Peer,
+    reader: Reader,
+    writer: Writer,
+    broker: &'a Arc<Broker>,
+}
+
+/// Why a Client is not let in.
+enum Refusal {
+    /// The stream ended or broke, or the time is over; there is nobody to tell.
+    Gone(String),
+    /// What came is not MQTT; it is not answered.
+    Silent(DecodeError),
+    /// It is told why.
+    Told(Version, ReasonCode, String),
+}
+
+/// Opens a connection; `None` when it came to nothing, which was logged.
+pub(super) async fn open(
+    accepted: Accepted,
+    broker: &Arc<Broker>,
+    options: &Options,
+) -> Option<Connection> {
+    let address = accepted.peer().to_string();
+    let (io, peer, permit) = match accepted.open().await {
+        Ok(open) => open,
+        Err(error) => {
+            broker.metrics.connections_refused.increment();
+            tracing::info!(peer = %address, "handshake failed: {error}");
+            return None;
+        }
+    };
+    let mut opening =
+        Opening { io, peer, reader: Reader::default(), writer: Writer::default(), broker };
+    let result = match tokio::time::timeout(options.connect_timeout, opening.frame()).await {
+        Ok(Ok(bytes)) => opening.connect(&bytes, options).await,
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::Gone("no CONNECT packet in time".into())),
+    };
+    match result {
+        Ok((lease, terms)) => Some(opening.established(lease, &terms, permit)),
+        Err(refusal) => {
+            broker.metrics.connections_refused.increment();
+            opening.refuse(refusal).await;
+            None
+        }
+    }
+}
+
+impl Opening<'_> {
+    /// Reads one whole packet, of which the first must be CONNECT [MQTT-3.1.0-1].
+    async fn frame(&mut self) -> Result<Vec<u8>, Refusal> {
+        let maximum = self.broker.options().limits.maximum_packet_size;
+        let kept = self.reader.take_kept();
+        if let Some(packet) = self.first(kept, maximum)? {
+            return Ok(packet);
+        }
+        loop {
+            let (reader, io) = (&mut self.reader, &mut self.io);
+            let read = std::future::poll_fn(|cx| {
+                Scratch::lend(|scratch| {
+                    reader.poll_read(cx, io, &mut scratch.input).map_ok(|read| match read {
+                        Input::Closed => None,
+                        Input::Shared(len) => Some(scratch.input.get(..len)?.to_vec()),
+                        Input::Own(own) => Some(own),
+                    })
+                })
+            });
+            let bytes = read.await.map_err(gone)?;
+            let bytes = bytes.ok_or_else(|| Refusal::Gone("closed before CONNECT".into()))?;
+            if let Some(packet) = self.first(bytes, maximum)? {
+                return Ok(packet);
+            }
+        }
+    }
+
+    /// Takes the first packet off the bytes and keeps the rest.
+    fn first(&mut self, mut bytes: Vec<u8>, maximum: usize) -> Result<Option<Vec<u8>>, Refusal> {
+        match frame::split(&bytes, maximum) {
+            Ok(Split::Frame(frame)) => {
+                let rest = bytes.split_off(frame.len);
+                self.reader.keep(&rest, rest.len() + 1);
+                Ok(Some(bytes))
+            }
+            Ok(Split::NeedMore { at_least }) => {
+                self.reader.keep_own(bytes, 0, at_least);
+                Ok(None)
+            }
+            Err(error) => Err(Refusal::Silent(error)),
+        }
+    }
+
+    /// Judges CONNECT, lets the Client in, and finds its Session.
+    async fn connect(
+        &mut self,
+        bytes: &[u8],
+        options: &Options,
+    ) -> Result<(Lease, Terms), Refusal> {
+        let Ok(Split::Frame(frame)) = frame::split(bytes, usize::MAX) else {
+            return Err(Refusal::Gone("no packet".into()));
+        };
+        let connect = decode(&frame)?;
+        let version = connect.version;
+        let told = |reason: ReasonCode, why: &str| Refusal::Told(version, reason, why.to_owned());
+        let limits = &self.broker.options().limits;
+        let (identifier, terms) =
+            judge(&connect, limits).map_err(|error| told(error.reason, error.what))?;
+        let credentials = Credentials {
+            username: connect.username,
+            is_loopback: self.peer.is_loopback(),
+            has_certificate: self.peer.has_certificate,
+        };
+        let exchange =
+            match &terms.authentication_method {
+                Some(method) => {
+                    let exchange = Box::pin(self.authenticate(method, &connect, version));
+                    Some(tokio::time::timeout(options.connect_timeout, exchange).await.map_err(
+                        |_| Refusal::Gone("enhanced authentication took too long".into()),
+                    )??)
+                }
+                None => {
+                    access::authenticate(options.anonymous, &credentials)
+                        .map_err(|reason| told(reason, "not let in"))?;
+                    None
+                }
+            };
+        if self.broker.is_closing() {
+            return Err(told(ReasonCode::ServerUnavailable, "shutting down"));
+        }
+        let (client_id, assigned) = match identifier {
+            Identifier::Given(client_id) => (Arc::from(client_id), false),
+            Identifier::ToAssign => (self.broker.assign_client_id(), true),
+        };
+        let will = connect.will.as_ref().map(|will| Box::new(Will::new(will)));
+        let clean_start = connect.clean_start;
+        let request =
+            Request { client_id: client_id.clone(), clean_start, terms: terms.clone(), will };
+        let Connected { lease, session_present } = self.session(request, version).await?;
+        tracing::info!(
+            client = %client_id, peer = %self.peer, version = %version,
+            keep_alive_s = connect.keep_alive_s, clean_start, session_present, "connected"
+        );
+        let assigned = assigned.then_some(&*client_id);
+        let properties = connack_properties(&terms, limits, assigned, exchange.as_ref());
+        let connack = ConnAck {
+            session_present, // [MQTT-3.2.2-2, MQTT-3.2.2-3]
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        };
+        let _ = Packet::ConnAck(connack).encode(version, self.writer.buffer());
+        Ok((lease, terms))
+    }
+
+    /// Finds or makes the Session, and waits until that is durable.
+    async fn session(&self, request: Request, version: Version) -> Result<Connected, Refusal> {
+        let mut turn = Turn::default();
+        let mut connected = self.broker.connect(request, &mut turn).await;
+        let Some(parts) = connected.lease.parts.as_mut() else {
+            return Err(Refusal::Gone("no session".into()));
+        };
+        if !turn.has_changes() {
+            self.broker.finish(&mut turn, None);
+            return Ok(connected);
+        }
+        let ticket = parts.session.close_ticket();
+        let mailbox = parts.mailbox.clone();
+        let waiter = Waiter { mailbox: mailbox.clone(), ticket };
+        if self.broker.finish(&mut turn, Some(waiter)) == Submitted::Done {
+            parts.session.committed(ticket);
+            return Ok(connected);
+        }
+        let (mut mail, mut none) = (Vec::new(), Vec::new());
+        loop {
+            std::future::poll_fn(|cx| {
+                if mailbox.take(0, 0, &mut mail, &mut none)
+                    || !mailbox.sleep(false, false, cx.waker())
+                {
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            })
+            .await;
+            for mail in mail.drain(..) {
+                match mail {
+                    Mail::Committed { ticket: committed, outcome: Outcome::Durable } => {
+                        parts.session.committed(committed);
+                        if committed == ticket {
+                            return Ok(connected);
+                        }
+                    }
+                    Mail::Committed { outcome: Outcome::Failed, .. } => {
+                        let reason = ReasonCode::ServerUnavailable;
+                        return Err(Refusal::Told(version, reason, "the store failed".into()));
+                    }
+                    Mail::Close(reason) => {
+                        return Err(Refusal::Told(
+                            version,
+                            reason,
+                            "ended while connecting".into(),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out the exchange of AUTH packets that the Client asked for.
+    async fn authenticate(
+        &mut self,
+        method: &str,
+        connect: &Connect<'_>,
+        version: Version,
+    ) -> Result<Exchange, Refusal> {
+        let told = |reason: ReasonCode, why: &str| Refusal::Told(version, reason, why.to_owned());
+        let mechanism = access::mechanism(method).ok_or_else(|| {
+            // [MQTT-4.12.0-1]
+            told(ReasonCode::BadAuthenticationMethod, "unknown authentication method")
+        })?;
+        let mut exchange = Exchange::new(method, mechanism);
+        let data = connect.properties.authentication_data().unwrap_or_default();
+        let mut is_over = exchange.begin(data).map_err(|error| told(error.reason, error.what))?;
+        while !is_over {
+            let mut properties = PropertyBuffer::new();
+            properties.str(PropertyId::AuthenticationMethod, method);
+            properties.bytes(PropertyId::AuthenticationData, exchange.last_data());
+            let reason = ReasonCode::ContinueAuthentication; // [MQTT-4.12.0-2]
+            let auth = Packet::Auth(Auth { reason, properties: properties.as_properties() });
+            let _ = auth.encode(version, self.writer.buffer());
+            self.flush().await.map_err(gone)?;
+            let bytes = self.frame().await?;
+            let packet = match frame::split(&bytes, usize::MAX) {
+                Ok(Split::Frame(frame)) => Packet::decode(&frame, version),
+                _ => Err(DecodeError::Malformed("no packet")),
+            };
+            is_over = match packet {
+                // [MQTT-4.12.0-3]
+                Ok(Packet::Auth(auth)) => exchange
+                    .handle(&auth, ReasonCode::ContinueAuthentication)
+                    .map_err(|error| told(error.reason, error.what))?,
+                Ok(_) => {
+                    let why = "another packet during authentication"; // [MQTT-3.1.2-30]
+                    return Err(told(ReasonCode::ProtocolError, why));
+                }
+                Err(error) => return Err(told(error.reason(), &error.to_string())),
+            };
+        }
+        Ok(exchange)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let (writer, io) = (&mut self.writer, &mut self.io);
+        while !writer.is_idle() {
+            std::future::poll_fn(|cx| writer.poll_write(cx, io)).await?;
+        }
+        Ok(())
+    }
+
+    fn established(self, lease: Lease, terms: &Terms, permit: Permit) -> Connection {
+        let Self { io, peer, reader, writer, broker } = self;
+        let publisher = match &lease.parts {
+            Some(parts) => Publisher::new(parts.mailbox.key(), parts.mailbox.stored()),
+            None => Publisher::default(),
+        };
+        Connection {
+            io,
+            reader,
+            writer,
+            lease,
+            publisher,
+            peer,
+            version: terms.version,
+            heard_at: broker.now(),
+            keep_alive_ms: terms.keep_alive_ms,
+            timer: None,
+            has_early_bytes: true,
+            _permit: permit,
+        }
+    }
+
+    /// Says why, where there is somebody to say it to, and closes [MQTT-3.2.2-7].
+    async fn refuse(mut self, refusal: Refusal) {
+        let peer = &self.peer;
+        match refusal {
+            Refusal::Gone(why) => tracing::info!(peer = %peer, "not connected: {why}"),
+            Refusal::Silent(error) => tracing::info!(peer = %peer, "not connected: {error}"),
+            Refusal::Told(version, reason, why) => {
+                tracing::info!(peer = %peer, "not connected: {why}: {reason}");
+                let reason = if reason.is_allowed_in(PacketType::ConnAck) {
+                    reason
+                } else {
+                    ReasonCode::ServerBusy
+                };
+                let properties = crate::codec::Properties::EMPTY;
+                // [MQTT-3.2.2-6]: no Session is present for who is refused.
+                let connack = ConnAck { session_present: false, reason, properties };
+                let _ = Packet::ConnAck(connack).encode(version, self.writer.buffer());
+                let Self { io, writer, .. } = self;
+                let _ = tokio::time::timeout(super::LINGER, linger(io, writer)).await;
+            }
+        }
+    }
+}
+
+fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
+    if frame.kind != PacketType::Connect {
+        let error = DecodeError::ProtocolError("the first packet is not CONNECT");
+        return Err(Refusal::Silent(error));
+    }
+    match Packet::decode(frame, Version::V5) {
+        Ok(Packet::Connect(connect)) => Ok(connect),
+        Ok(_) => Err(Refusal::Gone("no CONNECT".into())),
+        Err(error) => Err(match (Connect::peek_version(frame.body), &error) {
+            // Before MQTT 5.0 only a version that is not spoken is answered [MQTT-3.1.2-2].
+            (Some(version), DecodeError::UnsupportedVersion { .. })
+            | (Some(version @ Version::V5), _) => {
+                Refusal::Told(version, error.reason(), error.to_string())
+            }
+            _ => Refusal::Silent(error),
+        }),
+    }
+}
+
+fn gone(error: io::Error) -> Refusal {
+    Refusal::Gone(error.to_string())
+}

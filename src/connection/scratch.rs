@@ -1,0 +1,53 @@
+//! What a turn needs and an idle connection does not: one set for each thread.
+
+use std::cell::Cell;
+
+use crate::broker::mailbox::Mail;
+use crate::broker::turn::Turn;
+use crate::queue::Delivery;
+
+/// Bytes read at a time. Larger packets get a buffer of their own.
+const INPUT_BYTES: usize = 128 << 10;
+
+/// Bytes that the buffer for output begins with.
+const OUTPUT_BYTES: usize = 64 << 10;
+
+/// The set.
+pub struct Scratch {
+    /// Where reads go.
+    pub input: Vec<u8>,
+    /// Where packets are encoded to.
+    pub output: Vec<u8>,
+    /// Mail taken.
+    pub mail: Vec<Mail>,
+    /// Deliveries taken.
+    pub deliveries: Vec<Delivery>,
+    /// What goes to the broker.
+    pub turn: Turn,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            input: vec![0; INPUT_BYTES],
+            output: Vec::with_capacity(OUTPUT_BYTES),
+            mail: Vec::new(),
+            deliveries: Vec::new(),
+            turn: Turn::default(),
+        }
+    }
+}
+
+impl Scratch {
+    /// Lends the thread's set to `turns`.
+    pub fn lend<T>(turns: impl FnOnce(&mut Self) -> T) -> T {
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let result = turns(&mut scratch);
+        SCRATCH.set(Some(scratch));
+        result
+    }
+}

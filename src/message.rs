@@ -1,0 +1,274 @@
+//! An Application Message: what is left of a PUBLISH once it is accepted.
+//!
+//! One reference-counted block holds everything, so a message costs one allocation however many
+//! receivers it has, and a receiver costs one counter. The block is the body of the PUBLISH packet
+//! as it came (topic, a Packet Identifier that is skipped, properties, payload): one copy, no
+//! assembly. Only a packet that carried what must not be forwarded (Topic Alias, Message Expiry
+//! Interval) is put together anew.
+//!
+//! Invariants: the offsets in [`Header`] are in order and within the block; the topic is a valid
+//! Topic Name; the properties are those that a Server forwards unaltered (Payload Format
+//! Indicator, Content Type, Response Topic, Correlation Data, User Property) [MQTT-3.3.2-4].
+
+use triomphe::ThinArc;
+
+use crate::clock::Moment;
+use crate::codec::property::{Properties, PropertyId};
+use crate::codec::{Publish, QoS, Will};
+
+/// Shared and immutable; a clone is one counter.
+#[derive(Clone)]
+pub struct Message(ThinArc<Header, u8>);
+
+/// What is known of a message beside its bytes.
+#[derive(Clone, Copy)]
+struct Header {
+    /// 0: not stored, has no identity.
+    id: u64,
+    expires_at: Moment,
+    topic_end: u32,
+    properties_start: u32,
+    payload_start: u32,
+    qos: QoS,
+    retain: bool,
+}
+
+/// The topic's length field stands in front of it, as on the wire.
+const TOPIC_START: u32 = 2;
+
+/// The parts of a message that is not taken from a PUBLISH packet's body.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// A valid Topic Name.
+    pub topic: &'a str,
+    /// Quality of service it was published with.
+    pub qos: QoS,
+    /// Whether it was published to be retained.
+    pub retain: bool,
+    /// When it is no longer worth delivering; [`Moment::NEVER`] for always.
+    pub expires_at: Moment,
+    /// Properties, of which the forwardable ones are kept.
+    pub properties: Properties<'a>,
+    /// The Application Message itself.
+    pub payload: &'a [u8],
+}
+
+impl Message {
+    /// The message of a PUBLISH packet whose variable header and payload are `body`.
+    ///
+    /// `topic` is the Topic Name meant, also where a Topic Alias stands for it.
+    pub fn of_publish(
+        id: u64,
+        body: &[u8],
+        publish: &Publish<'_>,
+        topic: &str,
+        now: Moment,
+    ) -> Self {
+        let expiry = publish.properties.message_expiry_interval();
+        let expires_at = expiry.map_or(Moment::NEVER, |s| now.after_s(u64::from(s)));
+        let aliased = publish.properties.topic_alias().is_some();
+        if expiry.is_some() || aliased || publish.topic.is_none() {
+            let Publish { qos, retain, properties, payload, .. } = *publish;
+            return Self::new(id, &Parts { topic, qos, retain, expires_at, properties, payload });
+        }
+        let payload_start = body.len().saturating_sub(publish.payload.len());
+        let properties_start = payload_start.saturating_sub(publish.properties.raw().len());
+        let header = Header {
+            id,
+            expires_at,
+            topic_end: TOPIC_START.saturating_add(offset(topic.len())),
+            properties_start: offset(properties_start),
+            payload_start: offset(payload_start),
+            qos: publish.qos,
+            retain: publish.retain,
+        };
+        Self(ThinArc::from_header_and_slice(header, body))
+    }
+
+    /// A message from its parts.
+    pub fn new(id: u64, parts: &Parts<'_>) -> Self {
+        let raw = parts.properties.raw();
+        let mut block = Vec::with_capacity(2 + parts.topic.len() + raw.len() + parts.payload.len());
+        block
+            .extend_from_slice(&u16::try_from(parts.topic.len()).unwrap_or(u16::MAX).to_be_bytes());
+        block.extend_from_slice(parts.topic.as_bytes());
+        let properties_start = block.len();
+        parts.properties.copy_where(is_forwarded, &mut block);
+        let payload_start = block.len();
+        block.extend_from_slice(parts.payload);
+        let header = Header {
+            id,
+            expires_at: parts.expires_at,
+            topic_end: offset(properties_start),
+            properties_start: offset(properties_start),
+            payload_start: offset(payload_start),
+            qos: parts.qos,
+            retain: parts.retain,
+        };
+        Self(ThinArc::from_header_and_slice(header, &block))
+    }
+
+    /// The Will Message, whose lifetime begins when it is published.
+    pub fn of_will(id: u64, will: &Will<'_>, now: Moment) -> Self {
+        let expiry = will.properties.message_expiry_interval();
+        Self::new(
+            id,
+            &Parts {
+                topic: will.topic.as_str(),
+                qos: will.qos,
+                retain: will.retain,
+                expires_at: expiry.map_or(Moment::NEVER, |s| now.after_s(u64::from(s))),
+                properties: will.properties,
+                payload: will.payload,
+            },
+        )
+    }
+
+    /// The same message under another identity.
+    pub fn with_id(&self, id: u64) -> Self {
+        Self(ThinArc::from_header_and_slice(Header { id, ..*self.header() }, &self.0.slice))
+    }
+
+    /// The same message with a lifetime.
+    pub fn expiring_at(&self, expires_at: Moment) -> Self {
+        let header = Header { expires_at, ..*self.header() };
+        Self(ThinArc::from_header_and_slice(header, &self.0.slice))
+    }
+
+    /// Its identity in the store, 0 when it is not stored.
+    pub fn id(&self) -> u64 {
+        self.header().id
+    }
+
+    /// The Topic Name's bytes.
+    pub fn topic(&self) -> &[u8] {
+        self.part(TOPIC_START, self.header().topic_end)
+    }
+
+    /// The Topic Name.
+    pub fn topic_str(&self) -> &str {
+        std::str::from_utf8(self.topic()).unwrap_or_default()
+    }
+
+    /// The forwardable properties as on the wire, without their length.
+    pub fn properties(&self) -> &[u8] {
+        self.part(self.header().properties_start, self.header().payload_start)
+    }
+
+    /// The Application Message itself.
+    pub fn payload(&self) -> &[u8] {
+        self.part(self.header().payload_start, u32::MAX)
+    }
+
+    /// Quality of service it was published with.
+    pub fn qos(&self) -> QoS {
+        self.header().qos
+    }
+
+    /// Whether it was published to be retained.
+    pub fn retain(&self) -> bool {
+        self.header().retain
+    }
+
+    /// When it is no longer worth delivering; [`Moment::NEVER`] for always.
+    pub fn expires_at(&self) -> Moment {
+        self.header().expires_at
+    }
+
+    /// Whether its Message Expiry Interval has passed [MQTT-3.3.2-5].
+    pub fn is_expired(&self, now: Moment) -> bool {
+        now >= self.header().expires_at
+    }
+
+    /// Seconds left to live, as forwarded to receivers [MQTT-3.3.2-6]; none for a message without
+    /// a Message Expiry Interval.
+    pub fn expiry_left_s(&self, now: Moment) -> Option<u32> {
+        let at = self.header().expires_at;
+        (at != Moment::NEVER)
+            .then(|| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+
+    /// Memory that the message holds, in bytes.
+    pub fn weight(&self) -> usize {
+        self.0.slice.len().saturating_add(size_of::<Header>() + 2 * size_of::<usize>())
+    }
+
+    /// Appends the message as the store keeps it, without its identity.
+    ///
+    /// Layout (little-endian): flags u8 (bits 0-1 QoS, bit 2 retain, bit 3 expiry follows),
+    /// `[expires_at u64]`, topic length u16, properties length u32, topic, properties, payload.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let expires = self.expires_at() != Moment::NEVER;
+        let flags = self.qos() as u8 | u8::from(self.retain()) << 2 | u8::from(expires) << 3;
+        out.push(flags);
+        if expires {
+            out.extend_from_slice(&self.expires_at().unix_ms().to_le_bytes());
+        }
+        let topic_len = u16::try_from(self.topic().len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&topic_len.to_le_bytes());
+        out.extend_from_slice(&offset(self.properties().len()).to_le_bytes());
+        out.extend_from_slice(self.topic());
+        out.extend_from_slice(self.properties());
+        out.extend_from_slice(self.payload());
+    }
+
+    /// The message that [`Message::encode`] wrote; `None` when the bytes are not one.
+    pub fn decode(id: u64, bytes: &[u8]) -> Option<Self> {
+        let (&flags, rest) = bytes.split_first()?;
+        let (expires_at, rest) = if flags & 8 == 0 {
+            (Moment::NEVER, rest)
+        } else {
+            let (at, rest) = rest.split_first_chunk::<8>()?;
+            (Moment::from_unix_ms(u64::from_le_bytes(*at)), rest)
+        };
+        let (topic_len, rest) = rest.split_first_chunk::<2>()?;
+        let (properties_len, rest) = rest.split_first_chunk::<4>()?;
+        let (topic, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*topic_len)))?;
+        let properties_len = usize::try_from(u32::from_le_bytes(*properties_len)).ok()?;
+        let (properties, payload) = rest.split_at_checked(properties_len)?;
+        Some(Self::new(
+            id,
+            &Parts {
+                topic: std::str::from_utf8(topic).ok()?,
+                qos: QoS::from_bits(flags & 3)?,
+                retain: flags & 4 != 0,
+                expires_at,
+                properties: Properties::check_forwarded(properties)?,
+                payload,
+            },
+        ))
+    }
+
+    fn header(&self) -> &Header {
+        &self.0.header.header
+    }
+
+    fn part(&self, start: u32, end: u32) -> &[u8] {
+        let (start, end) = (start as usize, (end as usize).min(self.0.slice.len()));
+        self.0.slice.get(start..end).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let payload = self.payload().len();
+        write!(f, "Message({} {:?} {:?} {payload} B)", self.id(), self.topic_str(), self.qos())
+    }
+}
+
+/// A packet is at most 256 MiB, so an offset into one fits.
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// Whether a Server forwards this property of a PUBLISH or Will as it came.
+fn is_forwarded(id: PropertyId) -> bool {
+    matches!(
+        id,
+        PropertyId::PayloadFormatIndicator
+            | PropertyId::ContentType
+            | PropertyId::ResponseTopic
+            | PropertyId::CorrelationData
+            | PropertyId::UserProperty
+    )
+}

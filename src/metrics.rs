@@ -1,0 +1,154 @@
+//! What the broker counts: one table.
+//!
+//! Counters only rise and are relaxed: they are for people, not for decisions. A message is never
+//! discarded without a [`DropReason`]; each reason has its counter.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Every counter of the broker that is not a drop.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// Messages that a receiver did not get, by reason.
+            pub drops: Drops,
+        }
+
+        impl Metrics {
+            /// Each counter's name, meaning and value.
+            pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+), self.$name.value()),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Network Connections accepted.
+    connections_opened,
+    /// Network Connections ended.
+    connections_closed,
+    /// CONNECT packets answered with an error.
+    connections_refused,
+    /// Application Messages received from Clients.
+    messages_received,
+    /// Application Messages sent to Clients.
+    messages_sent,
+    /// Bytes received from Clients, before WebSocket and TLS.
+    bytes_received,
+    /// Bytes sent to Clients, before WebSocket and TLS.
+    bytes_sent,
+    /// Sessions made.
+    sessions_created,
+    /// Sessions ended: expired, cleaned or not outliving their connection.
+    sessions_ended,
+    /// Wills published.
+    wills_published,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
+        /// Why a receiver did not get a message. There is no drop without one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// As it stands in logs and metrics.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+
+            /// Its meaning in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+),)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// No subscription matched the topic.
+    NoSubscriber = "no-subscriber",
+    /// A QoS 0 message for a Session that has no connection.
+    OfflineQos0 = "offline-qos0",
+    /// The receiver's queue has reached its limit.
+    QueueFull = "queue-full",
+    /// The Message Expiry Interval passed before delivery began.
+    Expired = "expired",
+    /// Larger than the Maximum Packet Size that the receiver set.
+    TooLargeForReceiver = "too-large-for-receiver",
+    /// The receiver's Session ended with the message undelivered.
+    SessionEnded = "session-ended",
+    /// A share group has no consumer that could take a QoS 0 message.
+    NoConsumer = "no-consumer",
+    /// The receiver answered with an error code.
+    Refused = "refused-by-receiver",
+    /// A QoS 0 message was on its way when the connection broke.
+    ConnectionLost = "connection-lost",
+    /// The store could not keep it; it was not acknowledged.
+    NotStored = "not-stored",
+}
+
+/// A counter for each [`DropReason`].
+#[derive(Debug, Default)]
+pub struct Drops([Counter; DropReason::ALL.len()]);
+
+impl Drops {
+    /// Counts `n` messages dropped for `reason`.
+    pub fn add(&self, reason: DropReason, n: u64) {
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.add(n);
+        }
+    }
+
+    /// How many were dropped for `reason`.
+    pub fn value(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).map_or(0, Counter::value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let drops = Drops::default();
+        for (n, &reason) in (1..).zip(DropReason::ALL) {
+            drops.add(reason, n);
+        }
+        let counted: Vec<u64> = DropReason::ALL.iter().map(|&r| drops.value(r)).collect();
+        assert_eq!(counted, (1..=DropReason::ALL.len() as u64).collect::<Vec<_>>());
+    }
+}

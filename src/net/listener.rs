@@ -1,0 +1,334 @@
+//! Listeners: where Clients come in.
+//!
+//! [`Listener::accept`] yields a socket that no reactor knows yet; [`Accepted::open`] is run by
+//! the worker that will serve it, so that it is registered once. When the process has no
+//! descriptors left, accepting pauses instead of spinning.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::{self, TlsError};
+use super::transport::{Peer, Transport};
+use super::websocket::{self, WebSocket};
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Settings of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where to listen.
+    pub bind: Bind,
+    /// TLS, if it is spoken.
+    pub tls: Option<tls::Options>,
+    /// WebSocket, if it is spoken.
+    pub websocket: Option<websocket::Options>,
+    /// Connections at once; more are closed when they come.
+    pub connections_max: usize,
+    /// Connections that wait to be accepted.
+    pub backlog: u32,
+    /// Whether small packets are sent without delay (TCP_NODELAY).
+    pub nodelay: bool,
+    /// Longest time for TLS handshake and WebSocket upgrade.
+    pub handshake_timeout: Duration,
+    /// Longest pause when the process has no descriptors left.
+    pub backoff_max: Duration,
+}
+
+/// Why a listener cannot be opened.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// Somebody else listens there.
+    #[error("cannot listen on {bind}: it is in use; is another broker running?")]
+    InUse {
+        /// Where.
+        bind: Bind,
+    },
+    /// The system refuses.
+    #[error("cannot listen on {bind}: {error}")]
+    Refused {
+        /// Where.
+        bind: Bind,
+        /// Why.
+        error: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot listen on {bind}: {error}")]
+    Tls {
+        /// Where.
+        bind: Bind,
+        /// Why.
+        error: TlsError,
+    },
+}
+
+#[derive(Debug)]
+enum Socks {
+    Tcp(AsyncFd<std::net::TcpListener>),
+    Unix(AsyncFd<std::os::unix::net::UnixListener>),
+}
+
+/// Where Clients come in.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socks,
+    shared: Arc<Shared>,
+}
+
+/// What a listener's connections share.
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    tls: Option<Arc<ServerConfig>>,
+    connections: AtomicUsize,
+}
+
+/// A connection that was accepted and is not served yet.
+#[derive(Debug)]
+pub struct Accepted {
+    socket: Stream,
+    peer: Peer,
+    permit: Permit,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// One of the connections that a listener may have; dropped, it is free again.
+#[derive(Debug)]
+pub struct Permit(Arc<Shared>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Listener {
+    /// Begins to listen. To be called within the runtime that will accept.
+    pub fn bind(options: &Options) -> Result<Self, ListenError> {
+        let tls = options.tls.as_ref().map(tls::load).transpose();
+        let tls = tls.map_err(|error| ListenError::Tls { bind: options.bind.clone(), error })?;
+        let socket = match &options.bind {
+            Bind::Tcp(address) => listen_tcp(*address, options.backlog).map(Socks::Tcp),
+            Bind::Unix(path) => listen_unix(path).map(Socks::Unix),
+        };
+        let socket = socket.map_err(|error| {
+            let bind = options.bind.clone();
+            match error.kind() {
+                io::ErrorKind::AddrInUse => ListenError::InUse { bind },
+                _ => ListenError::Refused { bind, error },
+            }
+        })?;
+        let options = options.clone();
+        let shared = Arc::new(Shared { options, tls, connections: AtomicUsize::new(0) });
+        Ok(Self { socket, shared })
+    }
+
+    /// Where it listens; the port is known even if the settings left it open.
+    pub fn local_address(&self) -> Bind {
+        match &self.socket {
+            Socks::Tcp(socket) => match socket.get_ref().local_addr() {
+                Ok(address) => Bind::Tcp(address),
+                Err(_) => self.shared.options.bind.clone(),
+            },
+            Socks::Unix(_) => self.shared.options.bind.clone(),
+        }
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> Accepted {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.accept_one().await {
+                Ok(accepted) => {
+                    if let Some(accepted) = accepted {
+                        return accepted;
+                    }
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    let bind = &self.shared.options.bind;
+                    tracing::warn!("cannot accept on {bind}: {error}; trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.shared.options.backoff_max);
+                }
+                // The connection was gone before it was accepted.
+                Err(error) => tracing::debug!("accept: {error}"),
+            }
+        }
+    }
+
+    /// One connection; `None` when it is one too many.
+    async fn accept_one(&self) -> io::Result<Option<Accepted>> {
+        let (socket, address) = match &self.socket {
+            Socks::Tcp(listener) => {
+                let (socket, address) = loop {
+                    let mut guard = listener.readable().await?;
+                    if let Ok(result) = guard.try_io(|listener| listener.get_ref().accept()) {
+                        break result?;
+                    }
+                };
+                socket.set_nonblocking(true)?;
+                if self.shared.options.nodelay {
+                    socket.set_nodelay(true)?;
+                }
+                (Stream::Tcp(socket), Some(address))
+            }
+            Socks::Unix(listener) => {
+                let (socket, _) = loop {
+                    let mut guard = listener.readable().await?;
+                    if let Ok(result) = guard.try_io(|listener| listener.get_ref().accept()) {
+                        break result?;
+                    }
+                };
+                socket.set_nonblocking(true)?;
+                (Stream::Unix(socket), None)
+            }
+        };
+        let connections = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(self.shared.clone());
+        if connections >= self.shared.options.connections_max {
+            tracing::debug!("a connection too many on {}", self.shared.options.bind);
+            return Ok(None);
+        }
+        let peer = Peer { address, has_certificate: false };
+        Ok(Some(Accepted { socket, peer, permit }))
+    }
+}
+
+impl Accepted {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Makes a byte stream of it: TLS handshake and WebSocket upgrade, where the listener speaks
+    /// them. To be called within the runtime that will serve it.
+    pub async fn open(self) -> io::Result<(Transport, Peer, Permit)> {
+        let Self { socket, mut peer, permit } = self;
+        let timeout = permit.0.options.handshake_timeout;
+        let transport = match socket {
+            Stream::Unix(socket) => Transport::Unix(UnixStream::from_std(socket)?),
+            Stream::Tcp(socket) => {
+                let stream = TcpStream::from_std(socket)?;
+                let options = &permit.0.options;
+                match (&permit.0.tls, &options.websocket) {
+                    (None, None) => Transport::Tcp(stream),
+                    (tls, websocket) => {
+                        let open = secure(stream, tls.clone(), websocket.as_ref(), &mut peer);
+                        // Boxed: a handshake's state must not be carried by idle connections.
+                        tokio::time::timeout(timeout, Box::pin(open))
+                            .await
+                            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+                    }
+                }
+            }
+        };
+        Ok((transport, peer, permit))
+    }
+}
+
+async fn secure(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    websocket: Option<&websocket::Options>,
+    peer: &mut Peer,
+) -> io::Result<Transport> {
+    let stream = match tls {
+        None => {
+            let Some(options) = websocket else { return Ok(Transport::Tcp(stream)) };
+            let stream: WebSocket<TcpStream> = websocket::accept(stream, options).await?;
+            return Ok(Transport::WebSocket(Box::new(stream)));
+        }
+        Some(config) => TlsAcceptor::from(config).accept(stream).await?,
+    };
+    peer.has_certificate = stream.get_ref().1.peer_certificates().is_some();
+    Ok(match websocket {
+        None => Transport::Tls(Box::new(stream)),
+        Some(options) => {
+            Transport::SecureWebSocket(Box::new(websocket::accept(stream, options).await?))
+        }
+    })
+}
+
+fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<AsyncFd<std::net::TcpListener>> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // So that [::] and 0.0.0.0 can be listened on side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    register(socket.into())
+}
+
+/// Registers a listener with the runtime's reactor.
+#[expect(deprecated, reason = "unsound for types that may change their descriptor; these do not")]
+fn register<L: std::os::fd::AsRawFd>(listener: L) -> io::Result<AsyncFd<L>> {
+    AsyncFd::new(listener)
+}
+
+fn listen_unix(path: &Path) -> io::Result<AsyncFd<std::os::unix::net::UnixListener>> {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let is_socket = path.metadata().is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket {
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            // Left behind by a process that did not end well.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+            }
+            Err(_) => {}
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    register(listener)
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Bind::Unix(path) = &self.shared.options.bind {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether the process or the system has run out of something that will come back.
+fn is_exhaustion(error: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM.
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}

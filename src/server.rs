@@ -1,0 +1,207 @@
+//! Builds the broker from a [`Config`], serves until it is told to stop, and stops in reverse
+//! order: listeners, connections, store.
+//!
+//! Each worker is a thread with a runtime of its own. A connection stays with the worker it was
+//! given to, so its wake-ups do not cross threads unless its messages do.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::config::{Config, Opening};
+use crate::connection;
+use crate::net::listener::{ListenError, Listener};
+use crate::store::OpenError;
+
+/// Why the broker cannot start.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A listener's settings do not make sense.
+    #[error("{0}")]
+    Settings(String),
+    /// The system gave no thread, runtime or signal handler.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A thread that serves connections.
+struct Worker {
+    handle: Handle,
+    stop: Arc<Notify>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    fn start(number: usize) -> io::Result<Self> {
+        let runtime = runtime()?;
+        let handle = runtime.handle().clone();
+        let stop = Arc::new(Notify::new());
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || runtime.block_on(stopped.notified()))?;
+        Ok(Self { handle, stop, thread })
+    }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(config: &Config) -> Result<(), ServerError> {
+    let openings = config.openings().map_err(ServerError::Settings)?;
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    // Listeners before the store: of two brokers that are started by mistake, the second says
+    // first what its operator knows about, the port.
+    let listeners = listen(&openings)?;
+    let broker_options = config.broker.clone();
+    let (broker, restored) = Broker::open(broker_options, Clock::system(), &config.store)?;
+    tracing::info!(
+        store = %config.store.directory.display(), durability = ?config.store.durability,
+        sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
+        "store open"
+    );
+    let workers: Vec<Worker> =
+        (0..config.workers.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
+    runtime.block_on(serve(config, &broker, listeners, &workers))?;
+    for Worker { stop, thread, .. } in workers {
+        stop.notify_one();
+        let _ = thread.join();
+    }
+    broker.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError> {
+    let mut listeners = Vec::new();
+    for opening in openings {
+        match Listener::bind(&opening.options) {
+            Ok(listener) => {
+                let tls = if opening.options.tls.is_some() { " with TLS" } else { "" };
+                let websocket =
+                    if opening.options.websocket.is_some() { ", WebSocket" } else { "" };
+                tracing::info!("listening on {}{tls}{websocket}", listener.local_address());
+                listeners.push((listener, opening.clone()));
+            }
+            Err(ListenError::Refused { bind, error }) if opening.is_optional => {
+                tracing::debug!("not listening on {bind}: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+async fn serve(
+    config: &Config,
+    broker: &Arc<Broker>,
+    listeners: Vec<(Listener, Opening)>,
+    workers: &[Worker],
+) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let handles: Arc<[Handle]> = workers.iter().map(|worker| worker.handle.clone()).collect();
+    let mut tasks = Vec::new();
+    for (listener, opening) in listeners {
+        let options = Arc::new(connection::Options {
+            connect_timeout: config.connect_timeout,
+            anonymous: opening.anonymous,
+        });
+        let (broker, handles) = (broker.clone(), handles.clone());
+        let connections = connections.clone();
+        tasks.push(tokio::spawn(async move {
+            accept(&listener, &broker, &options, &handles, &connections).await;
+        }));
+    }
+    let expiring = broker.clone();
+    tasks.push(tokio::spawn(async move {
+        let mut every_second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            every_second.tick().await;
+            expiring.expire();
+        }
+    }));
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("{name}: stopping");
+    for task in &tasks {
+        task.abort();
+    }
+    for task in tasks {
+        let _ = task.await;
+    }
+    close(config, broker, &connections).await;
+    Ok(())
+}
+
+async fn accept(
+    listener: &Listener,
+    broker: &Arc<Broker>,
+    options: &Arc<connection::Options>,
+    workers: &[Handle],
+    connections: &Arc<AtomicUsize>,
+) {
+    loop {
+        for worker in workers {
+            let accepted = listener.accept().await;
+            let (broker, options) = (broker.clone(), options.clone());
+            let counted = Counted::new(connections);
+            worker.spawn(async move {
+                connection::serve(accepted, broker, options).await;
+                drop(counted);
+            });
+        }
+    }
+}
+
+/// One connection in the count.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends all connections, and waits for them as long as the settings allow.
+async fn close(config: &Config, broker: &Broker, connections: &AtomicUsize) {
+    let gone = async {
+        while connections.load(Ordering::Relaxed) > 0 {
+            // Again each time: a Client may have been on its way in.
+            broker.close_connections();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(config.shutdown_timeout, gone).await.is_err() {
+        let left = connections.load(Ordering::Relaxed);
+        tracing::warn!("{left} connections did not end in time and are cut");
+    }
+}

@@ -1,0 +1,344 @@
+//! The answers a Client waits for, in the order in which they must leave.
+
+use std::collections::VecDeque;
+
+use super::outgoing::Again;
+use super::{Delivered, ProtocolError, Session};
+use crate::clock::Moment;
+use crate::codec::{Ack, Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Version, publish};
+use crate::metrics::DropReason;
+use crate::queue::Delivery;
+use crate::session::outgoing::Phase;
+
+/// A packet that leaves in its turn.
+#[derive(Debug)]
+pub enum Answer {
+    /// QoS 1 message accepted or refused.
+    PubAck {
+        /// Its identifier.
+        packet_id: PacketId,
+        /// The verdict.
+        reason: ReasonCode,
+    },
+    /// QoS 2 message accepted or refused.
+    PubRec {
+        /// Its identifier.
+        packet_id: PacketId,
+        /// The verdict.
+        reason: ReasonCode,
+    },
+    /// QoS 2 message that the Client has.
+    PubRel {
+        /// Its identifier.
+        packet_id: PacketId,
+        /// Whether the identifier belongs to an exchange.
+        known: bool,
+    },
+    /// QoS 2 exchange over.
+    PubComp {
+        /// Its identifier.
+        packet_id: PacketId,
+        /// Success, or that the identifier is not known.
+        reason: ReasonCode,
+    },
+    /// A QoS 2 message that was held until its identifier was durable.
+    Publish {
+        /// Its identifier.
+        packet_id: PacketId,
+    },
+    /// Subscriptions made.
+    SubAck {
+        /// The SUBSCRIBE's identifier.
+        packet_id: PacketId,
+        /// A Reason Code for each filter.
+        reasons: Box<[u8]>,
+    },
+    /// Subscriptions ended.
+    UnsubAck {
+        /// The UNSUBSCRIBE's identifier.
+        packet_id: PacketId,
+        /// A Reason Code for each filter.
+        reasons: Box<[u8]>,
+    },
+}
+
+/// Answers in order, each with the ticket it waits for.
+#[derive(Debug)]
+pub struct Answers {
+    queue: VecDeque<(u64, Answer)>,
+    open_ticket: u64,
+    /// Whether an answer waits for the open ticket.
+    open_is_used: bool,
+    durable_ticket: u64,
+    pings: u32,
+    waiting_subacks: u32,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            open_ticket: 1,
+            open_is_used: false,
+            durable_ticket: 0,
+            pings: 0,
+            waiting_subacks: 0,
+        }
+    }
+}
+
+impl Answers {
+    /// What an earlier connection did not answer is not answered on this one. Tickets go on: an
+    /// old one that comes late must not pass for a new one.
+    pub fn connected(&mut self) {
+        self.queue = VecDeque::new();
+        self.open_is_used = false;
+        self.pings = 0;
+        self.waiting_subacks = 0;
+    }
+
+    /// Adds an answer; `waits`: for the open ticket.
+    pub fn push(&mut self, answer: Answer, waits: bool) {
+        if matches!(answer, Answer::SubAck { .. }) {
+            self.waiting_subacks += 1;
+        }
+        self.open_is_used |= waits;
+        self.queue.push_back((if waits { self.open_ticket } else { 0 }, answer));
+    }
+
+    /// A PINGREQ was received. Its answer does not wait for others: a slow disk is not a dead
+    /// connection.
+    pub fn ping(&mut self) {
+        self.pings = self.pings.saturating_add(1);
+    }
+
+    /// Whether the open ticket is waited for.
+    pub fn needs_ticket(&self) -> bool {
+        self.open_is_used
+    }
+
+    /// Closes the open ticket and returns its number.
+    pub fn close_ticket(&mut self) -> u64 {
+        let ticket = self.open_ticket;
+        self.open_ticket += 1;
+        self.open_is_used = false;
+        ticket
+    }
+
+    /// Everything up to this ticket is durable.
+    pub fn committed(&mut self, ticket: u64) {
+        self.durable_ticket = self.durable_ticket.max(ticket);
+    }
+
+    /// Whether every ticket that was closed is durable.
+    pub fn all_committed(&self) -> bool {
+        self.durable_ticket + 1 == self.open_ticket
+    }
+
+    /// Answers that have not left.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether a SUBACK has not left.
+    pub fn has_waiting_suback(&self) -> bool {
+        self.waiting_subacks > 0
+    }
+
+    fn poll(&mut self) -> Option<Answer> {
+        let (ticket, _) = self.queue.front()?;
+        if *ticket > self.durable_ticket {
+            return None;
+        }
+        let (_, answer) = self.queue.pop_front()?;
+        if matches!(answer, Answer::SubAck { .. }) {
+            self.waiting_subacks = self.waiting_subacks.saturating_sub(1);
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 64 {
+            self.queue.shrink_to(0);
+        }
+        Some(answer)
+    }
+}
+
+/// What [`Session::poll_answer`] did.
+#[derive(Debug)]
+pub enum Polled {
+    /// Nothing is ready.
+    Nothing,
+    /// A packet was written.
+    Written,
+    /// A message that was in flight cannot be sent on this connection.
+    Dropped(PacketId, Delivery, DropReason),
+}
+
+impl Session {
+    /// Writes the next answer that may leave into `out`. Fails when the Client's Maximum Packet
+    /// Size is too small for an answer that it must get.
+    pub fn poll_answer(&mut self, now: Moment, out: &mut Vec<u8>) -> Result<Polled, ProtocolError> {
+        if self.answers.pings > 0 {
+            self.answers.pings -= 1;
+            self.write(&Packet::PingResp, out)?;
+            return Ok(Polled::Written);
+        }
+        if let Some(answer) = self.answers.poll() {
+            return self.write_answer(answer, now, out);
+        }
+        match self.outgoing.next_again() {
+            None => Ok(Polled::Nothing),
+            Some(Again::Publish(packet_id)) => Ok(self.write_bound(packet_id, now, out)),
+            Some(Again::PubRel(packet_id)) => {
+                self.write_answer(Answer::PubRel { packet_id, known: true }, now, out)
+            }
+        }
+    }
+
+    fn write_answer(
+        &mut self,
+        answer: Answer,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Result<Polled, ProtocolError> {
+        let properties = Properties::EMPTY;
+        let ack = |packet_id, reason| Ack { packet_id, reason, properties };
+        match answer {
+            Answer::PubAck { packet_id, reason } => {
+                self.incoming.answered();
+                self.write(&Packet::PubAck(ack(packet_id, reason)), out)?;
+            }
+            Answer::PubRec { packet_id, reason } => {
+                if reason.is_error() {
+                    self.incoming.answered();
+                }
+                self.write(&Packet::PubRec(ack(packet_id, reason)), out)?;
+            }
+            Answer::PubRel { packet_id, known } => {
+                let unknown = ReasonCode::PacketIdentifierNotFound;
+                let reason = if known { ReasonCode::Success } else { unknown };
+                self.write(&Packet::PubRel(ack(packet_id, reason)), out)?;
+            }
+            Answer::PubComp { packet_id, reason } => {
+                self.incoming.answered();
+                self.write(&Packet::PubComp(ack(packet_id, reason)), out)?;
+            }
+            Answer::Publish { packet_id } => return Ok(self.write_bound(packet_id, now, out)),
+            Answer::SubAck { packet_id, reasons } => {
+                let reasons = &reasons;
+                self.write(&Packet::SubAck(SubAck { packet_id, properties, reasons }), out)?;
+            }
+            Answer::UnsubAck { packet_id, reasons } => {
+                let reasons = &reasons;
+                self.write(&Packet::UnsubAck(SubAck { packet_id, properties, reasons }), out)?;
+            }
+        }
+        Ok(Polled::Written)
+    }
+
+    /// Appends a packet, within the Client's Maximum Packet Size [MQTT-3.1.2-24].
+    fn write(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        let start = out.len();
+        let too_large = ProtocolError {
+            reason: ReasonCode::PacketTooLarge,
+            what: "the Client's Maximum Packet Size leaves no room for an answer",
+        };
+        packet.encode(self.terms.version, out).map_err(|_| too_large)?;
+        if out.len() - start > self.terms.maximum_packet_size {
+            out.truncate(start);
+            return Err(too_large);
+        }
+        Ok(())
+    }
+
+    /// See [`Session::deliver`].
+    pub(super) fn write_delivery(
+        &mut self,
+        mut delivery: Delivery,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Delivered {
+        if delivery.message.is_expired(now) {
+            return Delivered::Dropped { delivery, reason: DropReason::Expired }; // [MQTT-3.3.2-5]
+        }
+        if delivery.qos == QoS::AtMostOnce {
+            return match self.write_publish(&delivery, None, now, out) {
+                true => Delivered::Sent,
+                false => Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver },
+            };
+        }
+        if delivery.qos == QoS::ExactlyOnce && self.terms.durable {
+            // Its binding is made durable first, so that a crash cannot bind the message to
+            // another identifier and have the Client take it twice.
+            let packet_id = self.outgoing.bind(delivery, Phase::Held);
+            self.answers.push(Answer::Publish { packet_id }, true);
+            return Delivered::Held { packet_id };
+        }
+        let packet_id = self.outgoing.bind(delivery.clone(), Phase::Sent);
+        if self.write_publish(&delivery, Some(packet_id), now, out) {
+            return Delivered::InFlight;
+        }
+        if let Some(bound) = self.outgoing.drop_exchange(packet_id) {
+            delivery = bound;
+        }
+        Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver }
+    }
+
+    /// Writes a PUBLISH whose delivery is bound to an identifier.
+    fn write_bound(&mut self, packet_id: PacketId, now: Moment, out: &mut Vec<u8>) -> Polled {
+        let Some(delivery) = self.outgoing.send(packet_id).cloned() else {
+            return Polled::Written;
+        };
+        if self.write_publish(&delivery, Some(packet_id), now, out) {
+            return Polled::Written;
+        }
+        match self.outgoing.drop_exchange(packet_id) {
+            Some(d) => Polled::Dropped(packet_id, d, DropReason::TooLargeForReceiver),
+            None => Polled::Written,
+        }
+    }
+
+    /// Appends a PUBLISH; false when it is larger than the Client takes [MQTT-3.1.2-25].
+    fn write_publish(
+        &mut self,
+        delivery: &Delivery,
+        packet_id: Option<PacketId>,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let message = &delivery.message;
+        let version = self.terms.version;
+        let mut outgoing = publish::Outgoing {
+            dup: delivery.dup && packet_id.is_some(), // [MQTT-3.3.1-2]
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: message.topic(),
+            packet_id,
+            topic_alias: None,
+            message_expiry_s: None,
+            subscription_ids: &[],
+            properties: message.properties(),
+            payload: message.payload(),
+        };
+        if version == Version::V5 {
+            outgoing.message_expiry_s = message.expiry_left_s(now);
+            outgoing.subscription_ids =
+                delivery.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
+        }
+        // Judged with the topic in full: an alias is not given to what may not be sent.
+        if outgoing.encoded_len(version) > self.terms.maximum_packet_size {
+            return false;
+        }
+        if self.terms.send_alias_maximum > 0 {
+            let alias =
+                self.outgoing_aliases.alias_of(outgoing.topic, self.terms.send_alias_maximum);
+            outgoing.topic_alias = alias.map(|(alias, _)| alias);
+            if alias.is_some_and(|(_, known)| known) {
+                outgoing.topic = &[];
+            } else if outgoing.encoded_len(version) > self.terms.maximum_packet_size {
+                outgoing.topic_alias = None;
+                self.outgoing_aliases.forget_last();
+            }
+        }
+        outgoing.encode(version, out);
+        true
+    }
+}

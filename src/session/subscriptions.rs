@@ -1,0 +1,70 @@
+//! The Topic Filters that a Session holds, as its part of the Session State. Matching is the
+//! router's business; this is the list to be kept, restored and ended.
+
+use std::num::NonZeroU32;
+
+use rustc_hash::FxHashMap;
+
+use crate::codec::{SubscriptionOptions, Version};
+
+/// What was asked for with a Topic Filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Maximum QoS, No Local, Retain As Published, Retain Handling.
+    pub options: SubscriptionOptions,
+    /// The Subscription Identifier.
+    pub id: Option<NonZeroU32>,
+}
+
+impl Subscription {
+    /// As the store keeps it: options byte as on the wire, identifier u32 little-endian (0: none).
+    pub fn encode(&self) -> Box<[u8]> {
+        let options = self.options.as_u8();
+        let id = self.id.map_or(0, NonZeroU32::get).to_le_bytes();
+        Box::new([options, id[0], id[1], id[2], id[3]])
+    }
+
+    /// What [`Subscription::encode`] wrote; `None` when the bytes are something else.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let &[options, ref id @ ..] = bytes else { return None };
+        let id = u32::from_le_bytes(*id.first_chunk::<4>()?);
+        let options = SubscriptionOptions::from_u8(options, Version::V5).ok()?;
+        Some(Self { options, id: NonZeroU32::new(id) })
+    }
+}
+
+/// The Topic Filters of one Session, whole as subscribed (`$share/...` included).
+#[derive(Debug, Default)]
+pub struct Subscriptions(FxHashMap<Box<str>, Subscription>);
+
+impl Subscriptions {
+    /// Notes a subscription; true: it replaces one with the same filter [MQTT-3.8.4-3].
+    pub fn insert(&mut self, filter: &str, subscription: Subscription) -> bool {
+        self.0.insert(filter.into(), subscription).is_some()
+    }
+
+    /// Forgets a subscription; false when there is none.
+    pub fn remove(&mut self, filter: &str) -> bool {
+        self.0.remove(filter).is_some()
+    }
+
+    /// Whether the filter is subscribed to.
+    pub fn contains(&self, filter: &str) -> bool {
+        self.0.contains_key(filter)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each filter and what was asked for.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
+        self.0.iter().map(|(filter, subscription)| (&**filter, subscription))
+    }
+}

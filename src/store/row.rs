@@ -1,0 +1,239 @@
+//! Rows, byte by byte. All integers are little-endian.
+//!
+//! ```text
+//! seg   records one after the other:
+//!         message id u64 | body length u32 | number of targets u32
+//!         per target: session u32 | flags u8 | number of subscription ids u8 | ids u32 each
+//!         body (what Message::encode wrote)
+//! ack   pairs one after the other: message id u64 | session u32
+//! rx2   Packet Identifiers, u16 each
+//! tx2   Packet Identifier u16 | message id u64 (0: the receiver has it) | queue u32
+//! retained   message id u64 | body
+//! ```
+//!
+//! Reading never trusts a length: a row that does not add up is an error, not a panic.
+
+use triomphe::ThinArc;
+
+use super::{SessionId, Target};
+use crate::message::Message;
+
+/// A row that does not add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a row of table {0} is damaged")]
+pub struct DamagedRow(pub &'static str);
+
+/// Subscription identifiers of one target at most; more are left out, which the protocol cannot
+/// notice but a Client with 256 overlapping subscriptions could.
+const IDS_MAX: usize = u8::MAX as usize;
+
+/// Appends a message and those who are to get it.
+pub fn put_record<'t>(
+    out: &mut Vec<u8>,
+    id: u64,
+    targets: impl ExactSizeIterator<Item = &'t Target>,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
+    out.extend_from_slice(&id.to_le_bytes());
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&u32::try_from(targets.len()).unwrap_or(u32::MAX).to_le_bytes());
+    for target in targets {
+        out.extend_from_slice(&target.session.0.to_le_bytes());
+        let ids = target.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
+        let ids = ids.get(..IDS_MAX).unwrap_or(ids);
+        out.extend_from_slice(&[target.flags, u8::try_from(ids.len()).unwrap_or(u8::MAX)]);
+        for id in ids {
+            out.extend_from_slice(&id.to_le_bytes());
+        }
+    }
+    let body_at = out.len();
+    body(out);
+    let length = u32::try_from(out.len() - body_at).unwrap_or(u32::MAX).to_le_bytes();
+    if let Some(slot) = out.get_mut(length_at..length_at + 4) {
+        slot.copy_from_slice(&length);
+    }
+}
+
+/// A message in a `seg` row.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// The message's identity.
+    pub id: u64,
+    /// Those who were to get it when the row was written.
+    pub targets: Vec<Target>,
+    /// What [`Message::encode`] wrote.
+    pub body: &'a [u8],
+    /// Bytes of the whole record.
+    pub len: usize,
+}
+
+/// Reads a `seg` row.
+pub fn records(mut row: &[u8]) -> Result<Vec<Record<'_>>, DamagedRow> {
+    let mut records = Vec::new();
+    while !row.is_empty() {
+        let record = record(row).ok_or(DamagedRow("seg"))?;
+        row = row.get(record.len..).unwrap_or_default();
+        records.push(record);
+    }
+    Ok(records)
+}
+
+fn record(row: &[u8]) -> Option<Record<'_>> {
+    let mut rest = row;
+    let id = u64::from_le_bytes(take(&mut rest)?);
+    let body_len = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
+    let count = u32::from_le_bytes(take(&mut rest)?);
+    let mut targets = Vec::new();
+    for _ in 0..count {
+        let session = SessionId(u32::from_le_bytes(take(&mut rest)?));
+        let [flags, ids] = take(&mut rest)?;
+        let ids: Option<Vec<u32>> =
+            (0..ids).map(|_| Some(u32::from_le_bytes(take(&mut rest)?))).collect();
+        let ids = ids?;
+        let subscription_ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), &ids));
+        targets.push(Target { session, flags, online: false, subscription_ids });
+    }
+    let (body, rest) = rest.split_at_checked(body_len)?;
+    Some(Record { id, targets, body, len: row.len() - rest.len() })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+/// Appends an acknowledgement.
+pub fn put_ack(out: &mut Vec<u8>, message: u64, session: SessionId) {
+    out.extend_from_slice(&message.to_le_bytes());
+    out.extend_from_slice(&session.0.to_le_bytes());
+}
+
+/// Reads an `ack` row.
+pub fn acks(mut row: &[u8]) -> Result<Vec<(u64, SessionId)>, DamagedRow> {
+    let mut acks = Vec::with_capacity(row.len() / 12);
+    while !row.is_empty() {
+        let ack = take(&mut row).zip(take(&mut row));
+        let (message, session) = ack.ok_or(DamagedRow("ack"))?;
+        acks.push((u64::from_le_bytes(message), SessionId(u32::from_le_bytes(session))));
+    }
+    Ok(acks)
+}
+
+/// Packs the received QoS 2 identifiers of a Session.
+pub fn put_received(ids: impl Iterator<Item = u16>) -> Vec<u8> {
+    ids.flat_map(u16::to_le_bytes).collect()
+}
+
+/// Reads an `rx2` row.
+pub fn received(row: &[u8]) -> Result<Vec<u16>, DamagedRow> {
+    let (ids, rest) = row.as_chunks::<2>();
+    if rest.is_empty() {
+        Ok(ids.iter().map(|id| u16::from_le_bytes(*id)).collect())
+    } else {
+        Err(DamagedRow("rx2"))
+    }
+}
+
+/// An outgoing QoS 2 exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its identifier.
+    pub packet_id: u16,
+    /// The message; 0 when the receiver has it.
+    pub message: u64,
+    /// In whose queue the message is.
+    pub queue: SessionId,
+}
+
+/// Packs the outgoing QoS 2 exchanges of a Session.
+pub fn put_sent<'e>(exchanges: impl Iterator<Item = &'e Exchange>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for exchange in exchanges {
+        out.extend_from_slice(&exchange.packet_id.to_le_bytes());
+        out.extend_from_slice(&exchange.message.to_le_bytes());
+        out.extend_from_slice(&exchange.queue.0.to_le_bytes());
+    }
+    out
+}
+
+/// Reads a `tx2` row.
+pub fn sent(mut row: &[u8]) -> Result<Vec<Exchange>, DamagedRow> {
+    let mut exchanges = Vec::new();
+    while !row.is_empty() {
+        let mut next = || {
+            Some(Exchange {
+                packet_id: u16::from_le_bytes(take(&mut row)?),
+                message: u64::from_le_bytes(take(&mut row)?),
+                queue: SessionId(u32::from_le_bytes(take(&mut row)?)),
+            })
+        };
+        exchanges.push(next().ok_or(DamagedRow("tx2"))?);
+    }
+    Ok(exchanges)
+}
+
+/// Packs a retained message.
+pub fn put_retained(message: &Message) -> Vec<u8> {
+    let mut out = message.id().to_le_bytes().to_vec();
+    message.encode(&mut out);
+    out
+}
+
+/// Reads a `retained` row.
+pub fn retained(row: &[u8]) -> Result<Message, DamagedRow> {
+    let mut rest = row;
+    take(&mut rest)
+        .and_then(|id| Message::decode(u64::from_le_bytes(id), rest))
+        .ok_or(DamagedRow("retained"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn target(session: u32, flags: u8, ids: &[u32]) -> Target {
+        let ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), ids));
+        Target { session: SessionId(session), flags, online: true, subscription_ids: ids }
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_they_were_written(
+            written in prop::collection::vec(
+                (any::<u64>(),
+                 prop::collection::vec(
+                    (any::<u32>(), any::<u8>(), prop::collection::vec(any::<u32>(), 0..4)), 0..4),
+                 prop::collection::vec(any::<u8>(), 0..50)),
+                0..5),
+        ) {
+            let mut row = Vec::new();
+            for (id, targets, body) in &written {
+                let targets: Vec<_> =
+                    targets.iter().map(|(s, flags, ids)| target(*s, *flags, ids)).collect();
+                put_record(&mut row, *id, targets.iter(), |out| out.extend_from_slice(body));
+            }
+            let read = records(&row).unwrap();
+            prop_assert_eq!(read.len(), written.len());
+            for (record, (id, targets, body)) in read.iter().zip(&written) {
+                prop_assert_eq!((record.id, record.body), (*id, &body[..]));
+                for (target, (session, flags, ids)) in record.targets.iter().zip(targets) {
+                    prop_assert_eq!((target.session.0, target.flags), (*session, *flags));
+                    let read = target.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
+                    prop_assert_eq!(read, &ids[..]);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(row in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = records(&row);
+            let _ = acks(&row);
+            let _ = received(&row);
+            let _ = sent(&row);
+            let _ = retained(&row);
+        }
+    }
+}

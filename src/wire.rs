@@ -1,0 +1,239 @@
+//! Any byte stream as packets: big reads, one write per turn, no memory while idle.
+//!
+//! A [`Reader`] reads into a buffer that all connections of a thread share, and keeps only the
+//! unfinished tail of a packet. A [`Writer`] collects a turn's packets in a buffer that is lent
+//! by the thread too, and keeps only what the peer did not take.
+//!
+//! Bounds: a Reader never holds more than the packet that is being received has sent so far plus
+//! one read; the length that a header claims reserves nothing.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A read of a packet that does not fit the shared buffer, at most, in bytes.
+const LARGE_READ: usize = 256 * 1024;
+
+/// Where the bytes of a read are.
+#[derive(Debug)]
+pub enum Input {
+    /// The peer has closed its side.
+    Closed,
+    /// In the shared buffer, so many from its start.
+    Shared(usize),
+    /// In a buffer of their own, since the packet is larger than the shared one.
+    Own(Vec<u8>),
+}
+
+/// The receiving half of a byte stream.
+#[derive(Debug, Default)]
+pub struct Reader {
+    tail: Vec<u8>,
+    /// Length that the packet begun in `tail` will have, as far as is known.
+    needed: usize,
+}
+
+impl Reader {
+    /// Reads once. What is in front of the new bytes is the tail that was kept: the caller sees
+    /// one run of bytes, decodes the whole packets of it, and keeps the rest.
+    pub fn poll_read<T: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        shared: &mut [u8],
+    ) -> Poll<io::Result<Input>> {
+        if self.needed > shared.len() {
+            return self.poll_read_own(cx, io);
+        }
+        let kept = self.tail.len();
+        if let Some(front) = shared.get_mut(..kept) {
+            front.copy_from_slice(&self.tail);
+        }
+        let mut buffer = ReadBuf::new(shared.get_mut(kept..).unwrap_or_default());
+        ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled().len();
+        if read == 0 {
+            return Poll::Ready(Ok(Input::Closed));
+        }
+        self.tail = Vec::new();
+        Poll::Ready(Ok(Input::Shared(kept + read)))
+    }
+
+    fn poll_read_own<T: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+    ) -> Poll<io::Result<Input>> {
+        let kept = self.tail.len();
+        // Grows with what has arrived, so that a claim of 256 MiB costs its sender the bytes.
+        let room = (self.needed - kept).min(LARGE_READ.max(kept));
+        self.tail.resize(kept + room, 0);
+        let mut buffer = ReadBuf::new(self.tail.get_mut(kept..).unwrap_or_default());
+        let polled = Pin::new(io).poll_read(cx, &mut buffer);
+        let read = buffer.filled().len();
+        self.tail.truncate(kept + read);
+        ready!(polled)?;
+        if read == 0 {
+            return Poll::Ready(Ok(Input::Closed));
+        }
+        Poll::Ready(Ok(Input::Own(std::mem::take(&mut self.tail))))
+    }
+
+    /// Takes what was kept, to be handled before anything is read.
+    pub fn take_kept(&mut self) -> Vec<u8> {
+        self.needed = 0;
+        std::mem::take(&mut self.tail)
+    }
+
+    /// Keeps the beginning of a packet that will be `needed` bytes long, as far as is known.
+    pub fn keep(&mut self, rest: &[u8], needed: usize) {
+        self.tail.extend_from_slice(rest);
+        self.needed = if rest.is_empty() { 0 } else { needed };
+    }
+
+    /// The same for bytes in a buffer of their own, of which the first `consumed` are done with.
+    pub fn keep_own(&mut self, mut own: Vec<u8>, consumed: usize, needed: usize) {
+        if consumed > 0 {
+            own.drain(..consumed.min(own.len()));
+            own.shrink_to_fit();
+        }
+        self.needed = if own.is_empty() { 0 } else { needed };
+        self.tail = own;
+    }
+}
+
+/// The sending half of a byte stream.
+#[derive(Debug, Default)]
+pub struct Writer {
+    pending: Vec<u8>,
+    sent: usize,
+    /// Whether the stream may hold back something that was written.
+    unflushed: bool,
+}
+
+/// A lent buffer that has grown beyond this is not kept for the next turn.
+const LENT_CAPACITY_MAX: usize = 1 << 20;
+
+impl Writer {
+    /// Begins a turn: borrows the thread's buffer when nothing is pending.
+    pub fn borrow(&mut self, lent: &mut Vec<u8>) {
+        if self.pending.is_empty() {
+            std::mem::swap(&mut self.pending, lent);
+        }
+    }
+
+    /// Ends a turn: gives the buffer back, or keeps what could not be sent in one of its own size.
+    pub fn give_back(&mut self, lent: &mut Vec<u8>) {
+        if lent.capacity() > 0 {
+            return; // Nothing was borrowed.
+        }
+        let mut buffer = std::mem::take(&mut self.pending);
+        if let Some(unsent) = buffer.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
+            self.pending = unsent.to_vec();
+        }
+        self.sent = 0;
+        if buffer.capacity() <= LENT_CAPACITY_MAX {
+            buffer.clear();
+            *lent = buffer;
+        }
+    }
+
+    /// Where packets are encoded to.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Whether everything is gone.
+    pub fn is_idle(&self) -> bool {
+        self.backlog() == 0 && !self.unflushed
+    }
+
+    /// Bytes that the peer has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.pending.len() - self.sent
+    }
+
+    /// Writes until everything is gone or the peer takes no more; returns the bytes written.
+    pub fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+    ) -> Poll<io::Result<usize>> {
+        let mut written = 0;
+        while let Some(unsent) = self.pending.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
+            match Pin::new(&mut *io).poll_write(cx, unsent) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    self.sent += n;
+                    written += n;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if written > 0 => return Poll::Ready(Ok(written)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.sent > 0 {
+            self.pending.clear();
+            self.sent = 0;
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            match Pin::new(io).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending if written > 0 => return Poll::Ready(Ok(written)),
+                Poll::Pending => return Poll::Pending,
+            }
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(written))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    fn read(reader: &mut Reader, bytes: &[u8], shared: &mut [u8]) -> Input {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut io: &[u8] = bytes;
+        match reader.poll_read(&mut cx, &mut io, shared) {
+            Poll::Ready(Ok(input)) => input,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_tail_of_a_packet_stands_before_the_next_read() {
+        let (mut reader, mut shared) = (Reader::default(), [0; 8]);
+        assert!(matches!(read(&mut reader, b"abc", &mut shared), Input::Shared(3)));
+        reader.keep(b"bc", 4);
+        assert!(matches!(read(&mut reader, b"de", &mut shared), Input::Shared(4)));
+        assert_eq!(&shared[..4], b"bcde");
+    }
+
+    #[test]
+    fn a_packet_larger_than_the_shared_buffer_gets_one_of_its_own() {
+        let (mut reader, mut shared) = (Reader::default(), [0; 4]);
+        reader.keep(b"abcd", 7);
+        let Input::Own(own) = read(&mut reader, b"efgh", &mut shared) else { panic!() };
+        assert_eq!(own, b"abcdefg", "no more than the packet is read");
+        reader.keep_own(own, 7, 0);
+        assert!(matches!(read(&mut reader, b"h", &mut shared), Input::Shared(1)));
+    }
+
+    #[test]
+    fn a_writer_keeps_only_what_was_not_taken() {
+        let (mut writer, mut lent) = (Writer::default(), Vec::with_capacity(100));
+        writer.borrow(&mut lent);
+        writer.buffer().extend_from_slice(b"hello");
+        let (mut near, _far) = tokio::io::duplex(3);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(writer.poll_write(&mut cx, &mut near), Poll::Ready(Ok(3))));
+        writer.give_back(&mut lent);
+        assert_eq!((writer.backlog(), &writer.buffer()[..]), (2, &b"lo"[..]));
+        assert!(lent.capacity() >= 100);
+    }
+}
