@@ -50,6 +50,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
             reading.problem(error.span(), what);
         }
     }
+    reading.problems.sort_by_key(|problem| problem.line);
     if reading.problems.is_empty() { Ok(config) } else { Err(reading.problems) }
 }
 
@@ -91,10 +92,7 @@ impl Reading<'_> {
         for (key, value) in table {
             self.setting(LISTENER, &[], key, value, &mut listener);
         }
-        config.listeners = vec![listener.clone()];
-        let openings = std::mem::take(&mut config.listeners);
-        let mut alone = config.clone();
-        alone.listeners = openings;
+        let alone = Config { listeners: vec![listener.clone()], ..config.clone() };
         if self.problems.len() == before
             && let Err(what) = alone.openings()
         {

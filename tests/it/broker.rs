@@ -1,0 +1,172 @@
+//! Starting, killing and stopping the real program.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A running broker; killed when dropped.
+pub struct Broker {
+    child: Child,
+    /// Where MQTT is spoken over TCP.
+    pub port: u16,
+    directory: TempDir,
+    config: PathBuf,
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap();
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
+    }
+}
+
+/// The program under test.
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_whimbrel"))
+}
+
+impl Broker {
+    /// A broker with these settings beside its port and store.
+    pub fn start(settings: &str) -> Self {
+        Self::start_with(settings, "")
+    }
+
+    /// A broker with these settings and further listeners.
+    pub fn start_with(settings: &str, listeners: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let config = directory.path().join("whimbrel.toml");
+        let text = format!(
+            "{settings}\npersistence_location = \"data\"\n\
+             [[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\n{listeners}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = spawn(&config, directory.path());
+        let mut broker = Self { child, port, directory, config };
+        broker.wait_until_it_listens();
+        broker
+    }
+
+    /// SIGKILL, and the same broker again on the same store.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.config, self.directory.path());
+        self.wait_until_it_listens();
+    }
+
+    /// SIGTERM; the exit status and what was logged.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        self.terminate();
+        let status = self.child.wait().unwrap();
+        (status, self.log())
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    }
+
+    /// The directory of its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        while TcpStream::connect(address).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the broker ended: {ended:?}\n{}", self.log());
+            assert!(Instant::now() < deadline, "the broker does not listen\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn spawn(config: &Path, directory: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
+    program()
+        .arg("-c")
+        .arg(config)
+        .env_remove("RUST_LOG")
+        .stderr(log.unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the broker's log\n{}", self.log());
+        }
+    }
+}
+
+/// The broker that tests without settings of their own share. It lives as long as the pipe that
+/// its guardian reads, which is as long as this process.
+pub fn shared() -> u16 {
+    static PORT: OnceLock<u16> = OnceLock::new();
+    *PORT.get_or_init(|| {
+        let broker = Broker::start("");
+        let (port, pid) = (broker.port, broker.child.id());
+        let guardian = Command::new("sh")
+            .arg("-c")
+            .arg(format!("cat >/dev/null; kill -9 {pid}; rm -rf '{}'", broker.directory().display()))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::mem::forget(guardian);
+        std::mem::forget(broker);
+        port
+    })
+}
+
+/// Runs a command to its end, within a time; its output.
+pub fn run(command: &mut Command, within: Duration) -> (Option<i32>, String) {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            let mut output = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+            child.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+            return (status.code(), output);
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let mut output = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+            child.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+            panic!("{command:?} did not end in {within:?}:\n{output}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

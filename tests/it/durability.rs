@@ -1,0 +1,179 @@
+//! What was acknowledged survives SIGKILL.
+
+use crate::broker::Broker;
+use crate::raw::{Client, Connect};
+
+#[test]
+fn acknowledged_messages_reach_an_offline_session_after_a_kill() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("away").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("d/#", 2);
+    client.disconnect();
+    let mut sender = Client::v4(broker.port, "sender");
+    for n in 0..200 {
+        sender.publish(if n % 2 == 0 { 2 } else { 4 }, "d/t", n.to_string());
+    }
+    broker.kill_and_restart();
+    let (mut client, present) = Client::resume(broker.port, &connect);
+    assert!(present);
+    for n in 0..200 {
+        let received = client.receive();
+        assert_eq!((received.text(), received.qos()), (&*n.to_string(), 1 + n % 2));
+    }
+    client.expect_nothing();
+    client.disconnect();
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    for received in std::iter::from_fn(|| {
+        client.send(&[0xC0, 0]);
+        let packet = client.read();
+        (packet[0] != 0xD0).then_some(packet)
+    }) {
+        assert_eq!(received[0] & 6, 2, "QoS 2 came twice: {received:02x?}");
+    }
+}
+
+#[test]
+fn an_outgoing_qos_2_exchange_goes_on_where_the_kill_cut_it() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("exact").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("d", 2);
+    let mut sender = Client::v4(broker.port, "sender");
+    sender.publish(4, "d", "one");
+    sender.publish(4, "d", "two");
+    let one = client.read_publish();
+    let two = client.read_publish();
+    let [high, low] = one.id.to_be_bytes();
+    client.send(&[0x50, 2, high, low]);
+    client.expect(&[0x62, 2, high, low]);
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    let mut again = vec![client.read(), client.read()];
+    again.sort();
+    assert_eq!(again[1], [0x62, 2, high, low], "the released identifier");
+    assert_eq!(again[0][0], 0x3C, "the other PUBLISH, with DUP: {again:02x?}");
+    let id = two.id.to_be_bytes();
+    assert_eq!(again[0][5..7], id, "with its identifier");
+    client.send(&[0x70, 2, high, low]);
+    client.send(&[0x50, 2, id[0], id[1]]);
+    client.expect(&[0x62, 2, id[0], id[1]]);
+    client.send(&[0x70, 2, id[0], id[1]]);
+    client.expect_nothing();
+}
+
+#[test]
+fn an_incoming_qos_2_identifier_survives_a_kill() {
+    let mut broker = Broker::start("");
+    let mut receiver = Client::connect(broker.port, &Connect::v4("r").durable());
+    receiver.subscribe("d", 1);
+    receiver.disconnect();
+    let connect = Connect::v4("exact").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    let publish = client.publish_bytes(4, "d", 7, &[], "x");
+    client.send(&publish);
+    client.expect(&[0x50, 2, 0, 7]);
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    let again = client.publish_bytes(0b1100, "d", 7, &[], "x");
+    client.send(&again);
+    client.expect(&[0x50, 2, 0, 7]);
+    client.send(&[0x62, 2, 0, 7]);
+    client.expect(&[0x70, 2, 0, 7]);
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    let fresh = client.publish_bytes(4, "d", 7, &[], "y");
+    client.send(&fresh);
+    client.expect(&[0x50, 2, 0, 7]);
+    let mut receiver = Client::connect(broker.port, &Connect::v4("r").durable());
+    assert_eq!(receiver.receive().text(), "x");
+    assert_eq!(receiver.receive().text(), "y", "a released identifier is a new message");
+    receiver.expect_nothing();
+}
+
+#[test]
+fn retained_messages_and_subscriptions_survive_a_kill() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v5("sub").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe_with(&[0x0B, 9], "d/+", 1);
+    client.subscribe("gone", 1);
+    client.unsubscribe("gone");
+    client.publish(3, "keep/1", "one");
+    client.publish(3, "keep/2", "two");
+    client.publish(3, "keep/1", "");
+    client.disconnect();
+    broker.kill_and_restart();
+    let (mut client, present) = Client::resume(broker.port, &connect);
+    assert!(present);
+    client.publish(2, "gone", "x");
+    let publish = client.publish_bytes(0, "d/x", 0, &[], "x");
+    client.send(&publish);
+    let received = client.receive();
+    assert_eq!((&*received.topic, &received.properties[..]), ("d/x", &[0x0B, 9][..]));
+    client.subscribe("keep/#", 1);
+    assert_eq!(client.receive().topic, "keep/2");
+    client.expect_nothing();
+}
+
+#[test]
+fn a_will_survives_a_kill() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v5("w").durable().will(0x28, &[0x18, 0, 0, 0, 1], "w", "gone");
+    let _client = Client::connect(broker.port, &connect);
+    broker.kill_and_restart();
+    let mut watcher = Client::v4(broker.port, "watcher");
+    watcher.subscribe("w", 1);
+    assert_eq!(watcher.receive().text(), "gone");
+}
+
+#[test]
+fn a_share_group_survives_a_kill_with_its_queue() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("m").durable();
+    let mut member = Client::connect(broker.port, &connect);
+    member.subscribe("$share/g/d", 2);
+    let mut sender = Client::v4(broker.port, "sender");
+    for n in 0..3 {
+        sender.publish(2, "d", n.to_string());
+    }
+    sender.publish(4, "d", "exact");
+    assert_eq!(member.receive().text(), "0");
+    for _ in 0..3 {
+        member.read_publish();
+    }
+    broker.kill_and_restart();
+    let mut other = Client::v4(broker.port, "other");
+    other.subscribe("$share/g/d", 1);
+    Client::v4(broker.port, "fence").publish(2, "d", "fence");
+    let texts = std::iter::from_fn(|| Some(other.receive()).filter(|r| r.text() != "fence"));
+    let texts: Vec<_> = texts.map(|received| received.text().to_owned()).collect();
+    // The first may come again: nothing waits for the disk when a message is finished.
+    let texts: Vec<_> = texts.iter().filter(|text| *text != "0").collect();
+    assert_eq!(texts, ["1", "2"], "QoS 2 in flight stays with its Client");
+    let mut member = Client::connect(broker.port, &connect);
+    assert_eq!(member.receive().text(), "exact");
+}
+
+#[test]
+fn sigterm_tells_clients_and_keeps_everything() {
+    let broker = Broker::start("");
+    let mut client = Client::v5(broker.port, "x");
+    client.subscribe("t", 1);
+    broker.terminate();
+    client.expect_close(0x8B);
+    let (status, log) = broker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn in_memory_nothing_is_kept() {
+    let mut broker = Broker::start("durability = \"memory\"");
+    let connect = Connect::v4("x").durable();
+    Client::connect(broker.port, &connect).disconnect();
+    assert!(Client::resume(broker.port, &connect).1);
+    broker.kill_and_restart();
+    assert!(!Client::resume(broker.port, &connect).1);
+}

@@ -1,0 +1,224 @@
+//! TLS, WebSocket, unix sockets; connection limits.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::broker::{Broker, free_port, program, run};
+use crate::raw::{Client, Connect};
+
+/// Certificates made by `certs/make.sh`.
+pub fn certificates() -> &'static PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap().keep();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make.sh");
+        let (status, output) = run(Command::new(script).arg(&directory), Duration::from_secs(60));
+        assert_eq!(status, Some(0), "{output}");
+        directory
+    })
+}
+
+/// A broker with listeners of every kind, and their ports.
+pub struct All {
+    pub broker: Broker,
+    pub tls: u16,
+    pub mutual: u16,
+    pub expired: u16,
+    pub ws: u16,
+    pub wss: u16,
+    pub socket: PathBuf,
+}
+
+pub fn all() -> All {
+    let c = certificates().display();
+    let [tls, mutual, expired, ws, wss] = [(); 5].map(|()| free_port());
+    let server = format!("certfile = \"{c}/server.pem\"\nkeyfile = \"{c}/server.key\"");
+    let local = "bind_address = \"127.0.0.1\"";
+    let listeners = format!(
+        "[[listener]]\nport = {tls}\n{local}\n{server}\n\
+         [[listener]]\nport = {mutual}\n{local}\n{server}\ncafile = \"{c}/ca.pem\"\n\
+         require_certificate = true\nallow_anonymous = false\n\
+         [[listener]]\nport = {expired}\n{local}\ncertfile = \"{c}/expired.pem\"\n\
+         keyfile = \"{c}/expired.key\"\n\
+         [[listener]]\nport = {ws}\n{local}\nprotocol = \"websockets\"\n\
+         [[listener]]\nport = {wss}\n{local}\nprotocol = \"websockets\"\n{server}\n\
+         [[listener]]\nsocket = \"mqtt.sock\"\n"
+    );
+    let broker = Broker::start_with("", &listeners);
+    let socket = broker.directory().join("mqtt.sock");
+    All { broker, tls, mutual, expired, ws, wss, socket }
+}
+
+/// What `openssl s_client` says after sending a CONNECT.
+fn tls_connect(port: u16, arguments: &[&str]) -> String {
+    let ca = certificates().join("ca.pem");
+    let connect = Connect::v4("tls").bytes();
+    let octal: String = connect.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let command = format!(
+        "(printf '{octal}'; sleep 0.5) | openssl s_client -quiet -verify_return_error \
+         -CAfile {} -connect 127.0.0.1:{port} {} 2>&1 | od -An -tx1 -c",
+        ca.display(),
+        arguments.join(" ")
+    );
+    run(Command::new("sh").arg("-c").arg(command), Duration::from_secs(20)).1
+}
+
+const CONNACK: &str = "20  02  00  00";
+
+fn has_connack(output: &str) -> bool {
+    output.replace('\n', " ").contains(CONNACK) || output.contains("20 02 00 00")
+}
+
+#[test]
+fn tls_is_spoken_and_verified() {
+    let all = all();
+    let c = certificates().display().to_string();
+    let name = "-verify_hostname localhost";
+    assert!(has_connack(&tls_connect(all.tls, &[name])));
+    assert!(has_connack(&tls_connect(all.tls, &["-tls1_2"])));
+    assert!(!has_connack(&tls_connect(all.expired, &[])), "an expired certificate");
+    assert!(!has_connack(&tls_connect(all.mutual, &[])), "no client certificate");
+    let own = [&*format!("-cert {c}/client.pem"), &*format!("-key {c}/client.key")];
+    assert!(has_connack(&tls_connect(all.mutual, &own)));
+    let foreign = [&*format!("-cert {c}/foreign.pem"), &*format!("-key {c}/foreign.key")];
+    assert!(!has_connack(&tls_connect(all.mutual, &foreign)), "a foreign certificate");
+    // Plain bytes on a TLS port, and a TLS hello on a plain one, harm nobody.
+    let mut plain = Client::open(all.tls, false);
+    plain.send(&Connect::v4("plain").bytes());
+    while plain.stream_end().is_none() {}
+    assert!(!has_connack(&tls_connect(all.broker.port, &[])));
+    assert!(has_connack(&tls_connect(all.tls, &[])));
+}
+
+#[test]
+fn a_unix_socket_is_a_listener_like_any_other() {
+    let all = all();
+    let mut stream = std::os::unix::net::UnixStream::connect(&all.socket).unwrap();
+    stream.write_all(&Connect::v4("unix").bytes()).unwrap();
+    let mut connack = [0; 4];
+    stream.read_exact(&mut connack).unwrap();
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+}
+
+/// A WebSocket made by hand: the upgrade's answer, and frames.
+struct WebSocket(TcpStream);
+
+impl WebSocket {
+    fn open(port: u16, path: &str, protocol: &str) -> (Self, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             {protocol}\r\n"
+        )
+        .unwrap();
+        let mut head = vec![];
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read(&mut byte).unwrap() == 0 {
+                break;
+            }
+            head.push(byte[0]);
+        }
+        (Self(stream), String::from_utf8_lossy(&head).into_owned())
+    }
+
+    fn frame(&mut self, first: u8, bytes: &[u8]) {
+        let mut frame = vec![first, 0x80 | bytes.len() as u8, 0, 0, 0, 0];
+        frame.extend(bytes);
+        self.0.write_all(&frame).unwrap();
+    }
+
+    /// The payload of the next frame and its first byte; none at the end.
+    fn read(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).ok()?;
+        let mut payload = vec![0; usize::from(head[1])];
+        self.0.read_exact(&mut payload).ok()?;
+        Some((head[0], payload))
+    }
+}
+
+const MQTT: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
+
+/// [MQTT-6.0.0-1] to [MQTT-6.0.0-4]
+#[test]
+fn websocket_frames_carry_the_stream_wherever_they_begin_and_end() {
+    let all = all();
+    let (mut ws, head) = WebSocket::open(all.ws, "/mqtt", MQTT);
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.to_lowercase().contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
+    let connect = Connect::v4("ws").bytes();
+    let (first, second) = connect.split_at(5);
+    ws.frame(0x82, first);
+    ws.frame(0x02, &[second, &[0xC0]].concat());
+    ws.frame(0x89, b"ping");
+    ws.frame(0x80, &[0]);
+    let mut answers = vec![];
+    let mut pong = false;
+    while answers.len() < 6 || !pong {
+        match ws.read().expect("a frame") {
+            (0x82, bytes) => answers.extend(bytes),
+            (0x8A, bytes) => pong = bytes == b"ping",
+            other => panic!("{other:02x?}"),
+        }
+    }
+    assert_eq!(answers, [0x20, 2, 0, 0, 0xD0, 0]);
+    ws.frame(0x81, b"text");
+    while ws.read().is_some() {}
+    let (_, head) = WebSocket::open(all.ws, "/wrong", MQTT);
+    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+    let (_, head) = WebSocket::open(all.ws, "/mqtt", "Sec-WebSocket-Protocol: chat\r\n");
+    assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+}
+
+#[test]
+fn unmasked_and_giant_websocket_frames_are_refused() {
+    let all = all();
+    let (mut ws, _) = WebSocket::open(all.ws, "/mqtt", MQTT);
+    ws.0.write_all(&[0x82, 2, 0xC0, 0]).unwrap();
+    while ws.read().is_some() {}
+    let (mut ws, _) = WebSocket::open(all.ws, "/mqtt", MQTT);
+    ws.0.write_all(&[0x82, 0xFF, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    while ws.read().is_some() {}
+    assert!(Client::resume(all.broker.port, &Connect::v4("witness")).0.try_ping());
+}
+
+#[test]
+fn a_connection_too_many_is_closed() {
+    let broker = Broker::start("max_connections = 2");
+    let (first, _second) = (Client::v4(broker.port, "1"), Client::v4(broker.port, "2"));
+    let mut third = Client::open(broker.port, false);
+    third.try_send(&Connect::v4("3").bytes());
+    assert_eq!(third.try_read(), None);
+    first.disconnect();
+    // Its place is free a moment after its end is seen.
+    while !Client::open(broker.port, false).try_connect(&Connect::v4("3")) {}
+}
+
+#[test]
+fn a_bad_certificate_is_said_at_the_start() {
+    let c = certificates().display();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("w.toml");
+    std::fs::write(directory.path().join("empty.pem"), "nothing").unwrap();
+    for (cert, key, expected) in [
+        (format!("{c}/missing.pem"), format!("{c}/server.key"), "cannot read the certificate"),
+        ("empty.pem".into(), format!("{c}/server.key"), "holds no certificate"),
+        (format!("{c}/server.pem"), "empty.pem".into(), "holds no key"),
+        (format!("{c}/server.pem"), format!("{c}/client.key"), "cannot be used with the key"),
+    ] {
+        let port = free_port();
+        let text = format!("[[listener]]\nport = {port}\ncertfile = \"{cert}\"\nkeyfile = \"{key}\"");
+        std::fs::write(&config, text).unwrap();
+        let (status, output) = run(program().arg("-c").arg(&config), Duration::from_secs(20));
+        assert_eq!(status, Some(1), "{output}");
+        assert!(output.contains(expected), "{output}");
+    }
+}

@@ -1,0 +1,31 @@
+//! The broker as a black box: the real program, real sockets, raw bytes and real clients.
+//!
+//! A file per feature. Tests share one broker unless they need their own settings; topics and
+//! Client Identifiers are made unique by the test's name. That something does *not* arrive is
+//! shown by something sent later that does, never by waiting.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs
+)]
+
+mod broker;
+mod raw;
+
+mod connect;
+mod durability;
+mod flow;
+mod listeners;
+mod malformed;
+mod program;
+mod publish;
+mod real_clients;
+mod retained;
+mod session;
+mod shared;
+mod subscribe;
+mod will;
