@@ -112,19 +112,20 @@ impl Mailbox {
         }
     }
 
-    /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together as many as
-    /// `at_most`. Returns whether there was anything.
+    /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together until they
+    /// weigh `bytes`. Returns whether there was anything.
     pub fn take(
         &self,
         mut window: usize,
-        at_most: usize,
+        mut bytes: usize,
         mail: &mut Vec<Mail>,
         deliveries: &mut Vec<Delivery>,
     ) -> bool {
         let mut inner = self.inner.lock();
         mail.append(&mut inner.mail);
-        for _ in 0..at_most {
+        while bytes > 0 {
             let Some(delivery) = inner.queue.take(window > 0) else { break };
+            bytes = bytes.saturating_sub(delivery.message.weight());
             window -= usize::from(delivery.qos != QoS::AtMostOnce);
             deliveries.push(delivery);
         }

@@ -56,9 +56,6 @@ const READ_BACKLOG_MAX: usize = 1 << 20;
 /// the speed of the disk.
 const WAITING_ANSWERS_MAX: usize = 4096;
 
-/// Deliveries taken in one turn.
-const TAKE_MAX: usize = 1024;
-
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
 
@@ -217,11 +214,11 @@ impl Connection {
     fn take(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
         let backlog = self.writer.backlog();
         let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
-        let may_deliver = backlog < DELIVER_BACKLOG_MAX && parts.session.may_deliver();
-        let at_most = if may_deliver { TAKE_MAX } else { 0 };
+        let room = DELIVER_BACKLOG_MAX.saturating_sub(backlog);
+        let bytes = if parts.session.may_deliver() { room } else { 0 };
         let window = parts.session.window_free();
         let Scratch { mail, deliveries, .. } = scratch;
-        if !parts.mailbox.take(window, at_most, mail, deliveries) {
+        if !parts.mailbox.take(window, bytes, mail, deliveries) {
             return Ok(false);
         }
         let mut ending = None;

@@ -72,6 +72,8 @@ pub struct Answers {
     durable_ticket: u64,
     pings: u32,
     waiting_subacks: u32,
+    /// Messages that are held; those after them wait behind them, whatever their QoS above 0.
+    held: u32,
 }
 
 impl Default for Answers {
@@ -83,6 +85,7 @@ impl Default for Answers {
             durable_ticket: 0,
             pings: 0,
             waiting_subacks: 0,
+            held: 0,
         }
     }
 }
@@ -95,12 +98,15 @@ impl Answers {
         self.open_is_used = false;
         self.pings = 0;
         self.waiting_subacks = 0;
+        self.held = 0;
     }
 
     /// Adds an answer; `waits`: for the open ticket.
     pub fn push(&mut self, answer: Answer, waits: bool) {
-        if matches!(answer, Answer::SubAck { .. }) {
-            self.waiting_subacks += 1;
+        match answer {
+            Answer::SubAck { .. } => self.waiting_subacks += 1,
+            Answer::Publish { .. } => self.held += 1,
+            _ => {}
         }
         self.open_is_used |= waits;
         self.queue.push_back((if waits { self.open_ticket } else { 0 }, answer));
@@ -151,8 +157,10 @@ impl Answers {
             return None;
         }
         let (_, answer) = self.queue.pop_front()?;
-        if matches!(answer, Answer::SubAck { .. }) {
-            self.waiting_subacks = self.waiting_subacks.saturating_sub(1);
+        match answer {
+            Answer::SubAck { .. } => self.waiting_subacks = self.waiting_subacks.saturating_sub(1),
+            Answer::Publish { .. } => self.held = self.held.saturating_sub(1),
+            _ => {}
         }
         if self.queue.is_empty() && self.queue.capacity() > 64 {
             self.queue.shrink_to(0);
@@ -271,6 +279,12 @@ impl Session {
             let packet_id = self.outgoing.bind(delivery, Phase::Held);
             self.answers.push(Answer::Publish { packet_id }, true);
             return Delivered::Held { packet_id };
+        }
+        if self.answers.held > 0 {
+            // Messages keep their order across QoS 1 and 2, which nobody must rely on and many do.
+            let packet_id = self.outgoing.bind(delivery, Phase::Held);
+            self.answers.push(Answer::Publish { packet_id }, false);
+            return Delivered::InFlight;
         }
         let packet_id = self.outgoing.bind(delivery.clone(), Phase::Sent);
         if self.write_publish(&delivery, Some(packet_id), now, out) {

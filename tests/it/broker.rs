@@ -84,11 +84,6 @@ impl Broker {
         self.directory.path()
     }
 
-    /// Its configuration file.
-    pub fn config(&self) -> &Path {
-        &self.config
-    }
-
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
@@ -137,7 +132,10 @@ pub fn shared() -> u16 {
         let (port, pid) = (broker.port, broker.child.id());
         let guardian = Command::new("sh")
             .arg("-c")
-            .arg(format!("cat >/dev/null; kill -9 {pid}; rm -rf '{}'", broker.directory().display()))
+            .arg(format!(
+                "cat >/dev/null; kill -9 {pid}; rm -rf '{}'",
+                broker.directory().display()
+            ))
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();

@@ -127,8 +127,7 @@ fn the_time_that_a_message_has_left_is_forwarded_and_then_it_is_gone() {
     client.disconnect();
     let mut sender = Client::v5(shared(), "flow-expiry-s");
     for (seconds, payload) in [(1, "short"), (100, "long")] {
-        let publish =
-            sender.publish_bytes(2, "flow/expiry", 1, &[0x02, 0, 0, 0, seconds], payload);
+        let publish = sender.publish_bytes(2, "flow/expiry", 1, &[0x02, 0, 0, 0, seconds], payload);
         sender.send(&publish);
         sender.expect(&[0x40, 2, 0, 1]);
     }

@@ -59,7 +59,7 @@ fn tls_connect(port: u16, arguments: &[&str]) -> String {
     let connect = Connect::v4("tls").bytes();
     let octal: String = connect.iter().map(|byte| format!("\\{byte:03o}")).collect();
     let command = format!(
-        "(printf '{octal}'; sleep 0.5) | openssl s_client -quiet -verify_return_error \
+        "(printf '{octal}'; sleep 0.5) | timeout 5 openssl s_client -quiet -verify_return_error \
          -CAfile {} -connect 127.0.0.1:{port} {} 2>&1 | od -An -tx1 -c",
         ca.display(),
         arguments.join(" ")
@@ -215,7 +215,8 @@ fn a_bad_certificate_is_said_at_the_start() {
         (format!("{c}/server.pem"), format!("{c}/client.key"), "cannot be used with the key"),
     ] {
         let port = free_port();
-        let text = format!("[[listener]]\nport = {port}\ncertfile = \"{cert}\"\nkeyfile = \"{key}\"");
+        let text =
+            format!("[[listener]]\nport = {port}\ncertfile = \"{cert}\"\nkeyfile = \"{key}\"");
         std::fs::write(&config, text).unwrap();
         let (status, output) = run(program().arg("-c").arg(&config), Duration::from_secs(20));
         assert_eq!(status, Some(1), "{output}");

@@ -26,11 +26,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>, u8)> {
         ("a property twice", packet(0x30, &[&topic, &[4, 1, 0, 1, 0]]), 0x82),
         ("properties longer than the packet", packet(0x30, &[&topic, &[9, 1, 0]]), 0x81),
         ("a Payload Format Indicator of 2", packet(0x30, &[&topic, &[2, 1, 2]]), 0x82),
-        (
-            "a Response Topic with a wildcard",
-            packet(0x30, &[&topic, &[4, 8, 0, 1, b'#']]),
-            0x82,
-        ),
+        ("a Response Topic with a wildcard", packet(0x30, &[&topic, &[4, 8, 0, 1, b'#']]), 0x82),
         ("a Subscription Identifier from a Client", packet(0x30, &[&topic, &[2, 11, 1]]), 0x82),
         ("SUBSCRIBE without a filter", packet(0x82, &[&[0, 1, 0]]), 0x82),
         ("reserved subscription options", packet(0x82, &[&[0, 1, 0], &topic, &[0x40]]), 0x81),
@@ -87,7 +83,11 @@ fn a_malformed_connect_is_refused() {
     for (what, bytes, reason) in [
         ("reserved flag", v5(1, &[0], &field("x")), 0x81),
         ("Will QoS without Will", v5(8, &[0], &field("x")), 0x81),
-        ("Will QoS 3", v5(0x1C, &[0], &[&field("x")[..], &[0], &field("t"), &field("")].concat()), 0x81),
+        (
+            "Will QoS 3",
+            v5(0x1C, &[0], &[&field("x")[..], &[0], &field("t"), &field("")].concat()),
+            0x81,
+        ),
         ("Receive Maximum 0", v5(2, &[3, 0x21, 0, 0], &field("x")), 0x82),
         ("Maximum Packet Size 0", v5(2, &[5, 0x27, 0, 0, 0, 0], &field("x")), 0x82),
         ("data without method", v5(2, &[4, 0x16, 0, 1, 1], &field("x")), 0x82),

@@ -1,6 +1,7 @@
 //! A client that speaks bytes, with its own idea of what packets look like: it shares no code
 //! with the broker.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 pub struct Client {
     stream: TcpStream,
     v5: bool,
+    /// Messages that came while an answer was waited for.
+    early: VecDeque<Vec<u8>>,
 }
 
 /// How long an expected packet may take.
@@ -58,14 +61,7 @@ pub struct Connect {
 
 impl Connect {
     pub fn v4(id: &str) -> Self {
-        Self {
-            id: id.into(),
-            level: 4,
-            clean: true,
-            keep_alive: 0,
-            properties: vec![],
-            will: None,
-        }
+        Self { id: id.into(), level: 4, clean: true, keep_alive: 0, properties: vec![], will: None }
     }
 
     pub fn v5(id: &str) -> Self {
@@ -108,8 +104,7 @@ impl Connect {
             payload.extend(field(topic));
             payload.extend(field(message));
         }
-        let properties =
-            if self.level == 5 { properties(&[&self.properties]) } else { vec![] };
+        let properties = if self.level == 5 { properties(&[&self.properties]) } else { vec![] };
         packet(
             0x10,
             &[
@@ -129,7 +124,7 @@ impl Client {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, v5 }
+        Self { stream, v5, early: VecDeque::new() }
     }
 
     /// Connects and returns the CONNACK too.
@@ -175,8 +170,23 @@ impl Client {
         self.try_read().expect("a packet, not the end of the connection")
     }
 
+    /// The next packet that is no PUBLISH; messages before it are kept for later.
+    fn answer(&mut self) -> Vec<u8> {
+        loop {
+            let packet = self.from_stream().expect("an answer, not the end of the connection");
+            if packet[0] >> 4 != 3 {
+                return packet;
+            }
+            self.early.push_back(packet);
+        }
+    }
+
     /// The next packet, or `None` at the end of the connection.
     pub fn try_read(&mut self) -> Option<Vec<u8>> {
+        self.early.pop_front().or_else(|| self.from_stream())
+    }
+
+    fn from_stream(&mut self) -> Option<Vec<u8>> {
         let mut packet = vec![];
         let mut byte = [0];
         let (mut len, mut shift) = (0_usize, 0);
@@ -234,7 +244,7 @@ impl Client {
     pub fn subscribe_with(&mut self, properties: &[u8], filter: &str, options: u8) -> u8 {
         let properties = if self.v5 { self::properties(&[properties]) } else { vec![] };
         self.send(&packet(0x82, &[&[0, 77], &properties, &field(filter), &[options]]));
-        let suback = self.read();
+        let suback = self.answer();
         assert_eq!(suback[0], 0x90, "not a SUBACK: {suback:02x?}");
         assert_eq!(suback[2..4], [0, 77]);
         *suback.last().unwrap()
@@ -243,7 +253,7 @@ impl Client {
     pub fn unsubscribe(&mut self, filter: &str) -> Vec<u8> {
         let properties: &[u8] = if self.v5 { &[0] } else { &[] };
         self.send(&packet(0xA2, &[&[0, 78], properties, &field(filter)]));
-        let unsuback = self.read();
+        let unsuback = self.answer();
         assert_eq!(unsuback[0], 0xB0, "not an UNSUBACK: {unsuback:02x?}");
         unsuback
     }
@@ -269,14 +279,14 @@ impl Client {
         match flags & 6 {
             0 => {}
             2 => {
-                let ack = self.read();
+                let ack = self.answer();
                 assert_eq!(ack[0], 0x40, "{ack:02x?}");
             }
             _ => {
-                let ack = self.read();
+                let ack = self.answer();
                 assert_eq!(ack[0], 0x50, "{ack:02x?}");
                 self.send(&[0x62, 2, 0, 99]);
-                self.expect(&[0x70, 2, 0, 99]);
+                assert_eq!(self.answer(), [0x70, 2, 0, 99]);
             }
         }
     }
@@ -297,7 +307,7 @@ impl Client {
             1 => self.send(&[0x40, 2, high, low]),
             _ => {
                 self.send(&[0x50, 2, high, low]);
-                self.expect(&[0x62, 2, high, low]);
+                assert_eq!(self.answer(), [0x62, 2, high, low]);
                 self.send(&[0x70, 2, high, low]);
             }
         }

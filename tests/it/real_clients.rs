@@ -122,7 +122,7 @@ fn script(program: &str, name: &str, ports: &All) -> Command {
 #[test]
 fn paho_works_over_tcp_tls_and_websocket() {
     let all = all();
-    let (status, output) = run(&mut script("python3", "paho.py", &all), SOON);
+    let (status, output) = run(&mut script("python3", "paho_mqtt.py", &all), SOON);
     assert_eq!(status, Some(0), "{output}\n{}", all.broker.log());
     assert!(output.contains("12 of 12"), "{output}");
 }

@@ -12,8 +12,7 @@ fn watcher(topic: &str) -> Client {
 /// [MQTT-3.1.2-8]
 #[test]
 fn a_will_is_published_when_the_client_vanishes() {
-    for (connect, topic) in [(Connect::v4("will-4"), "will/4"), (Connect::v5("will-5"), "will/5")]
-    {
+    for (connect, topic) in [(Connect::v4("will-4"), "will/4"), (Connect::v5("will-5"), "will/5")] {
         let mut watcher = watcher(topic);
         let client = Client::connect(shared(), &connect.will(0x10, &[], topic, "gone"));
         client.vanish();
