@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use super::Broker;
 use super::expire::Due;
@@ -46,7 +47,8 @@ impl Broker {
         loop {
             match self.try_connect(request, turn) {
                 Ok(connected) => return connected,
-                Err((back, returned)) => {
+                Err(lent) => {
+                    let (back, returned) = *lent;
                     request = back;
                     returned.await;
                 }
@@ -55,12 +57,11 @@ impl Broker {
     }
 
     /// One attempt; the error is the request and when to try again.
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
     fn try_connect(
         self: &Arc<Self>,
         request: Request,
         turn: &mut Turn,
-    ) -> Result<Connected, (Request, impl Future<Output = ()> + use<>)> {
+    ) -> Result<Connected, Box<(Request, OwnedNotified)>> {
         let returned = Arc::new(Notify::new());
         let found = match self.registry.places.entry(request.client_id.clone()) {
             Entry::Vacant(vacant) => {
@@ -72,7 +73,7 @@ impl Broker {
                 if let Place::Lent { mailbox, returned } = occupied.get() {
                     let back = returned.clone().notified_owned();
                     mailbox.post(Mail::Close(ReasonCode::SessionTakenOver));
-                    return Err((request, back));
+                    return Err(Box::new((request, back)));
                 }
                 let ends = request.clean_start;
                 let place = occupied.get_mut();

@@ -34,6 +34,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_message_size(Some(options.frame_bytes_max))
         .read_buffer_size(8 << 10)
         .write_buffer_size(0);
+    #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
     let callback = |request: &Request, response: Response| negotiate(request, response, options);
     let stream = tokio_tungstenite::accept_hdr_async_with_config(stream, callback, Some(config))
         .await

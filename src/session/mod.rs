@@ -419,7 +419,7 @@ impl Session {
 
     /// Answers that wait for the store, a measure of how far the Client is ahead of the disk.
     pub fn waiting_answers(&self) -> usize {
-        self.answers.len()
+        self.answers.waiting()
     }
 
     /// How the Session stands when it is put on record.
@@ -449,3 +449,6 @@ impl Session {
         self.outgoing.abandon()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,7 +142,7 @@ impl Answers {
     }
 
     /// Answers that have not left.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 

@@ -18,13 +18,11 @@ use redb::{ReadableTable, WriteTransaction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+use super::packer::{Packed, Packer, ROW_BYTES, Sessions};
 use super::row::{self, Exchange};
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
-use super::{Change, SessionId, Target, Targets};
+use super::{Change, SessionId, Targets};
 use crate::message::Message;
-
-/// A `seg` row is filled up to this: just under 16 pages of redb, with room for its header.
-const ROW_BYTES: usize = (64 << 10) - 64;
 
 /// Rows are repacked only when the file has this much to gain.
 const REPACK_FLOOR_BYTES: u64 = 32 << 20;
@@ -40,9 +38,6 @@ const MESSAGE_ID_BLOCK: u64 = 1 << 20;
 
 /// Identities of Sessions are spent in blocks of this many.
 const SESSION_ID_BLOCK: u32 = 1 << 10;
-
-/// Who has yet to finish with a message.
-pub(super) type Sessions = SmallVec<[u32; 4]>;
 
 /// A message in the file.
 #[derive(Debug)]
@@ -92,14 +87,17 @@ pub struct Ledger {
     pending: Pending,
 }
 
+/// What will be written in a row's place; nothing: the row goes.
+type Written = Option<Box<[u8]>>;
+
 /// What the next commit will change.
 #[derive(Debug, Default)]
 struct Pending {
     fresh: BTreeMap<u64, Fresh>,
     acked: Vec<(u64, SessionId, u64)>,
     dead_rows: FxHashSet<u64>,
-    sessions: FxHashMap<u32, Option<Box<[u8]>>>,
-    subs: FxHashMap<(u32, Box<str>), Option<Box<[u8]>>>,
+    sessions: FxHashMap<u32, Written>,
+    subs: FxHashMap<(u32, Box<str>), Written>,
     retained: FxHashMap<Box<str>, Message>,
     received: FxHashSet<u32>,
     sent: FxHashSet<u32>,
@@ -410,9 +408,9 @@ impl Ledger {
     }
 
     /// Enters a row that was written, and moves messages there that were in another.
-    fn enter(&mut self, row: u64, bytes: usize, packed: Vec<(u64, u32, Sessions)>) {
+    fn enter(&mut self, row: u64, bytes: usize, packed: Vec<Packed>) {
         let mut account = Row { bytes: bytes as u64, ..Row::default() };
-        for (id, len, targets) in packed {
+        for Packed { id, len, targets } in packed {
             account.live += 1;
             account.live_bytes += u64::from(len);
             self.live_bytes += u64::from(len);
@@ -521,12 +519,7 @@ impl Ledger {
     }
 
     /// A row that was found with these messages living in it.
-    pub(super) fn restore_row(
-        &mut self,
-        row: u64,
-        bytes: usize,
-        packed: Vec<(u64, u32, Sessions)>,
-    ) {
+    pub(super) fn restore_row(&mut self, row: u64, bytes: usize, packed: Vec<Packed>) {
         self.next_row = self.next_row.max(row + 1);
         if packed.is_empty() {
             self.pending.dead_rows.insert(row);
@@ -555,50 +548,5 @@ impl Ledger {
         if !sent.is_empty() {
             self.sent.insert(id, sent.to_vec());
         }
-    }
-}
-
-/// Fills rows with records.
-#[derive(Debug, Default)]
-struct Packer {
-    full: Vec<(Vec<u8>, Vec<(u64, u32, Sessions)>)>,
-    bytes: Vec<u8>,
-    packed: Vec<(u64, u32, Sessions)>,
-    len: usize,
-}
-
-impl Packer {
-    fn add(
-        &mut self,
-        id: u64,
-        targets: &[Target],
-        sessions: Sessions,
-        body: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let start = self.bytes.len();
-        row::put_record(&mut self.bytes, id, targets.iter(), body);
-        let len = self.bytes.len() - start;
-        self.len += len;
-        if self.bytes.len() > ROW_BYTES && start > 0 {
-            let record = self.bytes.split_off(start);
-            self.close();
-            self.bytes = record;
-        }
-        self.packed.push((id, u32::try_from(len).unwrap_or(u32::MAX), sessions));
-    }
-
-    fn close(&mut self) {
-        if !self.packed.is_empty() {
-            self.full.push((std::mem::take(&mut self.bytes), std::mem::take(&mut self.packed)));
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn finish(mut self) -> Vec<(Vec<u8>, Vec<(u64, u32, Sessions)>)> {
-        self.close();
-        self.full
     }
 }

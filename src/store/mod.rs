@@ -15,6 +15,7 @@
 pub mod committer;
 pub mod error;
 pub mod ledger;
+mod packer;
 pub mod recover;
 pub mod row;
 pub mod tables;

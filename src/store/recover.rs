@@ -9,6 +9,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ledger::Ledger;
+use super::packer::Packed;
 use super::row::{self, DamagedRow, Exchange};
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2, u32_of, u64_of};
 use super::{Recovered, RecoveredSession, SessionId, Waiting};
@@ -130,7 +131,11 @@ fn messages(
             }
             let message = Message::decode(record.id, record.body).ok_or(DamagedRow("seg"))?;
             let len = u32::try_from(record.len).unwrap_or(u32::MAX);
-            packed.push((record.id, len, left.iter().map(|target| target.session.0).collect()));
+            packed.push(Packed {
+                id: record.id,
+                len,
+                targets: left.iter().map(|target| target.session.0).collect(),
+            });
             for target in left {
                 let one = Waiting {
                     message: message.clone(),

@@ -173,7 +173,7 @@ impl Client {
     /// The next packet that is no PUBLISH; messages before it are kept for later.
     fn answer(&mut self) -> Vec<u8> {
         loop {
-            let packet = self.from_stream().expect("an answer, not the end of the connection");
+            let packet = self.next_packet().expect("an answer, not the end of the connection");
             if packet[0] >> 4 != 3 {
                 return packet;
             }
@@ -183,10 +183,10 @@ impl Client {
 
     /// The next packet, or `None` at the end of the connection.
     pub fn try_read(&mut self) -> Option<Vec<u8>> {
-        self.early.pop_front().or_else(|| self.from_stream())
+        self.early.pop_front().or_else(|| self.next_packet())
     }
 
-    fn from_stream(&mut self) -> Option<Vec<u8>> {
+    fn next_packet(&mut self) -> Option<Vec<u8>> {
         let mut packet = vec![];
         let mut byte = [0];
         let (mut len, mut shift) = (0_usize, 0);
