@@ -112,6 +112,8 @@ drop_reasons! {
     SessionEnded = "session-ended",
     /// A share group has no consumer that could take a QoS 0 message.
     NoConsumer = "no-consumer",
+    /// The broker did not accept it from its publisher, who was told or cut off.
+    NotAccepted = "not-accepted",
     /// The receiver answered with an error code.
     Refused = "refused-by-receiver",
     /// A QoS 0 message was on its way when the connection broke.

@@ -138,7 +138,7 @@ settings! { GLOBAL: Config;
     "max_subscriptions" COUNT, "1000000",
         "Subscriptions that a Session may hold."
         => |c, v, _| c.broker.limits.subscriptions_max = v.usize();
-    "max_topic_levels" Kind::Int { min: 1, max: 65_535 }, "128",
+    "max_topic_levels" Kind::Int { min: 1, max: 65_535 }, "200",
         "Levels that a Topic Name or Topic Filter may have."
         => |c, v, _| c.broker.limits.topic_levels_max = v.usize();
     "log_level" Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"",

@@ -7,7 +7,7 @@ use super::{Connection, Ending};
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, Split};
-use crate::codec::{DecodeError, Packet, QoS};
+use crate::codec::{DecodeError, Packet, Publish, QoS};
 use crate::metrics::DropReason;
 use crate::session::output::Polled;
 use crate::session::{Action, Delivered, ProtocolError};
@@ -82,18 +82,7 @@ impl Connection {
         match parts.session.handle(packet).map_err(Ending::Rule)? {
             Action::None => {}
             Action::Publish { publish, topic } => {
-                broker.metrics.messages_received.increment();
-                let topic = topic.as_str();
-                let publisher = &mut self.publisher;
-                let published = broker.publish(publisher, &publish, topic, frame.body, now, turn);
-                if publish.qos != QoS::AtMostOnce {
-                    if let (true, QoS::ExactlyOnce, Some(session), Some(id)) =
-                        (published.reason.is_error(), publish.qos, stored, publish.packet_id)
-                    {
-                        turn.change(Change::Released { session, packet_id: id.get() });
-                    }
-                    parts.session.published(&publish, published.reason, published.waits);
-                }
+                self.publish(&publish, topic.as_str(), frame.body, now, turn)?;
             }
             Action::Finished { delivery, refused, exchange } => {
                 if refused {
@@ -137,6 +126,37 @@ impl Connection {
             }
             Action::Disconnect { reason } => return Err(Ending::Disconnected(reason)),
         }
+        Ok(())
+    }
+
+    /// Publishes for the Client, and notes what it is told.
+    fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &str,
+        body: &[u8],
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Result<(), Ending> {
+        let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+        let broker = &self.lease.broker;
+        broker.metrics.messages_received.increment();
+        let published = broker.publish(&mut self.publisher, publish, topic, body, now, turn);
+        let is_refused = published.reason.is_error();
+        if is_refused {
+            broker.metrics.drops.add(DropReason::NotAccepted, 1);
+            if !self.version.has_reason_codes() {
+                // Who cannot be told must not believe it accepted, [MQTT-3.3.5-2] of 3.1.1.
+                return Err(Ending::Ended(published.reason));
+            }
+        }
+        if publish.qos == QoS::ExactlyOnce
+            && let (true, Some(session), Some(id)) =
+                (is_refused, parts.mailbox.stored(), publish.packet_id)
+        {
+            turn.change(Change::Released { session, packet_id: id.get() });
+        }
+        parts.session.published(publish, published.reason, published.waits);
         Ok(())
     }
 

@@ -51,7 +51,7 @@ impl Default for Limits {
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             subscriptions_max: 1_000_000,
-            topic_levels_max: 128,
+            topic_levels_max: 200,
         }
     }
 }

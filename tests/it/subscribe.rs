@@ -111,9 +111,16 @@ fn an_unsubscribed_filter_brings_nothing() {
 
 #[test]
 fn a_filter_of_too_many_levels_is_refused() {
-    let deep = vec!["a"; 200].join("/");
+    let deep = vec!["a"; 201].join("/");
     let mut client = Client::v5(shared(), "sub-deep");
     assert_eq!(client.subscribe(&deep, 0), 0x8F);
     let mut client = Client::connect(shared(), &Connect::v4("sub-deep"));
     assert_eq!(client.subscribe(&deep, 0), 0x80);
+    let publish = client.publish_bytes(2, &deep, 1, &[], "x");
+    client.send(&publish);
+    client.expect_close(0);
+    let mut client = Client::v5(shared(), "sub-deep");
+    let publish = client.publish_bytes(2, &deep, 1, &[], "x");
+    client.send(&publish);
+    client.expect(&[0x40, 3, 0, 1, 0x90]);
 }
