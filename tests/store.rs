@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redb::StorageBackend;
 use whimbrel::clock::Moment;
 use whimbrel::codec::{Properties, QoS};
@@ -33,11 +34,11 @@ const SECTOR: usize = 512;
 impl Disk {
     /// The disk after a power cut: each sector that was not synced is the old or the new one.
     fn cut(&self, mut random: impl FnMut() -> u64) -> Self {
-        let platter = self.0.lock().unwrap();
+        let platter = self.0.lock();
         let mut after = platter.synced.clone();
         after.resize(platter.written.len(), 0);
         for (old, new) in after.chunks_mut(SECTOR).zip(platter.written.chunks(SECTOR)) {
-            if random() % 2 == 0 {
+            if random() & 1 == 0 {
                 old.copy_from_slice(new);
             }
         }
@@ -48,11 +49,11 @@ impl Disk {
 
 impl StorageBackend for Disk {
     fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.0.lock().unwrap().written.len() as u64)
+        Ok(self.0.lock().written.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let platter = self.0.lock().unwrap();
+        let platter = self.0.lock();
         let start = offset as usize;
         let bytes = platter.written.get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -60,12 +61,12 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.lock().unwrap().written.resize(len as usize, 0);
+        self.0.lock().written.resize(len as usize, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        let mut platter = self.0.lock().unwrap();
+        let mut platter = self.0.lock();
         if !platter.lies {
             platter.synced = platter.written.clone();
         }
@@ -74,7 +75,7 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         let start = offset as usize;
-        self.0.lock().unwrap().written[start..start + data.len()].copy_from_slice(data);
+        self.0.lock().written[start..start + data.len()].copy_from_slice(data);
         Ok(())
     }
 }
@@ -201,7 +202,7 @@ fn a_message_that_is_finished_at_once_is_answered_and_never_written() {
     let answer = answers.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(answer, (vec![1], Outcome::Durable));
     store.close();
-    let platter = disk.0.lock().unwrap();
+    let platter = disk.0.lock();
     assert!(!platter.written.windows(9).any(|bytes| bytes == b"UNWRITTEN"));
 }
 
@@ -234,7 +235,7 @@ fn history(seed: u64, lies: bool) -> usize {
     let (store, answers, _) = open(&disk).unwrap();
     let (sessions, puts): (Vec<_>, Vec<_>) = (0..3).map(|_| session(&store)).unzip();
     commit(&store, &answers, puts);
-    disk.0.lock().unwrap().lies = lies;
+    disk.0.lock().lies = lies;
     let mut wanted: BTreeSet<(u32, u64)> = BTreeSet::new();
     for _ in 0..random() % 12 + 3 {
         let mut changes = vec![];

@@ -147,7 +147,8 @@ impl<'a> Will<'a> {
     fn decode(flags: u8, fields: &mut Fields<'a>, version: Version) -> Result<Self, DecodeError> {
         let properties = Properties::decode(fields, version, Place::Will)?;
         Ok(Self {
-            qos: QoS::from_bits(flags >> 3 & 3).ok_or(DecodeError::Malformed("Will QoS 3"))?, // [MQTT-3.1.2-12]
+            // [MQTT-3.1.2-12]
+            qos: QoS::from_bits(flags >> 3 & 3).ok_or(DecodeError::Malformed("Will QoS 3"))?,
             retain: flags & WILL_RETAIN != 0,
             properties,
             topic: TopicName::new(fields.string()?)?,

@@ -31,7 +31,8 @@ pub struct Publish<'a> {
 impl<'a> Publish<'a> {
     #[inline]
     pub(super) fn decode(flags: u8, body: &'a [u8], version: Version) -> Result<Self, DecodeError> {
-        let qos = QoS::from_bits(flags >> 1 & 3).ok_or(DecodeError::Malformed("QoS 3"))?; // [MQTT-3.3.1-4]
+        // [MQTT-3.3.1-4]
+        let qos = QoS::from_bits(flags >> 1 & 3).ok_or(DecodeError::Malformed("QoS 3"))?;
         let dup = flags & 0b1000 != 0;
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::Malformed("DUP with QoS 0")); // [MQTT-3.3.1-2]
