@@ -108,7 +108,6 @@ impl fmt::Display for Ending {
 /// Serves an accepted connection to its end.
 pub async fn serve(accepted: Accepted, broker: Arc<Broker>, options: Arc<Options>) {
     broker.metrics.connections_opened.increment();
-    // Boxed, so that the state of opening is not carried by an idle connection.
     if let Some(connection) = Box::pin(open::open(accepted, &broker, &options)).await {
         connection.run().await;
     }
@@ -135,7 +134,9 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self) {
+    /// Boxed, as are opening and lingering: a task is as large as its largest moment, and an idle
+    /// connection should not be.
+    async fn run(mut self: Box<Self>) {
         let ending = std::future::poll_fn(|cx| self.poll(cx)).await;
         let client = match self.lease.parts.as_mut() {
             Some(parts) => parts.session.client_id().clone(),
@@ -149,8 +150,8 @@ impl Connection {
         // The Session goes back first: who waits for it must not wait for this Client's network.
         self.lease.give_back();
         if !matches!(ending, Ending::Broken(_)) {
-            let Self { io, writer, .. } = self;
-            let _ = tokio::time::timeout(LINGER, linger(io, writer)).await;
+            let Self { io, writer, .. } = *self;
+            let _ = Box::pin(tokio::time::timeout(LINGER, linger(io, writer))).await;
         }
     }
 

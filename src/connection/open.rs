@@ -51,7 +51,7 @@ pub(super) async fn open(
     accepted: Accepted,
     broker: &Arc<Broker>,
     options: &Options,
-) -> Option<Connection> {
+) -> Option<Box<Connection>> {
     let address = accepted.peer().to_string();
     let (io, peer, permit) = match accepted.open().await {
         Ok(open) => open,
@@ -286,13 +286,13 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn established(self, lease: Lease, terms: &Terms, permit: Permit) -> Connection {
+    fn established(self, lease: Lease, terms: &Terms, permit: Permit) -> Box<Connection> {
         let Self { io, peer, reader, writer, broker } = self;
         let publisher = match &lease.parts {
             Some(parts) => Publisher::new(parts.mailbox.key(), parts.mailbox.stored()),
             None => Publisher::default(),
         };
-        Connection {
+        Box::new(Connection {
             io,
             reader,
             writer,
@@ -305,7 +305,7 @@ impl Opening<'_> {
             timer: None,
             has_early_bytes: true,
             _permit: permit,
-        }
+        })
     }
 
     /// Says why, where there is somebody to say it to, and closes [MQTT-3.2.2-7].
