@@ -1,7 +1,7 @@
 //! Starting, killing and stopping the real program.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -16,6 +16,7 @@ pub struct Broker {
     pub port: u16,
     directory: TempDir,
     config: PathBuf,
+    restarts: usize,
 }
 
 /// A port that was free a moment ago.
@@ -53,7 +54,7 @@ impl Broker {
         );
         std::fs::write(&config, text).unwrap();
         let child = spawn(&config, directory.path());
-        let mut broker = Self { child, port, directory, config };
+        let mut broker = Self { child, port, directory, config, restarts: 0 };
         broker.wait_until_it_listens();
         broker
     }
@@ -62,6 +63,7 @@ impl Broker {
     pub fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.restarts += 1;
         self.child = spawn(&self.config, self.directory.path());
         self.wait_until_it_listens();
     }
@@ -91,8 +93,8 @@ impl Broker {
 
     fn wait_until_it_listens(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        while TcpStream::connect(address).is_err() {
+        // The store is opened last.
+        while self.log().matches("store open").count() <= self.restarts {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the broker ended: {ended:?}\n{}", self.log());
             assert!(Instant::now() < deadline, "the broker does not listen\n{}", self.log());

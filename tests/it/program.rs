@@ -31,6 +31,20 @@ fn a_second_broker_on_the_same_store_is_told_so() {
 }
 
 #[test]
+fn a_second_broker_is_refused_whatever_the_durability() {
+    let broker = Broker::start("durability = \"written\"");
+    let config = broker.directory().join("second.toml");
+    let port = free_port();
+    let text = format!(
+        "persistence_location = \"data\"\ndurability = \"written\"\n[[listener]]\nport = {port}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let (status, output) = run(program().arg("-c").arg(&config), SOON);
+    assert_eq!(status, Some(1), "{output}");
+    assert!(output.contains("is in use by another process"), "{output}");
+}
+
+#[test]
 fn a_file_that_is_no_store_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("whimbrel.redb");
