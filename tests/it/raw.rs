@@ -194,6 +194,7 @@ impl Client {
             match self.stream.read(&mut byte) {
                 Ok(0) => return None,
                 Ok(_) => packet.push(byte[0]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
                 Err(e) => panic!("no packet in {PATIENCE:?}: {e} after {packet:02x?}"),
             }
