@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redb::StorageBackend;
+use redb::{ReadableDatabase, ReadableTable, StorageBackend};
 use whimbrel::clock::Moment;
 use whimbrel::codec::{Properties, QoS};
 use whimbrel::message::{Message, Parts};
@@ -219,6 +219,49 @@ fn an_ended_session_leaves_nothing() {
     drop(store);
     let (_, _, recovered) = open(&disk).unwrap();
     assert!(recovered.sessions.is_empty());
+}
+
+/// Rows of messages in the file, and their bytes.
+fn rows(disk: &Disk) -> (usize, usize) {
+    let database = redb::Database::builder().create_with_backend(disk.clone()).unwrap();
+    let read = database.begin_read().unwrap();
+    let table = read.open_table(whimbrel::store::tables::SEG).unwrap();
+    let sizes = table.iter().unwrap().map(|row| row.unwrap().1.value().len());
+    sizes.fold((0, 0), |(rows, bytes), len| (rows + 1, bytes + len))
+}
+
+/// A slow receiver's messages lie scattered among finished ones: they are moved together.
+#[test]
+fn rows_that_are_mostly_finished_are_repacked() {
+    let disk = Disk::default();
+    let (store, answers, _) = open(&disk).unwrap();
+    let ((slow, put_slow), (quick, put_quick)) = (session(&store), session(&store));
+    commit(&store, &answers, vec![put_slow, put_quick]);
+    let payload = "x".repeat(10_000);
+    let (mut kept, mut done) = (vec![], vec![]);
+    for _ in 0..60 {
+        let ids: Vec<u64> = (0..60).map(|_| store.next_message_id()).collect();
+        let receiver = |n: usize| if n % 6 == 0 { slow } else { quick };
+        let changes = ids.iter().enumerate();
+        let changes = changes.map(|(n, &id)| stored(message(id, &payload), &[receiver(n)], false));
+        commit(&store, &answers, changes.collect());
+        for (n, id) in ids.into_iter().enumerate() {
+            if n % 6 == 0 { kept.push(id) } else { done.push(id) }
+        }
+    }
+    for ids in done.chunks(100) {
+        let finished = |&message| Change::Finished { message, session: quick };
+        let mut changes: Vec<_> = ids.iter().map(finished).collect();
+        changes.push(Change::Retained { message: message(0, "barrier") });
+        commit(&store, &answers, changes);
+    }
+    drop(store);
+    let (rows, bytes) = rows(&disk);
+    let live = kept.len() * payload.len();
+    assert!(bytes < 32 << 20, "{rows} rows of {bytes} bytes for {live} that live");
+    let (_, _, recovered) = open(&disk).unwrap();
+    assert_eq!(queues(&recovered)[&slow.0], kept);
+    assert!(queues(&recovered)[&quick.0].is_empty());
 }
 
 /// One history: messages to a few Sessions, finished in random order, then a power cut. Returns
