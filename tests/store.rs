@@ -241,12 +241,12 @@ fn rows_that_are_mostly_finished_are_repacked() {
     let (mut kept, mut done) = (vec![], vec![]);
     for _ in 0..60 {
         let ids: Vec<u64> = (0..60).map(|_| store.next_message_id()).collect();
-        let receiver = |n: usize| if n % 6 == 0 { slow } else { quick };
+        let receiver = |n: usize| if n.is_multiple_of(6) { slow } else { quick };
         let changes = ids.iter().enumerate();
         let changes = changes.map(|(n, &id)| stored(message(id, &payload), &[receiver(n)], false));
         commit(&store, &answers, changes.collect());
         for (n, id) in ids.into_iter().enumerate() {
-            if n % 6 == 0 { kept.push(id) } else { done.push(id) }
+            if n.is_multiple_of(6) { kept.push(id) } else { done.push(id) }
         }
     }
     for ids in done.chunks(100) {
