@@ -9,10 +9,8 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use super::share::ShareGroup;
 use crate::codec::{QoS, ReasonCode};
 use crate::queue::{Delivery, Limits, Queue};
-use crate::router::Subscriber;
 use crate::store::{Outcome, SessionId};
 
 /// What others have to say to a connection's task.
@@ -170,24 +168,6 @@ impl Mailbox {
     /// Messages that are ready.
     pub fn waiting(&self) -> usize {
         self.inner.lock().queue.len()
-    }
-}
-
-/// What the router routes to.
-#[derive(Clone, Debug)]
-pub enum Receiver {
-    /// A Session.
-    Session(Arc<Mailbox>),
-    /// A share group, which is one receiver whatever the number of its members.
-    Group(Arc<ShareGroup>),
-}
-
-impl Subscriber for Receiver {
-    fn key(&self) -> u64 {
-        match self {
-            Self::Session(mailbox) => mailbox.key(),
-            Self::Group(group) => group.key(),
-        }
     }
 }
 

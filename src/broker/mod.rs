@@ -2,7 +2,7 @@
 //!
 //! It joins the pure rooms to each other and to the store: which Session is where
 //! ([`registry`]), who gets a message ([`publish`]), who subscribes ([`subscribe`]), who takes
-//! from a share group ([`share`]), what ends by itself ([`expire`]). A connection's task calls
+//! from a share group ([`groups`]), what ends by itself ([`expire`]). A connection's task calls
 //! it; nothing in it waits, except [`Broker::connect`] for a Session that another connection
 //! holds.
 //!
@@ -15,9 +15,11 @@
 
 pub mod connect;
 pub mod expire;
+pub mod groups;
 pub mod mailbox;
 pub mod publish;
 pub mod recover;
+pub mod receiver;
 pub mod registry;
 pub mod share;
 pub mod subscribe;
@@ -36,9 +38,10 @@ use crate::router::retained::{self, Retained};
 use crate::session::connect::Limits;
 use crate::store::{Change, SessionId, Store};
 use expire::Expiry;
-use mailbox::{Mailbox, Receiver};
+use groups::Groups;
+use mailbox::Mailbox;
+use receiver::Receiver;
 use registry::Registry;
-use share::Groups;
 use turn::Turn;
 
 /// Settings of the broker.

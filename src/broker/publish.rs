@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::Broker;
-use super::mailbox::Receiver;
+use super::receiver::Receiver;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::{Publish, QoS, ReasonCode};

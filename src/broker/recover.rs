@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::expire::{Due, Expiry};
+use super::groups::Groups;
 use super::mailbox::{Mail, Mailbox};
 use super::registry::{Parked, Parts, Place, Registry};
-use super::share::Groups;
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
 use crate::clock::{Clock, Moment};

@@ -1,9 +1,9 @@
 //! Subscriptions come and go.
 
 use super::Broker;
-use super::mailbox::Receiver;
+use super::groups::Joining;
+use super::receiver::Receiver;
 use super::registry::Parts;
-use super::share::Joining;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, Unsubscribe};

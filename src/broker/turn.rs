@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::mailbox::{Mailbox, Receiver, Refused};
+use super::mailbox::{Mailbox, Refused};
+use super::receiver::Receiver;
 use super::share::ShareGroup;
 use super::{Broker, Waiter};
 use crate::codec::QoS;

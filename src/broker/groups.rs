@@ -1,0 +1,170 @@
+//! All share groups: joined, left, found by what they lent, put back after a restart.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::Broker;
+use super::mailbox::Mailbox;
+use super::receiver::Receiver;
+use super::share::ShareGroup;
+use super::turn::Turn;
+use crate::codec::QoS;
+use crate::metrics::DropReason;
+use crate::queue::{Delivery, Queue};
+use crate::router::Interest;
+use crate::store::{Change, SessionId};
+use crate::topic::TopicFilter;
+
+/// Marks a group among the records of the store.
+const RECORD: u8 = 2;
+
+/// All share groups.
+#[derive(Debug, Default)]
+pub struct Groups {
+    by_filter: DashMap<Box<str>, Arc<ShareGroup>>,
+    by_source: DashMap<u32, Arc<ShareGroup>>,
+}
+
+impl Groups {
+    /// The group that a lent delivery belongs to.
+    pub fn by_source(&self, source: u32) -> Option<Arc<ShareGroup>> {
+        self.by_source.get(&source).map(|group| group.clone())
+    }
+
+    /// The identity in the store of the group that a lent delivery belongs to.
+    pub fn stored(&self, source: u32) -> Option<SessionId> {
+        self.by_source.get(&source).and_then(|group| group.stored())
+    }
+
+    /// All groups.
+    pub fn all(&self) -> Vec<Arc<ShareGroup>> {
+        self.by_filter.iter().map(|group| group.clone()).collect()
+    }
+}
+
+/// A new member of a group.
+pub struct Joining<'a> {
+    /// The whole Topic Filter.
+    pub filter: TopicFilter<'a>,
+    /// Who joins.
+    pub mailbox: &'a Arc<Mailbox>,
+    /// What it wants.
+    pub interest: Interest,
+    /// Deliveries it may hold at once; `None` while it is away.
+    pub window: Option<usize>,
+}
+
+impl Broker {
+    /// Adds a member to a share group, which is made if it is not there, or changes what a member
+    /// wants.
+    pub(super) fn join(&self, joining: &Joining<'_>, turn: &mut Turn) -> Arc<ShareGroup> {
+        match self.groups.by_filter.entry(joining.filter.as_str().into()) {
+            Entry::Occupied(occupied) => {
+                self.admit(occupied.get(), joining, turn);
+                occupied.get().clone()
+            }
+            Entry::Vacant(vacant) => {
+                let group = self.new_group(joining.filter.as_str());
+                self.admit(&group, joining, turn);
+                vacant.insert(group.clone());
+                self.route_group(&group, joining.filter);
+                group
+            }
+        }
+    }
+
+    fn new_group(&self, filter: &str) -> Arc<ShareGroup> {
+        let group = Arc::new(ShareGroup::new(self.next_key(), filter));
+        self.groups.by_source.insert(group.source(), group.clone());
+        group
+    }
+
+    fn route_group(&self, group: &Arc<ShareGroup>, filter: TopicFilter<'_>) {
+        let everything = Interest {
+            qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: true,
+            id: None,
+        };
+        self.router.subscribe(filter.filter(), Receiver::Group(group.clone()), everything);
+    }
+
+    fn admit(&self, group: &ShareGroup, joining: &Joining<'_>, turn: &mut Turn) {
+        if joining.mailbox.stored().is_some() {
+            group.make_durable(|| {
+                let session = self.store.next_session_id();
+                let record = [&[RECORD], group.filter().as_bytes()].concat().into_boxed_slice();
+                turn.change(Change::SessionPut { session, record });
+                session
+            });
+        }
+        group.admit(joining.mailbox, joining.interest, joining.window, turn.refused());
+    }
+
+    /// Removes a member from a share group; the last one takes the group with it.
+    pub(super) fn leave(&self, filter: TopicFilter<'_>, member: u64, turn: &mut Turn) -> bool {
+        let Entry::Occupied(entry) = self.groups.by_filter.entry(filter.as_str().into()) else {
+            return false;
+        };
+        let group = entry.get().clone();
+        if !group.remove(member) {
+            return false;
+        }
+        if let Some(queue) = group.take_deserted() {
+            entry.remove();
+            self.end_group(&group, queue, turn);
+        }
+        true
+    }
+
+    fn end_group(&self, group: &ShareGroup, mut queue: Queue, turn: &mut Turn) {
+        if let Ok(filter) = TopicFilter::new(group.filter()) {
+            self.router.unsubscribe(filter.filter(), group.key());
+        }
+        while let Some(delivery) = queue.take(true) {
+            self.dropped(&delivery, DropReason::SessionEnded, None, turn);
+        }
+        self.groups.by_source.remove(&group.source());
+        if let Some(session) = group.stored() {
+            turn.change(Change::SessionEnded { session });
+        }
+    }
+
+    /// The Topic Filter of a group on record; `None` when the record is not one of a group.
+    pub(super) fn group_record(record: &[u8]) -> Option<&str> {
+        let (&kind, filter) = record.split_first()?;
+        if kind == RECORD { std::str::from_utf8(filter).ok() } else { None }
+    }
+
+    /// Puts back a group that the store remembers, with what waits in its queue.
+    pub(super) fn restore_group(
+        &self,
+        filter: TopicFilter<'_>,
+        session: SessionId,
+        waiting: impl Iterator<Item = Delivery>,
+    ) -> Arc<ShareGroup> {
+        let group = self.new_group(filter.as_str());
+        group.make_durable(|| session);
+        self.groups.by_filter.insert(filter.as_str().into(), group.clone());
+        self.route_group(&group, filter);
+        group.restore(waiting);
+        group
+    }
+
+    /// Ends a restored group whose members are all gone.
+    pub(super) fn end_if_deserted(&self, group: &Arc<ShareGroup>, turn: &mut Turn) {
+        if let Some(queue) = group.take_deserted() {
+            self.groups.by_filter.remove(group.filter());
+            self.end_group(group, queue, turn);
+        }
+    }
+
+    /// The mark of a restored group's deliveries.
+    pub(super) fn source_of(&self, session: SessionId) -> u32 {
+        let is_it = |group: &ShareGroup| group.stored() == Some(session);
+        let found = self.groups.by_source.iter().find(|group| is_it(group.value()));
+        found.map_or(0, |group| *group.key())
+    }
+}
