@@ -53,8 +53,22 @@ impl Broker {
              [[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\n{listeners}\n"
         );
         std::fs::write(&config, text).unwrap();
-        let child = spawn(&config, directory.path());
+        let child = spawn(program(), &config, directory.path());
         let mut broker = Self { child, port, directory, config, restarts: 0 };
+        broker.wait_until_it_listens();
+        broker
+    }
+
+    /// A broker that may have so many descriptors open.
+    pub fn start_limited(descriptors: u32, settings: &str) -> Self {
+        let mut broker = Self::start(settings);
+        broker.child.kill().unwrap();
+        broker.child.wait().unwrap();
+        broker.restarts += 1;
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""));
+        limited.arg(program().get_program());
+        broker.child = spawn(limited, &broker.config, broker.directory.path());
         broker.wait_until_it_listens();
         broker
     }
@@ -64,7 +78,7 @@ impl Broker {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.restarts += 1;
-        self.child = spawn(&self.config, self.directory.path());
+        self.child = spawn(program(), &self.config, self.directory.path());
         self.wait_until_it_listens();
     }
 
@@ -103,9 +117,9 @@ impl Broker {
     }
 }
 
-fn spawn(config: &Path, directory: &Path) -> Child {
+fn spawn(mut program: Command, config: &Path, directory: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
-    program()
+    program
         .arg("-c")
         .arg(config)
         .env_remove("RUST_LOG")

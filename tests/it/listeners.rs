@@ -27,6 +27,7 @@ pub struct All {
     pub broker: Broker,
     pub tls: u16,
     pub mutual: u16,
+    pub optional: u16,
     pub expired: u16,
     pub ws: u16,
     pub wss: u16,
@@ -35,13 +36,14 @@ pub struct All {
 
 pub fn all() -> All {
     let c = certificates().display();
-    let [tls, mutual, expired, ws, wss] = [(); 5].map(|()| free_port());
+    let [tls, mutual, optional, expired, ws, wss] = [(); 6].map(|()| free_port());
     let server = format!("certfile = \"{c}/server.pem\"\nkeyfile = \"{c}/server.key\"");
     let local = "bind_address = \"127.0.0.1\"";
     let listeners = format!(
         "[[listener]]\nport = {tls}\n{local}\n{server}\n\
          [[listener]]\nport = {mutual}\n{local}\n{server}\ncafile = \"{c}/ca.pem\"\n\
          require_certificate = true\nallow_anonymous = false\n\
+         [[listener]]\nport = {optional}\n{local}\n{server}\ncafile = \"{c}/ca.pem\"\n\
          [[listener]]\nport = {expired}\n{local}\ncertfile = \"{c}/expired.pem\"\n\
          keyfile = \"{c}/expired.key\"\n\
          [[listener]]\nport = {ws}\n{local}\nprotocol = \"websockets\"\n\
@@ -50,7 +52,7 @@ pub fn all() -> All {
     );
     let broker = Broker::start_with("", &listeners);
     let socket = broker.directory().join("mqtt.sock");
-    All { broker, tls, mutual, expired, ws, wss, socket }
+    All { broker, tls, mutual, optional, expired, ws, wss, socket }
 }
 
 /// What `openssl s_client` says after sending a CONNECT.
@@ -86,6 +88,9 @@ fn tls_is_spoken_and_verified() {
     assert!(has_connack(&tls_connect(all.mutual, &own)));
     let foreign = [&*format!("-cert {c}/foreign.pem"), &*format!("-key {c}/foreign.key")];
     assert!(!has_connack(&tls_connect(all.mutual, &foreign)), "a foreign certificate");
+    assert!(has_connack(&tls_connect(all.optional, &[])), "no certificate where none is needed");
+    assert!(has_connack(&tls_connect(all.optional, &own)));
+    assert!(!has_connack(&tls_connect(all.optional, &foreign)), "a foreign one even there");
     // Plain bytes on a TLS port, and a TLS hello on a plain one, harm nobody.
     let mut plain = Client::open(all.tls, false);
     plain.send(&Connect::v4("plain").bytes());
@@ -200,6 +205,18 @@ fn a_connection_too_many_is_closed() {
     first.disconnect();
     // Its place is free a moment after its end is seen.
     while !Client::open(broker.port, false).try_connect(&Connect::v4("3")) {}
+}
+
+#[test]
+fn a_broker_without_descriptors_pauses_and_goes_on() {
+    let broker = Broker::start_limited(64, "accept_backoff = \"100ms\"");
+    let crowd: Vec<_> = (0..100).map(|_| Client::open(broker.port, false)).collect();
+    while !broker.log().contains("cannot accept on") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(crowd);
+    let mut client = Client::v4(broker.port, "patient");
+    assert!(client.try_ping());
 }
 
 #[test]
