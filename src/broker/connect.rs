@@ -214,7 +214,7 @@ impl Broker {
             self.unroute(&mut parts, &filter, turn);
         }
         let mut left = parts.session.abandon();
-        left.extend(parts.mailbox.drain());
+        left.extend(parts.mailbox.end());
         for delivery in left {
             self.dropped(&delivery, DropReason::SessionEnded, stored, turn);
         }

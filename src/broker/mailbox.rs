@@ -33,6 +33,8 @@ struct Inner {
     mail: Vec<Mail>,
     bell: Option<Waker>,
     online: bool,
+    /// Whether the Session is no more: what still arrives on routes resolved before is refused.
+    ended: bool,
 }
 
 /// A Session's mailbox.
@@ -53,6 +55,9 @@ pub struct Refused {
     pub offline: u64,
     /// QoS 0 deliveries for a share group that nobody takes from.
     pub no_consumer: u64,
+    /// Deliveries for a Session or a share group that ended after the route to it was resolved,
+    /// with its identity in the store.
+    pub ended: Vec<(Delivery, Option<SessionId>)>,
 }
 
 impl Mailbox {
@@ -81,7 +86,9 @@ impl Mailbox {
     ) {
         let mut inner = self.inner.lock();
         for delivery in deliveries {
-            if delivery.qos == QoS::AtMostOnce && !inner.online {
+            if inner.ended {
+                refused.ended.push((delivery, self.stored));
+            } else if delivery.qos == QoS::AtMostOnce && !inner.online {
                 refused.offline += 1;
             } else if let Some(dropped) = inner.queue.push(delivery, limits) {
                 refused.overflow.push(dropped);
@@ -159,9 +166,10 @@ impl Mailbox {
         self.inner.lock().online = true;
     }
 
-    /// Takes everything that is ready, for a Session that ends.
-    pub fn drain(&self) -> Vec<Delivery> {
+    /// Takes everything that is ready, for a Session that ends, and everything to come is refused.
+    pub fn end(&self) -> Vec<Delivery> {
         let mut inner = self.inner.lock();
+        inner.ended = true;
         std::iter::from_fn(|| inner.queue.take(true)).collect()
     }
 

@@ -50,6 +50,8 @@ struct Inner {
     members: Vec<Member>,
     /// Whose turn it is.
     turn: usize,
+    /// Whether the last member has left: what still arrives on routes resolved before is refused.
+    ended: bool,
 }
 
 /// See the head of this file.
@@ -114,7 +116,9 @@ impl ShareGroup {
         let is_online = inner.members.iter().any(|member| member.online);
         for mut delivery in deliveries {
             delivery.source = self.source;
-            if delivery.qos == QoS::AtMostOnce && !is_online {
+            if inner.ended {
+                refused.ended.push((delivery, self.stored()));
+            } else if delivery.qos == QoS::AtMostOnce && !is_online {
                 refused.overflow.push(delivery);
             } else if let Some(dropped) = inner.queue.push(delivery, limits) {
                 refused.overflow.push(dropped);
@@ -205,10 +209,15 @@ impl ShareGroup {
         inner.members.len() < before
     }
 
-    /// What waits in a group that has no members any more; `None` while it has.
+    /// Ends a group that has no members any more and returns what waits in it; `None` while it
+    /// has some. A group that has ended stays so: who subscribes next makes a new one.
     pub(super) fn take_deserted(&self) -> Option<Queue> {
         let mut inner = self.inner.lock();
-        inner.members.is_empty().then(|| std::mem::take(&mut inner.queue))
+        if !inner.members.is_empty() {
+            return None;
+        }
+        inner.ended = true;
+        Some(std::mem::take(&mut inner.queue))
     }
 
     /// Puts back what the store remembers.

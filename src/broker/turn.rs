@@ -136,8 +136,14 @@ impl Broker {
             self.metrics.drops.add(DropReason::NoConsumer, turn.refused.no_consumer);
             turn.refused.no_consumer = 0;
         }
-        if turn.refused.overflow.is_empty() {
+        if turn.refused.overflow.is_empty() && turn.refused.ended.is_empty() {
             return;
+        }
+        for (delivery, queue) in std::mem::take(&mut turn.refused.ended) {
+            self.metrics.drops.add(DropReason::SessionEnded, 1);
+            if let Some(queue) = queue.filter(|_| delivery.message.id() != 0) {
+                turn.finished(delivery.message.id(), queue);
+            }
         }
         for delivery in std::mem::take(&mut turn.refused.overflow) {
             let no_consumer = delivery.qos == QoS::AtMostOnce;

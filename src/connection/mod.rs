@@ -181,6 +181,9 @@ impl Connection {
         let result = self.take(now, scratch).and_then(|mut busy| {
             if self.is_heard() {
                 busy |= self.read(cx, now, scratch)?;
+            } else {
+                // Nobody is silent whom the broker does not listen to.
+                self.heard_at = now;
             }
             Ok(busy)
         });

@@ -136,10 +136,16 @@ impl Ledger {
             }
             Change::Finished { message, session } => return self.finish(message, session),
             Change::Completed { session, packet_id } => {
-                self.exchange(session, packet_id, |exchanges, at| {
-                    exchanges.remove(at);
+                // What ended before PUBREC leaves its queue with the exchange, also when nobody
+                // else remembers that queue: its share group may be gone.
+                let unfinished = self.exchange(session, packet_id, |exchanges, at| {
+                    let exchange = exchanges.remove(at);
+                    (exchange.message != 0).then_some((exchange.message, exchange.queue))
                 });
-                return Noted::Lazy;
+                return match unfinished.flatten() {
+                    Some((message, queue)) => self.finish(message, queue),
+                    None => Noted::Lazy,
+                };
             }
             Change::SessionPut { session, record } => {
                 self.pending.sessions.insert(session.0, Some(record));
@@ -171,14 +177,11 @@ impl Ledger {
                 self.pending.sent.insert(session.0);
             }
             Change::Relayed { session, packet_id } => {
-                let mut done = None;
-                self.exchange(session, packet_id, |exchanges, at| {
-                    if let Some(exchange) = exchanges.get_mut(at) {
-                        done = Some((exchange.message, exchange.queue));
-                        exchange.message = 0;
-                    }
+                let done = self.exchange(session, packet_id, |exchanges, at| {
+                    let exchange = exchanges.get_mut(at)?;
+                    Some((std::mem::take(&mut exchange.message), exchange.queue))
                 });
-                if let Some((message, queue)) = done {
+                if let Some((message, queue)) = done.flatten() {
                     // The submission of the message may be elided now; its answer then leaves
                     // with this commit, which is under way anyhow.
                     self.finish(message, queue);
@@ -189,17 +192,16 @@ impl Ledger {
         Noted::Urgent
     }
 
-    fn exchange(
+    fn exchange<T>(
         &mut self,
         session: SessionId,
         packet_id: u16,
-        change: impl FnOnce(&mut Vec<Exchange>, usize),
-    ) {
-        let Some(exchanges) = self.sent.get_mut(&session.0) else { return };
-        if let Some(at) = exchanges.iter().position(|e| e.packet_id == packet_id) {
-            change(exchanges, at);
-            self.pending.sent.insert(session.0);
-        }
+        change: impl FnOnce(&mut Vec<Exchange>, usize) -> T,
+    ) -> Option<T> {
+        let exchanges = self.sent.get_mut(&session.0)?;
+        let at = exchanges.iter().position(|e| e.packet_id == packet_id)?;
+        self.pending.sent.insert(session.0);
+        Some(change(exchanges, at))
     }
 
     fn finish(&mut self, message: u64, session: SessionId) -> Noted {
