@@ -118,6 +118,8 @@ drop_reasons! {
     Refused = "refused-by-receiver",
     /// A QoS 0 message was on its way when the connection broke.
     ConnectionLost = "connection-lost",
+    /// Delivered, but not retained: the limit of retained messages is reached.
+    NotRetained = "not-retained",
     /// The store could not keep it; it was not acknowledged.
     NotStored = "not-stored",
 }

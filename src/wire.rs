@@ -68,7 +68,7 @@ impl Reader {
     ) -> Poll<io::Result<Input>> {
         let kept = self.tail.len();
         // Grows with what has arrived, so that a claim of 256 MiB costs its sender the bytes.
-        let room = (self.needed - kept).min(LARGE_READ.max(kept));
+        let room = (self.needed - kept).min(LARGE_READ);
         self.tail.resize(kept + room, 0);
         let mut buffer = ReadBuf::new(self.tail.get_mut(kept..).unwrap_or_default());
         let polled = Pin::new(io).poll_read(cx, &mut buffer);
@@ -116,6 +116,9 @@ pub struct Writer {
 /// A lent buffer that has grown beyond this is not kept for the next turn.
 const LENT_CAPACITY_MAX: usize = 1 << 20;
 
+/// Bytes at the front of the buffer that are gone, beyond which they may be cut off.
+const FORGET_SENT: usize = 64 << 10;
+
 impl Writer {
     /// Begins a turn: borrows the thread's buffer when nothing is pending.
     pub fn borrow(&mut self, lent: &mut Vec<u8>) {
@@ -155,6 +158,14 @@ impl Writer {
         self.pending.len() - self.sent
     }
 
+    /// A peer that always takes something and never everything must not cost what it has taken.
+    fn forget_sent(&mut self) {
+        if self.sent >= FORGET_SENT && self.sent >= self.backlog() {
+            self.pending.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
     /// Writes until everything is gone or the peer takes no more; returns the bytes written.
     pub fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
@@ -170,8 +181,11 @@ impl Writer {
                     written += n;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if written > 0 => return Poll::Ready(Ok(written)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.forget_sent();
+                    let nothing = written == 0;
+                    return if nothing { Poll::Pending } else { Poll::Ready(Ok(written)) };
+                }
             }
         }
         if self.sent > 0 {

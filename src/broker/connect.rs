@@ -75,10 +75,16 @@ impl Broker {
                     mailbox.post(Mail::Close(ReasonCode::SessionTakenOver));
                     return Err(Box::new((request, back)));
                 }
-                let ends = request.clean_start;
+                let is_over = |parked: &Parked| parked.is_over(self.now());
+                let ends = request.clean_start
+                    || matches!(occupied.get(), Place::Parked(parked) if is_over(parked));
                 let place = occupied.get_mut();
                 let mailbox = match place {
-                    Place::Parked(parked) if !ends => parked.mailbox.clone(),
+                    Place::Parked(parked) if !ends => {
+                        // While the place is locked: the next who wants this Session asks later.
+                        parked.mailbox.reconnected();
+                        parked.mailbox.clone()
+                    }
                     _ => self.new_mailbox(&request.terms),
                 };
                 let lent = Place::Lent { mailbox: mailbox.clone(), returned: returned.clone() };
@@ -104,12 +110,22 @@ impl Broker {
         returned: Arc<Notify>,
         turn: &mut Turn,
     ) -> Connected {
-        let session_present = former.is_some() && !request.clean_start;
+        for timer in former.iter().flat_map(|former| &former.timers) {
+            self.expiry.cancel(*timer);
+        }
+        let is_kept = |former: &Parked| Arc::ptr_eq(&former.mailbox, &mailbox);
+        let session_present = former.as_deref().is_some_and(is_kept);
         let (session, groups) = match former {
             Some(former) if session_present => {
-                let Parked { mut session, groups, .. } = *former;
+                let Parked { mut session, groups, since, .. } = *former;
+                let now = self.now();
+                let is_due = |will: &Will| since.after_s(will.delay_s.into()) <= now;
+                if session.will().is_some_and(is_due)
+                    && let Some(will) = session.take_will()
+                {
+                    self.publish_will(&will, mailbox.key(), now, turn);
+                }
                 session.connected(request.terms, request.will);
-                mailbox.reconnected();
                 (session, groups)
             }
             former => {
@@ -145,6 +161,9 @@ impl Broker {
     pub(super) fn park(&self, mut parts: Parts) {
         let now = self.now();
         let mut turn = Turn::default();
+        for group in &parts.groups {
+            group.pause(parts.mailbox.key());
+        }
         let (unsent, lent) = parts.mailbox.disconnected();
         self.metrics.drops.add(DropReason::ConnectionLost, unsent as u64);
         let ends_now = parts.session.expiry_s() == 0;
@@ -153,11 +172,17 @@ impl Broker {
         for group in &parts.groups {
             group.offline(parts.mailbox.key(), &mut back, turn.refused());
         }
+        if let (true, Some(session)) = (self.is_closing(), parts.mailbox.stored()) {
+            // So that the Client finds the same identifiers after the restart [MQTT-4.4.0-1].
+            for (packet_id, delivery) in parts.session.outgoing().unrecorded() {
+                self.bind(session, packet_id, delivery, &mut turn);
+            }
+        }
         let will_due = parts.session.will().map(|will| now.after_s(will.delay_s.into()));
         if will_due.is_some_and(|due| ends_now || due <= now)
             && let Some(will) = parts.session.take_will()
         {
-            self.publish_will(&will, now, &mut turn);
+            self.publish_will(&will, parts.mailbox.key(), now, &mut turn);
         }
         let returned = parts.returned.clone();
         let client_id = parts.session.client_id().clone();
@@ -177,15 +202,17 @@ impl Broker {
         let parting = self.next_key();
         let expiry_s = parts.session.expiry_s();
         let Parts { session, mailbox, groups, .. } = parts;
-        let parked = Parked { session, mailbox, groups, parting, since: now };
-        self.registry.places.insert(client_id.clone(), Place::Parked(Box::new(parked)));
+        let mut timers = smallvec::SmallVec::new();
         if let Some(due) = will_due {
-            self.expiry.add(due, Due::Will { client_id: client_id.clone(), parting });
+            let will = Due::Will { client_id: client_id.clone(), parting };
+            timers.push(self.expiry.add(due, will));
         }
         if expiry_s != u32::MAX {
-            let due = now.after_s(expiry_s.into());
-            self.expiry.add(due, Due::Session { client_id, parting });
+            let end = Due::Session { client_id: client_id.clone(), parting };
+            timers.push(self.expiry.add(now.after_s(expiry_s.into()), end));
         }
+        let parked = Parked { session, mailbox, groups, parting, since: now, timers };
+        self.registry.places.insert(client_id, Place::Parked(Box::new(parked)));
     }
 
     /// Ends a Session that waited for its Client: its Will is published first if it still
@@ -193,7 +220,7 @@ impl Broker {
     pub(super) fn end_parked(&self, parked: Parked, turn: &mut Turn) {
         let Parked { mut session, mailbox, groups, .. } = parked;
         if let Some(will) = session.take_will() {
-            self.publish_will(&will, self.now(), turn);
+            self.publish_will(&will, mailbox.key(), self.now(), turn);
         }
         let returned = Arc::new(Notify::new());
         self.end(Parts { session, mailbox, groups, returned }, turn);

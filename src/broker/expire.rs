@@ -31,6 +31,10 @@ pub enum Due {
     },
 }
 
+/// Names something that was added to [`Expiry`].
+#[derive(Clone, Copy, Debug)]
+pub struct Timer(Moment, u64);
+
 /// What is due, by time.
 #[derive(Debug, Default)]
 pub struct Expiry(Mutex<Timeline>);
@@ -43,11 +47,17 @@ struct Timeline {
 
 impl Expiry {
     /// Adds something to be done.
-    pub fn add(&self, at: Moment, due: Due) {
+    pub fn add(&self, at: Moment, due: Due) -> Timer {
         let mut timeline = self.0.lock();
-        let number = timeline.next;
+        let timer = Timer(at, timeline.next);
         timeline.next += 1;
-        timeline.due.insert((at, number), due);
+        timeline.due.insert((timer.0, timer.1), due);
+        timer
+    }
+
+    /// Forgets what has become void.
+    pub fn cancel(&self, timer: Timer) {
+        self.0.lock().due.remove(&(timer.0, timer.1));
     }
 
     fn take(&self, now: Moment) -> Vec<Due> {
@@ -101,7 +111,7 @@ impl Broker {
     }
 
     fn expire_will(&self, client_id: &Arc<str>, parting: u64, now: Moment, turn: &mut Turn) {
-        let will = match self.registry.places.get_mut(client_id).as_deref_mut() {
+        let (will, key) = match self.registry.places.get_mut(client_id).as_deref_mut() {
             Some(Place::Parked(parked)) if parked.parting == parting => {
                 let stored = parked.mailbox.stored();
                 let will = parked.session.take_will();
@@ -114,12 +124,12 @@ impl Broker {
                     };
                     turn.change(Change::SessionPut { session, record: record.encode() });
                 }
-                will
+                (will, parked.mailbox.key())
             }
-            _ => None,
+            _ => return,
         };
         if let Some(will) = will {
-            self.publish_will(&will, now, turn);
+            self.publish_will(&will, key, now, turn);
         }
     }
 }

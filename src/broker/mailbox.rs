@@ -9,8 +9,9 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
+use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};
-use crate::queue::{Delivery, Limits, Queue};
+use crate::queue::{Delivery, Dropped, Limits, Queue};
 use crate::store::{Outcome, SessionId};
 
 /// What others have to say to a connection's task.
@@ -49,8 +50,8 @@ pub struct Mailbox {
 /// What pushes did not find room for.
 #[derive(Debug, Default)]
 pub struct Refused {
-    /// Deliveries beyond the queue's bounds.
-    pub overflow: Vec<Delivery>,
+    /// Deliveries that a queue had to let go.
+    pub overflow: Dropped,
     /// QoS 0 deliveries for a Client that is away.
     pub offline: u64,
     /// QoS 0 deliveries for a share group that nobody takes from.
@@ -82,6 +83,7 @@ impl Mailbox {
         &self,
         deliveries: impl Iterator<Item = Delivery>,
         limits: &Limits,
+        now: Moment,
         refused: &mut Refused,
     ) {
         let mut inner = self.inner.lock();
@@ -90,8 +92,8 @@ impl Mailbox {
                 refused.ended.push((delivery, self.stored));
             } else if delivery.qos == QoS::AtMostOnce && !inner.online {
                 refused.offline += 1;
-            } else if let Some(dropped) = inner.queue.push(delivery, limits) {
-                refused.overflow.push(dropped);
+            } else {
+                inner.queue.push(delivery, limits, now, &mut refused.overflow);
             }
         }
         let bell = inner.bell.take();
@@ -157,13 +159,21 @@ impl Mailbox {
         inner.online = false;
         inner.bell = None;
         inner.mail = Vec::new();
-        let lent = inner.queue.extract_shared();
+        let lent = inner.queue.extract(|delivery| delivery.source != 0);
         (inner.queue.clear_qos0(), lent)
     }
 
-    /// The Client is back.
+    /// Takes out what a share group had lent and nobody has taken, in order.
+    pub fn give_up(&self, source: u32) -> Vec<Delivery> {
+        self.inner.lock().queue.extract(|delivery| delivery.source == source)
+    }
+
+    /// The Client is back. Nobody can have asked this connection to end yet: who did meant the
+    /// one before.
     pub fn reconnected(&self) {
-        self.inner.lock().online = true;
+        let mut inner = self.inner.lock();
+        inner.online = true;
+        inner.mail.retain(|mail| !matches!(mail, Mail::Close(_)));
     }
 
     /// Takes everything that is ready, for a Session that ends, and everything to come is refused.
@@ -173,9 +183,10 @@ impl Mailbox {
         std::iter::from_fn(|| inner.queue.take(true)).collect()
     }
 
-    /// Messages that are ready.
-    pub fn waiting(&self) -> usize {
-        self.inner.lock().queue.len()
+    /// Messages that are ready, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.queue.len(), inner.queue.bytes())
     }
 }
 

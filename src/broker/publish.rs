@@ -7,7 +7,7 @@ use super::receiver::Receiver;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::{Publish, QoS, ReasonCode};
-use crate::message::Message;
+use crate::message::{Message, Parts};
 use crate::metrics::DropReason;
 use crate::router::Routes;
 use crate::session::connect::levels;
@@ -16,6 +16,9 @@ use crate::store::{Change, SessionId, Target, Targets};
 
 /// Topics whose routes a publisher keeps; beyond that it begins anew.
 const CACHED_TOPICS_MAX: usize = 1024;
+
+/// Bytes of a topic whose routes are kept: with the bound above, of what a publisher can hold.
+const CACHED_TOPIC_LEN_MAX: usize = 256;
 
 /// What a connection keeps for its publications.
 #[derive(Debug, Default)]
@@ -58,10 +61,23 @@ impl Broker {
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
-        let routes = match self.routes(publisher, topic) {
+        let mut routes = match self.routes(publisher, topic) {
             Ok(routes) => routes,
             Err(reason) => return Published { reason, waits: false },
         };
+        let mut retained = None;
+        if publish.retain {
+            retained = match self.publish_retained(publish, topic, body, now, turn) {
+                Ok(message) => Some(message),
+                Err(reason) => return Published { reason, waits: false },
+            };
+            // Again, now that it is retained: a subscriber that came meanwhile gets the message
+            // on one way at least.
+            match self.routes(publisher, topic) {
+                Ok(fresh) => routes = fresh,
+                Err(reason) => return Published { reason, waits: false },
+            }
+        }
         let receives_twice = publish.qos == QoS::ExactlyOnce;
         let mut published = Published { reason: ReasonCode::Success, waits: false };
         if let (true, Some(session), Some(id)) =
@@ -76,12 +92,10 @@ impl Broker {
             return published;
         }
         let targets = targets(&routes, publish.qos, publish.retain);
-        let id = if targets.is_empty() { 0 } else { self.store.next_message_id() };
-        let message = Message::of_publish(id, body, publish, topic, now);
-        if publish.retain && !self.retain(&message, turn) {
-            published.reason = ReasonCode::QuotaExceeded;
-            return published;
-        }
+        let message = retained.unwrap_or_else(|| {
+            let id = if targets.is_empty() { 0 } else { self.store.next_message_id() };
+            Message::of_publish(id, body, publish, topic, now)
+        });
         published.waits |= publish.retain || !targets.is_empty();
         if routes.is_empty() {
             published.reason = ReasonCode::NoMatchingSubscribers;
@@ -90,16 +104,42 @@ impl Broker {
         published
     }
 
-    /// Publishes a Will.
-    pub(super) fn publish_will(&self, will: &Will, now: Moment, turn: &mut Turn) {
+    /// Keeps a message for future subscribers. Where there is no room a message that can be
+    /// refused is; QoS 0 cannot, and takes the place of what was retained by leaving it empty.
+    fn publish_retained(
+        &self,
+        publish: &Publish<'_>,
+        topic: &str,
+        body: &[u8],
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Result<Message, ReasonCode> {
+        let is_stored = publish.qos != QoS::AtMostOnce;
+        let id = if is_stored { self.store.next_message_id() } else { 0 };
+        let message = Message::of_publish(id, body, publish, topic, now);
+        if self.retain(&message, turn) {
+            return Ok(message);
+        }
+        if is_stored {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        self.metrics.drops.add(DropReason::NotRetained, 1);
+        self.clear_retained(topic, turn);
+        Ok(message)
+    }
+
+    /// Publishes the Will of a Client, whose mailbox has the key `publisher`.
+    pub(super) fn publish_will(&self, will: &Will, publisher: u64, now: Moment, turn: &mut Turn) {
         self.metrics.wills_published.increment();
-        let routes = self.router.routes(will.topic(), None);
-        let targets = targets(&routes, will.qos(), will.retain());
-        let id = if targets.is_empty() { 0 } else { self.store.next_message_id() };
+        let id = if will.qos() == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
         let message = will.message(id, now);
         if will.retain() && !self.retain(&message, turn) {
+            self.metrics.drops.add(DropReason::NotRetained, 1);
             tracing::warn!(topic = will.topic(), "a will is not retained: the limit is reached");
+            self.clear_retained(will.topic(), turn);
         }
+        let routes = self.router.routes(will.topic(), Some(publisher));
+        let targets = targets(&routes, will.qos(), will.retain());
         if routes.is_empty() {
             self.metrics.drops.add(DropReason::NoSubscriber, 1);
         }
@@ -113,6 +153,22 @@ impl Broker {
         }
         turn.change(Change::Retained { message: message.clone() });
         true
+    }
+
+    /// Clears what a topic retains [MQTT-3.3.1-5].
+    pub(super) fn clear_retained(&self, topic: &str, turn: &mut Turn) {
+        let clear = Message::new(
+            0,
+            &Parts {
+                topic,
+                qos: QoS::AtMostOnce,
+                retain: true,
+                expires_at: Moment::NEVER,
+                properties: crate::codec::Properties::EMPTY,
+                payload: &[],
+            },
+        );
+        self.retain(&clear, turn);
     }
 
     fn hand_on(
@@ -157,13 +213,15 @@ impl Broker {
                 if publisher.routes.len() >= CACHED_TOPICS_MAX {
                     publisher.routes.clear();
                 }
-                if publisher.last.is_some() {
+                if publisher.last.is_some() && topic.len() <= CACHED_TOPIC_LEN_MAX {
                     publisher.routes.insert(topic.into(), routes.clone());
                 }
                 routes
             }
         };
-        if let Some((last, former)) = publisher.last.replace((topic.into(), routes.clone())) {
+        if let Some((last, former)) = publisher.last.replace((topic.into(), routes.clone()))
+            && last.len() <= CACHED_TOPIC_LEN_MAX
+        {
             publisher.routes.entry(last).or_insert(former);
         }
         Ok(routes)

@@ -125,8 +125,11 @@ impl Broker {
         session.restore(&received, sent.collect());
         let mailbox = Mailbox::new(self.next_key(), Some(recovered.id));
         mailbox.disconnected();
-        let waiting = recovered.queue.into_iter().map(|waiting| delivery(waiting, 0));
-        mailbox.push(waiting, &UNBOUNDED, turn.refused());
+        // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
+        let dup = record.disconnected_at.is_none();
+        let waiting =
+            recovered.queue.into_iter().map(|waiting| Delivery { dup, ..delivery(waiting, 0) });
+        mailbox.push(waiting, &UNBOUNDED, now, turn.refused());
         let returned = Arc::default();
         let mut parts = Parts { session, mailbox, groups: Vec::new(), returned };
         for (filter, options) in recovered.subscriptions {
@@ -134,7 +137,7 @@ impl Broker {
                 (TopicFilter::new(&filter), Subscription::decode(&options))
             {
                 parts.session.subscriptions.insert(filter.as_str(), subscription);
-                self.route(&mut parts, filter, subscription, false, turn);
+                self.route(&mut parts, filter, subscription, Some(false), turn);
             }
         }
         self.park_restored(parts, record.disconnected_at.unwrap_or(now));
@@ -145,15 +148,18 @@ impl Broker {
         let Parts { session, mailbox, groups, .. } = parts;
         let client_id = session.client_id().clone();
         let parting = self.next_key();
+        let mut timers = smallvec::SmallVec::new();
         if let Some(will) = session.will() {
             let due = since.after_s(will.delay_s.into());
-            self.expiry.add(due, Due::Will { client_id: client_id.clone(), parting });
+            let will = Due::Will { client_id: client_id.clone(), parting };
+            timers.push(self.expiry.add(due, will));
         }
         if session.expiry_s() != u32::MAX {
             let due = since.after_s(session.expiry_s().into());
-            self.expiry.add(due, Due::Session { client_id: client_id.clone(), parting });
+            let end = Due::Session { client_id: client_id.clone(), parting };
+            timers.push(self.expiry.add(due, end));
         }
-        let parked = Parked { session, mailbox, groups, parting, since };
+        let parked = Parked { session, mailbox, groups, parting, since, timers };
         self.registry.places.insert(client_id, Place::Parked(Box::new(parked)));
     }
 }

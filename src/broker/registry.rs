@@ -10,8 +10,10 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use super::Broker;
+use super::expire::Timer;
 use super::mailbox::Mailbox;
 use super::share::ShareGroup;
+use crate::clock::Moment;
 use crate::session::Session;
 
 /// A Session without a connection.
@@ -25,7 +27,17 @@ pub struct Parked {
     /// Counts the partings of this broker, so that a timer set at one does not act on another.
     pub parting: u64,
     /// When the connection ended.
-    pub since: crate::clock::Moment,
+    pub since: Moment,
+    /// What is to be done while it waits, by [`super::expire`].
+    pub timers: smallvec::SmallVec<[Timer; 1]>,
+}
+
+impl Parked {
+    /// Whether its Session Expiry Interval has passed.
+    pub fn is_over(&self, now: Moment) -> bool {
+        let expiry_s = self.session.expiry_s();
+        expiry_s != u32::MAX && self.since.after_s(expiry_s.into()) <= now
+    }
 }
 
 /// Where a Client Identifier's Session is.
@@ -86,6 +98,13 @@ pub struct Parts {
 }
 
 impl Lease {
+    /// The Client was not let in after all: a connection that never began leaves no Will.
+    pub fn never_began(&mut self) {
+        if let Some(parts) = self.parts.as_mut() {
+            parts.session.take_will();
+        }
+    }
+
     /// Gives the Session back now.
     pub fn give_back(&mut self) {
         if let Some(parts) = self.parts.take() {

@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use triomphe::ThinArc;
 
 use super::mailbox::{Mailbox, Refused};
+use crate::clock::Moment;
 use crate::codec::QoS;
+use crate::metrics::DropReason;
 use crate::queue::{Delivery, Limits, Overflow, Queue, SubscriptionIds};
 use crate::router::Interest;
 use crate::store::SessionId;
@@ -110,6 +112,7 @@ impl ShareGroup {
         &self,
         deliveries: impl Iterator<Item = Delivery>,
         limits: &Limits,
+        now: Moment,
         refused: &mut Refused,
     ) {
         let mut inner = self.inner.lock();
@@ -119,9 +122,9 @@ impl ShareGroup {
             if inner.ended {
                 refused.ended.push((delivery, self.stored()));
             } else if delivery.qos == QoS::AtMostOnce && !is_online {
-                refused.overflow.push(delivery);
-            } else if let Some(dropped) = inner.queue.push(delivery, limits) {
-                refused.overflow.push(dropped);
+                refused.overflow.push((delivery, DropReason::NoConsumer));
+            } else {
+                inner.queue.push(delivery, limits, now, &mut refused.overflow);
             }
         }
         inner.hand_out(refused);
@@ -145,6 +148,13 @@ impl ShareGroup {
         inner.hand_out(refused);
     }
 
+    /// Lends nothing more to a member that is about to go.
+    pub fn pause(&self, member: u64) {
+        if let Some(member) = self.inner.lock().member(member) {
+            member.online = false;
+        }
+    }
+
     /// A member is gone. What it had of this group is taken from `back` to the front of the queue.
     pub fn offline(&self, member: u64, back: &mut Vec<Delivery>, refused: &mut Refused) {
         let mut inner = self.inner.lock();
@@ -158,6 +168,7 @@ impl ShareGroup {
             delivery.qos = delivery.message.qos();
             delivery.retain = delivery.message.retain();
             delivery.subscription_ids = None;
+            delivery.dup = false; // Another Client has not seen it [MQTT-3.3.1-3].
             delivery
         };
         inner.queue.give_back(mine.into_iter().map(restore));
@@ -225,7 +236,7 @@ impl ShareGroup {
         let mut inner = self.inner.lock();
         for mut delivery in waiting {
             delivery.source = self.source;
-            inner.queue.push(delivery, &LENT);
+            inner.queue.push(delivery, &LENT, Moment::NEVER, &mut Vec::new());
         }
     }
 }
@@ -257,7 +268,7 @@ impl Inner {
         }
         for member in self.members.iter_mut().filter(|member| !member.outbox.is_empty()) {
             let Member { mailbox, outbox, .. } = member;
-            mailbox.push(outbox.drain(..), &LENT, refused);
+            mailbox.push(outbox.drain(..), &LENT, Moment::NEVER, refused);
         }
     }
 }

@@ -12,10 +12,16 @@ use crate::router::Interest;
 use crate::session::connect::levels;
 use crate::session::subscriptions::Subscription;
 use crate::store::{Change, Target};
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, has_wildcard};
 
-/// Retained messages handed over at a time.
-const RETAINED_PAGE: usize = 1_000;
+/// Retained messages handed over at a time; no more follow while so many wait.
+const RETAINED_PAGE: usize = 256;
+
+/// Subscriptions that are served at a time.
+const RETAINED_FILTERS: usize = 64;
+
+/// Bytes of them handed over at a time, by their weight; no more follow while so many wait.
+const RETAINED_PAGE_BYTES: usize = 1 << 20;
 
 /// What became of a SUBSCRIBE or UNSUBSCRIBE: a Reason Code for each Topic Filter, and whether
 /// the answer must wait for the store.
@@ -32,14 +38,13 @@ impl Broker {
         &self,
         parts: &mut Parts,
         request: &Subscribe<'_>,
-        now: Moment,
         turn: &mut Turn,
     ) -> Answered {
         let id = request.properties.subscription_identifiers().next();
         let mut reasons = Vec::new();
         for (filter, options) in request.filters() {
             let subscription = Subscription { options, id };
-            reasons.push(match self.subscribe_one(parts, filter, subscription, now, turn) {
+            reasons.push(match self.subscribe_one(parts, filter, subscription, turn) {
                 Ok(qos) => qos as u8,
                 Err(reason) => reason.as_u8(),
             });
@@ -53,7 +58,6 @@ impl Broker {
         parts: &mut Parts,
         filter: TopicFilter<'_>,
         subscription: Subscription,
-        now: Moment,
         turn: &mut Turn,
     ) -> Result<QoS, ReasonCode> {
         let limits = &self.options.limits;
@@ -69,26 +73,28 @@ impl Broker {
             let (filter, options) = (filter.as_str().into(), subscription.encode());
             turn.change(Change::Subscribed { session, filter, options });
         }
-        self.route(parts, filter, subscription, true, turn);
+        self.route(parts, filter, subscription, is_new.then_some(true), turn);
         let wants_retained = match subscription.options.retain_handling {
             RetainHandling::Send => true,        // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false,  // [MQTT-3.3.1-11]
         };
         // Retained messages are not sent for a Shared Subscription, section 4.8.2.
-        if wants_retained && filter.share_name().is_none() {
-            self.send_retained(parts, filter, subscription, now, turn);
+        let may_match = has_wildcard(filter.as_str()) || self.retained.contains(filter.as_str());
+        if wants_retained && may_match && filter.share_name().is_none() {
+            parts.session.retained_due.push(filter.as_str());
         }
         Ok(subscription.options.qos)
     }
 
-    /// Makes a subscription known to the router or to its share group.
+    /// Makes a subscription known to the router or to its share group. `joins`: it is new to the
+    /// group, as a member who is online or not.
     pub(super) fn route(
         &self,
         parts: &mut Parts,
         filter: TopicFilter<'_>,
         subscription: Subscription,
-        online: bool,
+        joins: Option<bool>,
         turn: &mut Turn,
     ) {
         let options = subscription.options;
@@ -103,41 +109,59 @@ impl Broker {
             self.router.subscribe(filter.filter(), receiver, interest);
             return;
         }
+        let online = joins.unwrap_or(true);
         let window = online.then(|| parts.session.terms().send_window());
         let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, window }, turn);
-        if !parts.groups.iter().any(|joined| joined.key() == group.key()) {
+        if joins.is_some() {
             parts.groups.push(group);
         }
     }
 
-    fn send_retained(
-        &self,
-        parts: &Parts,
-        filter: TopicFilter<'_>,
-        subscription: Subscription,
-        now: Moment,
-        turn: &mut Turn,
-    ) {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.retained.matching(filter, after.as_deref(), RETAINED_PAGE, now);
-            let deliveries: Vec<Delivery> = page
-                .messages
-                .into_iter()
-                .map(|message| self.retained_delivery(parts, message, subscription, turn))
-                .collect();
-            let before = turn.refused().overflow.len();
-            parts.mailbox.push(deliveries.into_iter(), &self.options.queue, turn.refused());
-            let refused = turn.refused().overflow.split_off(before);
-            for delivery in refused {
-                let reason = crate::metrics::DropReason::QueueFull;
-                self.dropped(&delivery, reason, parts.mailbox.stored(), turn);
-            }
-            match page.next {
-                None => return,
-                next => after = next,
+    /// Hands over a page of the retained messages that new subscriptions of the Session wait for,
+    /// if its queue has room; false when there was nothing to do. What is retained leaves as
+    /// the Client takes it: a filter that matches everything costs nobody else.
+    pub fn send_retained(&self, parts: &mut Parts, now: Moment, turn: &mut Turn) -> bool {
+        let mut any = false;
+        for _ in 0..RETAINED_FILTERS {
+            match self.send_retained_page(parts, now, turn) {
+                Some(true) => any = true,
+                Some(false) => return true,
+                None => return any,
             }
         }
+        any
+    }
+
+    /// Hands over a page; whether that was all of its filter, `None` when there was none to hand
+    /// over.
+    fn send_retained_page(&self, parts: &mut Parts, now: Moment, turn: &mut Turn) -> Option<bool> {
+        let due = parts.session.retained_due.first()?;
+        let waiting = parts.mailbox.waiting();
+        let limits = &self.options.queue;
+        let page = RETAINED_PAGE.min(limits.messages_max).saturating_sub(waiting.0);
+        let bytes = RETAINED_PAGE_BYTES.min(limits.bytes_max / 2);
+        if page == 0 || waiting.1 >= bytes {
+            return None;
+        }
+        let held = parts.session.subscriptions.get(&due.filter);
+        let (Some(&subscription), Ok(filter)) = (held, TopicFilter::new(&due.filter)) else {
+            parts.session.retained_due.advance(None);
+            return Some(true);
+        };
+        let found = self.retained.matching(filter, due.after.as_deref(), page, bytes, now);
+        let deliveries: Vec<Delivery> = found
+            .messages
+            .into_iter()
+            .map(|message| self.retained_delivery(parts, message, subscription, turn))
+            .collect();
+        let before = turn.refused().overflow.len();
+        parts.mailbox.push(deliveries.into_iter(), limits, now, turn.refused());
+        for (delivery, reason) in turn.refused().overflow.split_off(before) {
+            self.dropped(&delivery, reason, parts.mailbox.stored(), turn);
+        }
+        let is_over = found.next.is_none();
+        parts.session.retained_due.advance(found.next);
+        Some(is_over)
     }
 
     /// A retained message for a new subscription, with RETAIN set [MQTT-3.3.1-8]. For a Session
@@ -186,6 +210,9 @@ impl Broker {
             if !existed {
                 continue;
             }
+            if filter.share_name().is_some() {
+                self.part(parts, filter.as_str(), turn);
+            }
             self.unroute(parts, filter.as_str(), turn);
             if let Some(session) = parts.mailbox.stored() {
                 turn.change(Change::Unsubscribed { session, filter: filter.as_str().into() });
@@ -193,6 +220,42 @@ impl Broker {
         }
         let waits = parts.mailbox.stored().is_some();
         Answered { reasons: reasons.into(), waits }
+    }
+
+    /// Parts a Session from a share group that it leaves: what it has not been sent goes back to
+    /// the group, what it has becomes its own, to be completed [MQTT-3.10.4-3].
+    fn part(&self, parts: &mut Parts, filter: &str, turn: &mut Turn) {
+        let Some(at) = parts.groups.iter().position(|group| group.filter() == filter) else {
+            return;
+        };
+        let group = parts.groups.swap_remove(at);
+        let mut back = parts.mailbox.give_up(group.source());
+        group.offline(parts.mailbox.key(), &mut back, turn.refused());
+        let (own, groups) = (parts.mailbox.stored(), group.stored());
+        let rename = |delivery: &Delivery| {
+            let message = &delivery.message;
+            if let Some(queue) = groups.filter(|_| message.id() != 0) {
+                turn.finished(message.id(), queue);
+            }
+            let Some(session) = own else { return message.clone() };
+            let message = message.with_id(self.store.next_message_id());
+            let flags = super::publish::flags(delivery.qos, delivery.retain);
+            let subscription_ids = delivery.subscription_ids.clone();
+            let target = Target { session, flags, online: false, subscription_ids };
+            let targets = std::iter::once(target).collect();
+            turn.change(Change::Message { message: message.clone(), targets });
+            message
+        };
+        let kept = parts.session.keep_shared(group.source(), rename);
+        for packet_id in kept {
+            let delivery = parts.session.outgoing().delivery(packet_id);
+            if let (Some(session), Some(delivery)) = (own, delivery)
+                && delivery.qos == QoS::ExactlyOnce
+            {
+                turn.change(Change::Completed { session, packet_id: packet_id.get() });
+                self.bind(session, packet_id, delivery, turn);
+            }
+        }
     }
 
     /// Makes a subscription unknown to the router or to its share group.

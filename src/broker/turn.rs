@@ -7,7 +7,7 @@ use super::mailbox::{Mailbox, Refused};
 use super::receiver::Receiver;
 use super::share::ShareGroup;
 use super::{Broker, Waiter};
-use crate::codec::QoS;
+use crate::clock::Moment;
 use crate::message::Message;
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
@@ -76,10 +76,11 @@ impl Broker {
             self.store.submit(&mut turn.changes, waiter)
         };
         let mut start = 0;
+        let now = self.now();
         for (routes, end) in turn.runs.drain(..) {
             let messages = turn.messages.get(start..end).unwrap_or_default();
             start = end;
-            self.distribute(&routes, messages, &mut turn.refused);
+            self.distribute(&routes, messages, now, &mut turn.refused);
         }
         turn.messages.clear();
         for (group, member, n) in turn.finished.drain(..) {
@@ -90,7 +91,14 @@ impl Broker {
     }
 
     /// Pushes messages to all receivers of their routes.
-    fn distribute(&self, routes: &Routes<Receiver>, messages: &[Message], refused: &mut Refused) {
+    fn distribute(
+        &self,
+        routes: &Routes<Receiver>,
+        messages: &[Message],
+        now: Moment,
+        refused: &mut Refused,
+    ) {
+        let limits = &self.options.queue;
         for route in routes.iter() {
             let deliveries = messages.iter().map(|message| Delivery {
                 message: message.clone(),
@@ -104,10 +112,10 @@ impl Broker {
             let before = refused.overflow.len();
             match &route.subscriber {
                 Receiver::Session(mailbox) => {
-                    mailbox.push(deliveries, &self.options.queue, refused);
+                    mailbox.push(deliveries, limits, now, refused);
                     self.forget_refused(mailbox, refused, before);
                 }
-                Receiver::Group(group) => group.push(deliveries, &self.options.queue, refused),
+                Receiver::Group(group) => group.push(deliveries, limits, now, refused),
             }
         }
     }
@@ -118,8 +126,8 @@ impl Broker {
             return;
         }
         let mut turn = Turn::default();
-        for delivery in refused.overflow.drain(before..) {
-            self.dropped(&delivery, DropReason::QueueFull, mailbox.stored(), &mut turn);
+        for (delivery, reason) in refused.overflow.drain(before..) {
+            self.dropped(&delivery, reason, mailbox.stored(), &mut turn);
         }
         if turn.has_changes() {
             self.store.submit(&mut turn.changes, None);
@@ -145,10 +153,7 @@ impl Broker {
                 turn.finished(delivery.message.id(), queue);
             }
         }
-        for delivery in std::mem::take(&mut turn.refused.overflow) {
-            let no_consumer = delivery.qos == QoS::AtMostOnce;
-            let full = DropReason::QueueFull;
-            let reason = if no_consumer { DropReason::NoConsumer } else { full };
+        for (delivery, reason) in std::mem::take(&mut turn.refused.overflow) {
             self.dropped(&delivery, reason, None, turn);
         }
         if turn.has_changes() {

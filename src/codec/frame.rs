@@ -1,6 +1,10 @@
 //! The fixed header (section 2.1): where a packet ends and what it is.
 
 use super::DecodeError;
+use super::primitive::VARINT_MAX;
+
+/// Bytes of the longest packet there can be: a type, four bytes of length and what they count.
+pub const PACKET_MAX: usize = 5 + VARINT_MAX;
 
 /// Control Packet type (table 2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,13 +6,16 @@ use super::scratch::Scratch;
 use super::{Connection, Ending};
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
-use crate::codec::frame::{self, Frame, Split};
+use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{DecodeError, Packet, Publish, QoS};
 use crate::metrics::DropReason;
 use crate::session::output::Polled;
 use crate::session::{Action, Delivered, ProtocolError};
 use crate::store::Change;
 use crate::wire::Input;
+
+/// Bytes of an unfinished packet that show that its sender is there.
+const PROGRESS: usize = 1_000;
 
 impl Connection {
     /// Reads once and handles every whole packet; false when no bytes were there.
@@ -34,18 +37,26 @@ impl Connection {
             Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
             Poll::Ready(Ok(read)) => read,
         };
-        self.heard_at = now;
-        match read {
+        let (consumed, len) = match read {
             Input::Closed => return Err(Ending::Closed),
             Input::Shared(len) => {
                 let input = input.get(..len).unwrap_or_default();
                 let (consumed, needed) = self.handle_all(input, now, turn)?;
                 self.reader.keep(input.get(consumed..).unwrap_or_default(), needed);
+                (consumed, len)
             }
             Input::Own(own) => {
+                let len = own.len();
                 let (consumed, needed) = self.handle_all(&own, now, turn)?;
                 self.reader.keep_own(own, consumed, needed);
+                (consumed, len)
             }
+        };
+        // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
+        // large packet on its way is not silence.
+        if consumed > 0 || len >= self.heard_len.saturating_add(PROGRESS) {
+            self.heard_at = now;
+            self.heard_len = if consumed > 0 { 0 } else { len };
         }
         Ok(true)
     }
@@ -75,6 +86,10 @@ impl Connection {
     }
 
     fn handle(&mut self, frame: &Frame<'_>, now: Moment, turn: &mut Turn) -> Result<(), Ending> {
+        if frame.kind == PacketType::Connect {
+            // Whatever is in it [MQTT-3.1.0-2].
+            return Err(Ending::Rule(ProtocolError::protocol("a second CONNECT")));
+        }
         let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
@@ -114,7 +129,7 @@ impl Connection {
                 parts.session.released(packet_id, stored.is_some());
             }
             Action::Subscribe(request) => {
-                let answered = broker.subscribe(parts, &request, now, turn);
+                let answered = broker.subscribe(parts, &request, turn);
                 parts.session.subscribed(request.packet_id, answered.reasons, answered.waits);
             }
             Action::Unsubscribe(request) => {
@@ -197,8 +212,9 @@ impl Connection {
         let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
         let mut any = false;
         loop {
+            let may_again = self.writer.backlog() < super::DELIVER_BACKLOG_MAX;
             let out = self.writer.buffer();
-            match parts.session.poll_answer(now, out).map_err(Ending::Rule)? {
+            match parts.session.poll_answer(now, may_again, out).map_err(Ending::Rule)? {
                 Polled::Nothing => return Ok(any),
                 Polled::Written => any = true,
                 Polled::Dropped(packet_id, delivery, reason) => {

@@ -123,8 +123,10 @@ struct Connection {
     publisher: Publisher,
     peer: Peer,
     version: Version,
-    /// When the last bytes came.
+    /// When the last packet came, or a good part of one.
     heard_at: Moment,
+    /// Bytes of an unfinished packet that were there then.
+    heard_len: usize,
     keep_alive_ms: u64,
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether bytes that came with CONNECT have not been looked at.
@@ -145,7 +147,15 @@ impl Connection {
         tracing::info!(client = %client, peer = %self.peer, reason = %ending, "disconnected");
         if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
             let disconnect = Disconnect { reason, properties: Properties::EMPTY };
-            let _ = Packet::Disconnect(disconnect).encode(self.version, self.writer.buffer());
+            let maximum = match self.lease.parts.as_ref() {
+                Some(parts) => parts.session.terms().maximum_packet_size,
+                None => usize::MAX,
+            };
+            let mut goodbye = Vec::new();
+            let encoded = Packet::Disconnect(disconnect).encode(self.version, &mut goodbye);
+            if encoded.is_ok() && goodbye.len() <= maximum {
+                self.writer.buffer().append(&mut goodbye); // [MQTT-3.1.2-24]
+            }
         }
         // The Session goes back first: who waits for it must not wait for this Client's network.
         self.lease.give_back();
@@ -179,6 +189,7 @@ impl Connection {
     ) -> Result<bool, Ending> {
         self.writer.borrow(&mut scratch.output);
         let result = self.take(now, scratch).and_then(|mut busy| {
+            busy |= self.send_retained(now, scratch);
             if self.is_heard() {
                 busy |= self.read(cx, now, scratch)?;
             } else {
@@ -212,6 +223,16 @@ impl Connection {
     fn is_heard(&mut self) -> bool {
         let waiting = self.lease.parts.as_mut().map_or(0, |parts| parts.session.waiting_answers());
         self.writer.backlog() < READ_BACKLOG_MAX && waiting < WAITING_ANSWERS_MAX
+    }
+
+    /// Hands over what is retained for new subscriptions, once SUBACK has left.
+    fn send_retained(&mut self, now: Moment, scratch: &mut Scratch) -> bool {
+        match self.lease.parts.as_mut() {
+            Some(parts) if parts.session.may_deliver() => {
+                self.lease.broker.send_retained(parts, now, &mut scratch.turn)
+            }
+            _ => false,
+        }
     }
 
     /// Takes what the mailbox holds.

@@ -179,6 +179,13 @@ impl Opening<'_> {
             properties: properties.as_properties(),
         };
         let _ = Packet::ConnAck(connack).encode(version, self.writer.buffer());
+        if self.writer.backlog() > terms.maximum_packet_size {
+            // [MQTT-3.1.2-24]: it cannot be told what it must know.
+            self.writer.buffer().clear();
+            let mut lease = lease;
+            lease.never_began();
+            return Err(Refusal::Gone("its Maximum Packet Size leaves no room for CONNACK".into()));
+        }
         Ok((lease, terms))
     }
 
@@ -186,19 +193,32 @@ impl Opening<'_> {
     async fn session(&self, request: Request, version: Version) -> Result<Connected, Refusal> {
         let mut turn = Turn::default();
         let mut connected = self.broker.connect(request, &mut turn).await;
+        let result = self.durable(&mut connected, &mut turn, version).await;
+        if result.is_err() {
+            connected.lease.never_began();
+        }
+        result.map(|()| connected)
+    }
+
+    async fn durable(
+        &self,
+        connected: &mut Connected,
+        turn: &mut Turn,
+        version: Version,
+    ) -> Result<(), Refusal> {
         let Some(parts) = connected.lease.parts.as_mut() else {
             return Err(Refusal::Gone("no session".into()));
         };
         if !turn.has_changes() {
-            self.broker.finish(&mut turn, None);
-            return Ok(connected);
+            self.broker.finish(turn, None);
+            return Ok(());
         }
         let ticket = parts.session.close_ticket();
         let mailbox = parts.mailbox.clone();
         let waiter = Waiter { mailbox: mailbox.clone(), ticket };
-        if self.broker.finish(&mut turn, Some(waiter)) == Submitted::Done {
+        if self.broker.finish(turn, Some(waiter)) == Submitted::Done {
             parts.session.committed(ticket);
-            return Ok(connected);
+            return Ok(());
         }
         let (mut mail, mut none) = (Vec::new(), Vec::new());
         loop {
@@ -216,7 +236,7 @@ impl Opening<'_> {
                     Mail::Committed { ticket: committed, outcome: Outcome::Durable } => {
                         parts.session.committed(committed);
                         if committed == ticket {
-                            return Ok(connected);
+                            return Ok(());
                         }
                     }
                     Mail::Committed { outcome: Outcome::Failed, .. } => {
@@ -301,6 +321,7 @@ impl Opening<'_> {
             peer,
             version: terms.version,
             heard_at: broker.now(),
+            heard_len: 0,
             keep_alive_ms: terms.keep_alive_ms,
             timer: None,
             has_early_bytes: true,

@@ -8,11 +8,14 @@
 //! 1. Deliveries leave in the order in which they came, those given back before all others. While
 //!    the window for QoS 1 and 2 is closed, QoS 0 deliveries pass those that wait for it.
 //! 2. `bytes` is the sum of the weights of what is ready; a push passes no limit.
+//! 3. Nothing live is dropped while something expired takes its room.
 
 use std::collections::VecDeque;
 
+use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::message::Message;
+use crate::metrics::DropReason;
 
 /// Several Subscription Identifiers, shared by all deliveries of one route.
 pub type SubscriptionIds = Option<triomphe::ThinArc<(), u32>>;
@@ -72,27 +75,45 @@ pub struct Queue {
     unacknowledged: VecDeque<Delivery>,
     next_sequence: u32,
     bytes: usize,
+    /// No message of the queue expires before this; `None` while none does at all.
+    expires_from: Option<Moment>,
 }
+
+/// What a queue had to let go, each with the reason.
+pub type Dropped = Vec<(Delivery, DropReason)>;
 
 /// Capacity that an empty queue may keep, so that a burst's memory is given back.
 const IDLE_CAPACITY: usize = 64;
 
 impl Queue {
-    /// Adds a delivery at the end. Where a bound is reached, what had to go is returned: the new
-    /// one or the oldest that is ready, as the limits say.
-    pub fn push(&mut self, mut delivery: Delivery, limits: &Limits) -> Option<Delivery> {
+    /// Adds a delivery at the end. Where a bound is reached, room is made as the limits say, and
+    /// what had to go is added to `dropped`: first what has expired, then the new delivery or the
+    /// oldest ones.
+    pub fn push(
+        &mut self,
+        mut delivery: Delivery,
+        limits: &Limits,
+        now: Moment,
+        dropped: &mut Dropped,
+    ) {
         let weight = delivery.message.weight();
-        let full = self.len() >= limits.messages_max
-            || self.bytes.saturating_add(weight) > limits.bytes_max;
-        let mut dropped = None;
-        if full {
-            match limits.overflow {
-                Overflow::DropNewest => return Some(delivery),
-                Overflow::DropOldest => match self.pop(true) {
-                    None => return Some(delivery),
-                    oldest => dropped = oldest,
-                },
-            }
+        if self.is_full(weight, limits) {
+            self.drop_expired(now, dropped);
+        }
+        while self.is_full(weight, limits) {
+            let oldest = match limits.overflow {
+                Overflow::DropNewest => None,
+                Overflow::DropOldest => self.pop(true),
+            };
+            let Some(oldest) = oldest else {
+                dropped.push((delivery, DropReason::QueueFull));
+                return;
+            };
+            dropped.push((oldest, DropReason::QueueFull));
+        }
+        let expires_at = delivery.message.expires_at();
+        if expires_at != Moment::NEVER {
+            self.expires_from = Some(self.expires_from.map_or(expires_at, |at| at.min(expires_at)));
         }
         delivery.sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
@@ -101,7 +122,22 @@ impl Queue {
             QoS::AtMostOnce => self.unacknowledged.push_back(delivery),
             _ => self.acknowledged.push_back(delivery),
         }
-        dropped
+    }
+
+    fn is_full(&self, weight: usize, limits: &Limits) -> bool {
+        self.len() >= limits.messages_max || self.bytes.saturating_add(weight) > limits.bytes_max
+    }
+
+    /// Takes out what has expired; looks through the queue only when something may have.
+    fn drop_expired(&mut self, now: Moment, dropped: &mut Dropped) {
+        if self.expires_from.is_none_or(|from| from > now) {
+            return;
+        }
+        let expired = self.extract(|delivery| delivery.message.is_expired(now));
+        dropped.extend(expired.into_iter().map(|delivery| (delivery, DropReason::Expired)));
+        let left = self.acknowledged.iter().chain(&self.unacknowledged);
+        let expiring = left.map(|delivery| delivery.message.expires_at());
+        self.expires_from = expiring.filter(|&at| at != Moment::NEVER).min();
     }
 
     /// Takes the next delivery; only QoS 0 while `window_open` is false.
@@ -118,6 +154,12 @@ impl Queue {
     /// order given.
     pub fn give_back(&mut self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         for mut delivery in deliveries.rev() {
+            if delivery.message.expires_at() != Moment::NEVER {
+                // Looked at when the queue is next full.
+                self.expires_from = Some(
+                    delivery.message.expires_at().min(self.expires_from.unwrap_or(Moment::NEVER)),
+                );
+            }
             self.bytes = self.bytes.saturating_add(delivery.message.weight());
             let queue = match delivery.qos {
                 QoS::AtMostOnce => &mut self.unacknowledged,
@@ -136,20 +178,20 @@ impl Queue {
         cleared.len()
     }
 
-    /// Takes those deliveries out of the queue that were lent by share groups, in order.
-    pub fn extract_shared(&mut self) -> Vec<Delivery> {
-        let mut shared = Vec::new();
+    /// Takes those deliveries out of the queue that `wanted` chooses, in order, QoS 1 and 2 first.
+    pub fn extract(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut extracted = Vec::new();
         for queue in [&mut self.acknowledged, &mut self.unacknowledged] {
-            if queue.iter().any(|delivery| delivery.source != 0) {
-                let (lent, own): (Vec<_>, Vec<_>) =
-                    std::mem::take(queue).into_iter().partition(|d| d.source != 0);
-                *queue = own.into();
-                shared.extend(lent);
+            if queue.iter().any(&wanted) {
+                let (out, left): (Vec<_>, Vec<_>) =
+                    std::mem::take(queue).into_iter().partition(&wanted);
+                *queue = left.into();
+                extracted.extend(out);
             }
         }
-        let weight: usize = shared.iter().map(|d: &Delivery| d.message.weight()).sum();
+        let weight: usize = extracted.iter().map(|d: &Delivery| d.message.weight()).sum();
         self.bytes = self.bytes.saturating_sub(weight);
-        shared
+        extracted
     }
 
     /// Messages that are ready.

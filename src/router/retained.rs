@@ -80,13 +80,14 @@ impl Retained {
         Ok(())
     }
 
-    /// A page of the messages that match and have not expired, of `at_most` messages, beginning
-    /// after the topic where the last page ended.
+    /// A page of the messages that match and have not expired, of `at_most` messages that weigh
+    /// hardly more than `bytes`, beginning after the topic where the last page ended.
     pub fn matching(
         &self,
         filter: TopicFilter<'_>,
         after: Option<&str>,
         at_most: usize,
+        mut bytes: usize,
         now: Moment,
     ) -> Page {
         let mut messages = Vec::new();
@@ -94,8 +95,9 @@ impl Retained {
         let next = kept.names.matches(filter, after, LOOKS_MAX, |message| {
             if !message.is_expired(now) {
                 messages.push(message.clone());
+                bytes = bytes.saturating_sub(message.weight());
             }
-            messages.len() < at_most
+            messages.len() < at_most && bytes > 0
         });
         Page { messages, next }
     }
@@ -116,6 +118,11 @@ impl Retained {
             }
         }
         expired
+    }
+
+    /// Whether a topic retains a message.
+    pub fn contains(&self, topic: &str) -> bool {
+        self.kept.read().names.get(topic).is_some()
     }
 
     /// How many topics retain a message.
@@ -144,7 +151,7 @@ mod tests {
 
     fn found(retained: &Retained, filter: &str, now: u64) -> Vec<String> {
         let filter = TopicFilter::new(filter).unwrap();
-        let page = retained.matching(filter, None, 100, Moment::from_unix_ms(now));
+        let page = retained.matching(filter, None, 100, usize::MAX, Moment::from_unix_ms(now));
         page.messages.iter().map(|m| m.topic_str().to_owned()).collect()
     }
 

@@ -6,6 +6,7 @@
 use std::num::NonZeroU16;
 
 use super::{ProtocolError, auth::Exchange};
+use crate::codec::frame::PACKET_MAX;
 use crate::codec::property::{PropertyBuffer, PropertyId};
 use crate::codec::{Connect, Publish, QoS, ReasonCode, Version};
 
@@ -109,7 +110,7 @@ impl Terms {
             server_keep_alive_s: None,
             client_receive_maximum: u16::MAX,
             inflight_max: limits.inflight_max.get(),
-            maximum_packet_size: usize::MAX,
+            maximum_packet_size: PACKET_MAX,
             send_alias_maximum: 0,
             topic_alias_maximum: 0,
             receive_maximum: usize::MAX,
@@ -206,7 +207,7 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
         inflight_max: limits.inflight_max.get(),
         maximum_packet_size: properties
             .maximum_packet_size()
-            .map_or(usize::MAX, |max| max.get() as usize),
+            .map_or(PACKET_MAX, |max| PACKET_MAX.min(max.get() as usize)),
         send_alias_maximum: properties
             .topic_alias_maximum()
             .unwrap_or(0)

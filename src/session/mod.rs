@@ -33,14 +33,15 @@ use crate::clock::Moment;
 use crate::codec::{
     Ack, Auth, Disconnect, Packet, PacketId, Publish, ReasonCode, Subscribe, Unsubscribe, Version,
 };
+use crate::message::Message;
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use alias::{IncomingAliases, OutgoingAliases};
 use connect::Terms;
 use incoming::Incoming;
-use outgoing::{Outgoing, Relayed};
+use outgoing::{Outgoing, Refused, Relayed};
 use output::{Answer, Answers};
-use subscriptions::Subscriptions;
+use subscriptions::{RetainedDue, Subscriptions};
 use will::Will;
 
 /// Why a Network Connection must be closed: the Client broke a rule.
@@ -97,7 +98,7 @@ pub enum Action<'p> {
         delivery: Delivery,
         /// Whether the Client took it or refused it.
         refused: bool,
-        /// The identifier of a QoS 2 exchange that is over with it.
+        /// The identifier of an exchange that is over with it, if the store knows of it.
         exchange: Option<PacketId>,
     },
     /// QoS 2: the Client has the message, which can be forgotten; its Packet Identifier cannot.
@@ -165,6 +166,8 @@ pub struct Session {
     will: Option<Box<Will>>,
     /// The broker's hold on this Client's filters.
     pub subscriptions: Subscriptions,
+    /// Those whose retained messages have not all been handed over.
+    pub retained_due: RetainedDue,
     incoming: Incoming,
     outgoing: Outgoing,
     answers: Answers,
@@ -180,6 +183,7 @@ impl Session {
             expiry_s: terms.session_expiry_s,
             will,
             subscriptions: Subscriptions::default(),
+            retained_due: RetainedDue::default(),
             incoming: Incoming::default(),
             outgoing: Outgoing::new(terms.send_window()),
             answers: Answers::default(),
@@ -294,9 +298,11 @@ impl Session {
 
     fn handle_puback<'p>(&mut self, ack: Ack<'_>) -> Result<Action<'p>, ProtocolError> {
         Ok(match self.outgoing.acknowledge(ack.packet_id)? {
-            Some(delivery) => {
-                Action::Finished { delivery, refused: ack.reason.is_error(), exchange: None }
-            }
+            Some((delivery, recorded)) => Action::Finished {
+                delivery,
+                refused: ack.reason.is_error(),
+                exchange: recorded.then_some(ack.packet_id),
+            },
             None => Action::None,
         })
     }
@@ -305,10 +311,11 @@ impl Session {
         let packet_id = ack.packet_id;
         if ack.reason.is_error() {
             return Ok(match self.outgoing.refuse(packet_id)? {
-                Some(delivery) => {
+                Refused::Now(delivery) => {
                     Action::Finished { delivery, refused: true, exchange: Some(packet_id) }
                 }
-                None => Action::None,
+                Refused::Late => Action::Completed { packet_id },
+                Refused::Unknown => Action::None,
             });
         }
         Ok(match self.outgoing.receive(packet_id)? {
@@ -439,9 +446,19 @@ impl Session {
 
     /// Takes the unacknowledged deliveries of QoS 1 that came from share groups, in the order of
     /// sending: they go back to their groups when the connection ends. QoS 2 stays with its
-    /// Client [MQTT-4.8.2-4] unless `all`, when the Session itself ends [MQTT-4.8.2-5].
-    pub fn give_back_shared(&mut self, all: bool) -> Vec<Delivery> {
-        self.outgoing.give_back_shared(all)
+    /// Client [MQTT-4.8.2-4]; when the Session itself `ends`, what never left goes back too, and
+    /// what did is not sent to another [MQTT-4.8.2-5].
+    pub fn give_back_shared(&mut self, ends: bool) -> Vec<Delivery> {
+        self.outgoing.give_back_shared(ends)
+    }
+
+    /// See [`Outgoing::keep_shared`].
+    pub fn keep_shared(
+        &mut self,
+        source: u32,
+        rename: impl FnMut(&Delivery) -> Message,
+    ) -> Vec<PacketId> {
+        self.outgoing.keep_shared(source, rename)
     }
 
     /// Takes everything in flight, in the order of sending; for a Session that ends.

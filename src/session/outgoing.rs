@@ -9,14 +9,18 @@
 //! Invariants:
 //! 1. An identifier belongs to at most one exchange [MQTT-2.2.1-4]: it leaves `free` when it is
 //!    bound and returns when the exchange is over.
-//! 2. Never more exchanges of this connection are open than the Receive Maximum
-//!    [MQTT-3.3.4-9]; those of an earlier connection count once they are sent again.
-//! 3. Identifiers are as small as they can be, so the table is as large as the window was used.
+//! 2. Never more PUBLISH packets sent on this connection wait for their answer than the Receive
+//!    Maximum [MQTT-3.3.4-9]. PUBREL needs no room: the window is one of PUBLISH packets
+//!    [MQTT-3.3.4-10].
+//! 3. An identifier whose delivery went back to its share group is not used again before the
+//!    Client has answered for it: a late PUBACK must not pass for that of another message.
+//! 4. Identifiers are as small as they can be, so the table is as large as the window was used.
 
 use std::collections::VecDeque;
 
 use super::ProtocolError;
-use crate::codec::PacketId;
+use crate::codec::{PacketId, QoS};
+use crate::message::Message;
 use crate::queue::Delivery;
 
 /// Where an exchange stands.
@@ -36,6 +40,10 @@ struct Exchange {
     /// Place in the order of first sending.
     order: u64,
     phase: Phase,
+    /// Whether it has a place in the window of this connection.
+    counted: bool,
+    /// Whether the store knows of it although it is QoS 1, from a clean stop of the broker.
+    recorded: bool,
     /// The message, until the Client has it.
     delivery: Option<Delivery>,
 }
@@ -47,6 +55,17 @@ pub enum Relayed {
     Now(Delivery),
     /// An exchange that had got there already.
     Before,
+    /// No exchange.
+    Unknown,
+}
+
+/// What a PUBREC with an error found.
+#[derive(Debug)]
+pub enum Refused {
+    /// A message under way.
+    Now(Delivery),
+    /// An exchange whose message the Client had taken before.
+    Late,
     /// No exchange.
     Unknown,
 }
@@ -66,12 +85,17 @@ pub struct Outgoing {
     /// By Packet Identifier less one.
     table: Vec<Option<Exchange>>,
     free: VecDeque<PacketId>,
+    /// Identifiers that the Client may still answer for, of deliveries that went back to their
+    /// share groups; the oldest first.
+    retired: VecDeque<PacketId>,
     window: usize,
     /// Exchanges of this connection.
     open: usize,
     next_order: u64,
-    /// Left by an earlier connection and not yet sent on this one.
-    again: VecDeque<PacketId>,
+    /// PUBLISH packets of an earlier connection that are not yet sent on this one, in order.
+    again_publish: VecDeque<PacketId>,
+    /// PUBREL packets, in order [MQTT-4.6.0-4].
+    again_pubrel: VecDeque<PacketId>,
 }
 
 impl Outgoing {
@@ -80,10 +104,12 @@ impl Outgoing {
         Self {
             table: Vec::new(),
             free: VecDeque::new(),
+            retired: VecDeque::new(),
             window,
             open: 0,
             next_order: 0,
-            again: VecDeque::new(),
+            again_publish: VecDeque::new(),
+            again_pubrel: VecDeque::new(),
         }
     }
 
@@ -91,12 +117,18 @@ impl Outgoing {
     pub fn connected(&mut self, window: usize) {
         self.window = window;
         self.open = 0;
-        self.again = self.in_order().into();
+        for exchange in self.table.iter_mut().flatten() {
+            exchange.counted = false;
+        }
+        let is_relayed = |id: &PacketId| self.phase(*id) == Some(Phase::Relayed);
+        let (pubrel, publish): (VecDeque<_>, VecDeque<_>) =
+            self.in_order().into_iter().partition(is_relayed);
+        (self.again_publish, self.again_pubrel) = (publish, pubrel);
     }
 
     /// How many more deliveries may be sent.
     pub fn window_free(&self) -> usize {
-        if self.again.is_empty() { self.window.saturating_sub(self.open) } else { 0 }
+        if self.again_publish.is_empty() { self.window.saturating_sub(self.open) } else { 0 }
     }
 
     /// How many exchanges are open, on this connection or left by an earlier one.
@@ -106,11 +138,12 @@ impl Outgoing {
 
     /// Binds a delivery to a free identifier.
     pub fn bind(&mut self, delivery: Delivery, phase: Phase) -> PacketId {
-        let packet_id = self.free.pop_front().unwrap_or_else(|| self.grow());
+        let packet_id = self.take_id();
         let order = self.next_order;
         self.next_order += 1;
         self.open += 1;
-        self.put(packet_id, Exchange { order, phase, delivery: Some(delivery) });
+        let delivery = Some(delivery);
+        self.put(packet_id, Exchange { order, phase, counted: true, recorded: false, delivery });
         packet_id
     }
 
@@ -127,30 +160,62 @@ impl Outgoing {
         self.table.get(index(packet_id))?.as_ref()?.delivery.as_ref()
     }
 
-    /// The next thing to be sent again, if the window has room for it.
+    /// The next thing to be sent again: in the order of first sending while the window has room,
+    /// then what needs none.
     pub fn next_again(&mut self) -> Option<Again> {
-        while self.open < self.window {
-            let packet_id = self.again.pop_front()?;
-            let Some(exchange) = self.exchange_mut(packet_id) else { continue };
-            let relayed = exchange.phase == Phase::Relayed;
-            if let (Phase::Sent, Some(delivery)) = (exchange.phase, &mut exchange.delivery) {
-                delivery.dup = true; // [MQTT-3.3.1-1]
+        loop {
+            let pubrel = self.again_pubrel.front().copied();
+            let publish = self.again_publish.front().copied();
+            let publish = publish.filter(|_| self.open < self.window);
+            let comes_first =
+                |publish| pubrel.is_none_or(|id| self.order(publish) < self.order(id));
+            if let Some(packet_id) = publish.filter(|&publish| comes_first(publish)) {
+                self.again_publish.pop_front();
+                let Some(exchange) = self.exchange_mut(packet_id) else { continue };
+                exchange.counted = true;
+                if let (Phase::Sent, Some(delivery)) = (exchange.phase, &mut exchange.delivery) {
+                    delivery.dup = true; // [MQTT-3.3.1-1]
+                }
+                self.open += 1;
+                return Some(Again::Publish(packet_id));
             }
-            self.open += 1;
-            return Some(if relayed {
-                Again::PubRel(packet_id)
-            } else {
-                Again::Publish(packet_id)
-            });
+            let packet_id = self.again_pubrel.pop_front()?;
+            if self.phase(packet_id) == Some(Phase::Relayed) {
+                return Some(Again::PubRel(packet_id));
+            }
         }
-        None
     }
 
-    /// A PUBACK has come.
-    pub fn acknowledge(&mut self, packet_id: PacketId) -> Result<Option<Delivery>, ProtocolError> {
+    fn phase(&self, packet_id: PacketId) -> Option<Phase> {
+        Some(self.table.get(index(packet_id))?.as_ref()?.phase)
+    }
+
+    fn order(&self, packet_id: PacketId) -> Option<u64> {
+        Some(self.table.get(index(packet_id))?.as_ref()?.order)
+    }
+
+    /// Whether a PUBLISH that is held has never been sent.
+    pub fn is_held(&self, packet_id: PacketId) -> bool {
+        self.phase(packet_id) == Some(Phase::Held)
+    }
+
+    /// A PUBACK has come: what it is for, and whether the store knows of the exchange.
+    pub fn acknowledge(
+        &mut self,
+        packet_id: PacketId,
+    ) -> Result<Option<(Delivery, bool)>, ProtocolError> {
         match self.sent_qos(packet_id) {
-            None => Ok(None),
-            Some(1) => Ok(self.end(packet_id).and_then(|exchange| exchange.delivery)),
+            None => {
+                if let Some(at) = self.retired.iter().position(|&retired| retired == packet_id) {
+                    self.retired.remove(at);
+                    self.free.push_back(packet_id);
+                }
+                Ok(None)
+            }
+            Some(1) => {
+                let ended = self.end(packet_id);
+                Ok(ended.and_then(|exchange| Some((exchange.delivery?, exchange.recorded))))
+            }
             Some(_) => Err(ProtocolError::protocol("PUBACK for a PUBLISH of QoS 2")),
         }
     }
@@ -172,11 +237,14 @@ impl Outgoing {
     }
 
     /// A PUBREC has come that says no: the exchange is over [MQTT-4.3.3-4].
-    pub fn refuse(&mut self, packet_id: PacketId) -> Result<Option<Delivery>, ProtocolError> {
+    pub fn refuse(&mut self, packet_id: PacketId) -> Result<Refused, ProtocolError> {
         match self.sent_qos(packet_id) {
-            None => Ok(None),
+            None => Ok(Refused::Unknown),
             Some(1) => Err(ProtocolError::protocol("PUBREC for a PUBLISH of QoS 1")),
-            Some(_) => Ok(self.end(packet_id).and_then(|exchange| exchange.delivery)),
+            Some(_) => Ok(match self.end(packet_id).and_then(|exchange| exchange.delivery) {
+                Some(delivery) => Refused::Now(delivery),
+                None => Refused::Late,
+            }),
         }
     }
 
@@ -201,31 +269,58 @@ impl Outgoing {
             self.free.push_back(unused);
         }
         self.free.retain(|&free| free != packet_id);
+        let counted = false;
+        let recorded = true;
         let phase = if delivery.is_some() { Phase::Sent } else { Phase::Relayed };
         let order = self.next_order;
         self.next_order += 1;
-        self.put(packet_id, Exchange { order, phase, delivery });
+        self.put(packet_id, Exchange { order, phase, counted, recorded, delivery });
     }
 
     /// See [`super::Session::give_back_shared`].
-    pub fn give_back_shared(&mut self, all: bool) -> Vec<Delivery> {
-        let shared = |exchange: &Exchange| {
-            exchange.delivery.as_ref().is_some_and(|delivery| {
-                delivery.source != 0 && (all || delivery.qos == crate::codec::QoS::AtLeastOnce)
-            })
-        };
+    pub fn give_back_shared(&mut self, ends: bool) -> Vec<Delivery> {
         let ids = self.in_order();
         let back = |id: PacketId| {
             let exchange = self.exchange_mut(id)?;
-            if !shared(exchange) {
+            let delivery = exchange.delivery.as_ref().filter(|delivery| delivery.source != 0)?;
+            let was_sent = exchange.phase == Phase::Sent;
+            if delivery.qos == QoS::ExactlyOnce && (was_sent || !ends) {
                 return None;
             }
-            let sent = exchange.phase == Phase::Sent;
-            let mut delivery = self.drop_exchange(id)?;
-            delivery.dup |= sent;
-            Some(delivery)
+            let unused = if was_sent { &mut self.retired } else { &mut self.free };
+            unused.push_back(id);
+            self.take_out(id)?.delivery
         };
         ids.into_iter().filter_map(back).collect()
+    }
+
+    /// Makes the deliveries of a share group that the Client has left its own: what has begun is
+    /// completed [MQTT-3.10.4-3]. `rename` gives each its new message; the identifiers are
+    /// returned.
+    pub fn keep_shared(
+        &mut self,
+        source: u32,
+        mut rename: impl FnMut(&Delivery) -> Message,
+    ) -> Vec<PacketId> {
+        let mut kept = Vec::new();
+        for (slot, id) in self.table.iter_mut().zip(1..=u16::MAX) {
+            let delivery = slot.as_mut().and_then(|exchange| exchange.delivery.as_mut());
+            if let Some(delivery) = delivery.filter(|delivery| delivery.source == source) {
+                delivery.message = rename(delivery);
+                delivery.source = 0;
+                kept.extend(PacketId::new(id));
+            }
+        }
+        kept
+    }
+
+    /// The deliveries of QoS 1 that are sent and not acknowledged, unless the store knows of them.
+    pub fn unrecorded(&self) -> impl Iterator<Item = (PacketId, &Delivery)> {
+        self.table.iter().zip(1..=u16::MAX).filter_map(|(slot, id)| {
+            let exchange = slot.as_ref().filter(|exchange| !exchange.recorded)?;
+            let delivery = exchange.delivery.as_ref().filter(|_| exchange.phase == Phase::Sent)?;
+            (delivery.qos == QoS::AtLeastOnce).then_some((PacketId::new(id)?, delivery))
+        })
     }
 
     /// Takes every message in flight, in the order of sending.
@@ -265,10 +360,30 @@ impl Outgoing {
     }
 
     fn end(&mut self, packet_id: PacketId) -> Option<Exchange> {
-        let exchange = self.table.get_mut(index(packet_id))?.take()?;
-        self.open = self.open.saturating_sub(1);
+        let exchange = self.take_out(packet_id)?;
         self.free.push_back(packet_id);
         Some(exchange)
+    }
+
+    fn take_out(&mut self, packet_id: PacketId) -> Option<Exchange> {
+        let exchange = self.table.get_mut(index(packet_id))?.take()?;
+        self.open = self.open.saturating_sub(usize::from(exchange.counted));
+        Some(exchange)
+    }
+
+    /// An identifier that nothing is bound to: a free one, a new one, or, when there are no more,
+    /// the one that has waited longest for a Client that does not answer.
+    fn take_id(&mut self) -> PacketId {
+        if let Some(free) = self.free.pop_front() {
+            return free;
+        }
+        match self.retired.front() {
+            Some(&oldest) if self.table.len() >= usize::from(u16::MAX) => {
+                self.retired.pop_front();
+                oldest
+            }
+            _ => self.grow(),
+        }
     }
 
     /// One more identifier. Invariants 1 and 2 bound the table by the largest window.

@@ -181,9 +181,15 @@ pub enum Polled {
 }
 
 impl Session {
-    /// Writes the next answer that may leave into `out`. Fails when the Client's Maximum Packet
-    /// Size is too small for an answer that it must get.
-    pub fn poll_answer(&mut self, now: Moment, out: &mut Vec<u8>) -> Result<Polled, ProtocolError> {
+    /// Writes the next answer that may leave into `out`, or, if there `may` be one `again`, what
+    /// an earlier connection left. Fails when the Client's Maximum Packet Size is too small for an
+    /// answer that it must get.
+    pub fn poll_answer(
+        &mut self,
+        now: Moment,
+        may_again: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Polled, ProtocolError> {
         if self.answers.pings > 0 {
             self.answers.pings -= 1;
             self.write(&Packet::PingResp, out)?;
@@ -192,7 +198,7 @@ impl Session {
         if let Some(answer) = self.answers.poll() {
             return self.write_answer(answer, now, out);
         }
-        match self.outgoing.next_again() {
+        match may_again.then(|| self.outgoing.next_again()).flatten() {
             None => Ok(Polled::Nothing),
             Some(Again::Publish(packet_id)) => Ok(self.write_bound(packet_id, now, out)),
             Some(Again::PubRel(packet_id)) => {
@@ -298,9 +304,17 @@ impl Session {
 
     /// Writes a PUBLISH whose delivery is bound to an identifier.
     fn write_bound(&mut self, packet_id: PacketId, now: Moment, out: &mut Vec<u8>) -> Polled {
+        let was_held = self.outgoing.is_held(packet_id);
         let Some(delivery) = self.outgoing.send(packet_id).cloned() else {
             return Polled::Written;
         };
+        if was_held && delivery.message.is_expired(now) {
+            // Its delivery has not begun [MQTT-3.3.2-5].
+            return match self.outgoing.drop_exchange(packet_id) {
+                Some(delivery) => Polled::Dropped(packet_id, delivery, DropReason::Expired),
+                None => Polled::Written,
+            };
+        }
         if self.write_publish(&delivery, Some(packet_id), now, out) {
             return Polled::Written;
         }
@@ -344,12 +358,18 @@ impl Session {
         if self.terms.send_alias_maximum > 0 {
             let alias =
                 self.outgoing_aliases.alias_of(outgoing.topic, self.terms.send_alias_maximum);
+            let is_known = alias.is_some_and(|(_, known)| known);
             outgoing.topic_alias = alias.map(|(alias, _)| alias);
-            if alias.is_some_and(|(_, known)| known) {
+            if is_known {
                 outgoing.topic = &[];
-            } else if outgoing.encoded_len(version) > self.terms.maximum_packet_size {
+            }
+            // An alias is longer than a short topic.
+            if outgoing.encoded_len(version) > self.terms.maximum_packet_size {
                 outgoing.topic_alias = None;
-                self.outgoing_aliases.forget_last();
+                outgoing.topic = message.topic();
+                if !is_known {
+                    self.outgoing_aliases.forget_last();
+                }
             }
         }
         outgoing.encode(version, out);

@@ -1,9 +1,10 @@
 //! The Topic Filters that a Session holds, as its part of the Session State. Matching is the
 //! router's business; this is the list to be kept, restored and ended.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::codec::{SubscriptionOptions, Version};
 
@@ -48,6 +49,11 @@ impl Subscriptions {
         self.0.remove(filter).is_some()
     }
 
+    /// What was asked for with this filter.
+    pub fn get(&self, filter: &str) -> Option<&Subscription> {
+        self.0.get(filter)
+    }
+
     /// Whether the filter is subscribed to.
     pub fn contains(&self, filter: &str) -> bool {
         self.0.contains_key(filter)
@@ -66,5 +72,51 @@ impl Subscriptions {
     /// Each filter and what was asked for.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
         self.0.iter().map(|(filter, subscription)| (&**filter, subscription))
+    }
+}
+
+/// Subscriptions whose retained messages have not all been handed over.
+#[derive(Debug, Default)]
+pub struct RetainedDue {
+    due: VecDeque<Due>,
+    /// Those that are at their beginning.
+    fresh: FxHashSet<Box<str>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Due {
+    /// The Topic Filter.
+    pub filter: Box<str>,
+    /// The topic after which it goes on; `None` at the beginning.
+    pub after: Option<String>,
+}
+
+impl RetainedDue {
+    /// Adds a subscription, unless all its messages are still to come.
+    pub fn push(&mut self, filter: &str) {
+        if self.fresh.insert(filter.into()) {
+            self.due.push_back(Due { filter: filter.into(), after: None });
+        }
+    }
+
+    /// What is next.
+    pub fn first(&self) -> Option<&Due> {
+        self.due.front()
+    }
+
+    /// Goes on after this topic, or with the next subscription.
+    pub fn advance(&mut self, after: Option<String>) {
+        let Some(first) = self.due.front_mut() else { return };
+        if first.after.is_none() {
+            self.fresh.remove(&first.filter);
+        }
+        match after {
+            None => drop(self.due.pop_front()),
+            after => first.after = after,
+        }
+        if self.due.is_empty() {
+            *self = Self::default();
+        }
     }
 }

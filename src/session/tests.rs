@@ -50,7 +50,7 @@ fn ack(packet_id: u16) -> Ack<'static> {
 /// Everything that the Session has to say now.
 fn answers(session: &mut Session) -> Vec<u8> {
     let mut out = vec![];
-    while matches!(session.poll_answer(NOW, &mut out).unwrap(), Polled::Written) {}
+    while matches!(session.poll_answer(NOW, true, &mut out).unwrap(), Polled::Written) {}
     out
 }
 

@@ -76,6 +76,16 @@ impl Broker {
     /// SIGKILL, and the same broker again on the same store.
     pub fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
+        self.restart();
+    }
+
+    /// SIGTERM, and the same broker again once it has ended.
+    pub fn stop_and_restart(&mut self) {
+        self.terminate();
+        self.restart();
+    }
+
+    fn restart(&mut self) {
         self.child.wait().unwrap();
         self.restarts += 1;
         self.child = spawn(program(), &self.config, self.directory.path());

@@ -177,3 +177,43 @@ fn in_memory_nothing_is_kept() {
     broker.kill_and_restart();
     assert!(!Client::resume(broker.port, &connect).1);
 }
+
+/// [MQTT-4.4.0-1, MQTT-3.3.1-1]: a stop is not an excuse for new identifiers.
+#[test]
+fn a_stopped_broker_goes_on_with_the_same_identifiers() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("stopped").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("st", 1);
+    let mut sender = Client::v4(broker.port, "sender");
+    for n in 0..3 {
+        sender.publish(2, "st", n.to_string());
+    }
+    let sent: Vec<_> = (0..3).map(|_| client.read_publish()).collect();
+    let [high, low] = sent[0].id.to_be_bytes();
+    client.send(&[0x40, 2, high, low]);
+    assert!(client.try_ping());
+    broker.stop_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    for before in &sent[1..] {
+        let again = client.receive();
+        assert_eq!((again.text(), again.id, again.dup()), (before.text(), before.id, true));
+    }
+    client.expect_nothing();
+    client.vanish();
+    broker.stop_and_restart();
+    Client::connect(broker.port, &connect).expect_nothing();
+}
+
+/// [MQTT-3.3.1-1]: who was connected may have been sent it.
+#[test]
+fn after_a_kill_what_may_have_been_sent_carries_dup() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("killed").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("k", 1);
+    Client::v4(broker.port, "sender").publish(2, "k", "x");
+    client.read_publish();
+    broker.kill_and_restart();
+    assert!(Client::connect(broker.port, &connect).receive().dup());
+}

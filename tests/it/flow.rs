@@ -177,3 +177,37 @@ fn a_full_queue_drops_as_its_policy_says() {
         client.expect_nothing();
     }
 }
+
+/// [MQTT-3.1.2-24]
+#[test]
+fn nothing_is_larger_than_the_maximum_packet_size() {
+    let mut refused = Client::open(shared(), true);
+    refused.send(&Connect::v5("mps-connack").with(&[0x27, 0, 0, 0, 4]).bytes());
+    assert_eq!(refused.try_read(), None, "no room for CONNACK");
+
+    let connect = Connect::v5("mps-alias").with(&[0x27, 0, 0, 0, 24]).with(&[0x22, 0, 5]);
+    let mut client = Client::connect(shared(), &connect);
+    client.subscribe("m", 0);
+    let mut sender = Client::v4(shared(), "mps-s");
+    sender.publish(0, "m", "short");
+    sender.publish(0, "m", "x".repeat(18));
+    client.receive();
+    let packet = client.read();
+    assert!(packet.len() <= 24, "{} bytes", packet.len());
+}
+
+/// [MQTT-3.1.2-22]
+#[test]
+fn a_byte_now_and_then_is_not_a_control_packet() {
+    let mut client = Client::connect(shared(), &Connect::v4("drip").keep_alive(1));
+    client.send(&[0x30, 0xFF, 0x7F]);
+    let begin = std::time::Instant::now();
+    for _ in 0..40 {
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        client.try_send(&[0]);
+        if begin.elapsed().as_secs() >= 3 {
+            break;
+        }
+    }
+    assert_eq!(client.try_read(), None, "it was cut");
+}

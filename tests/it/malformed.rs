@@ -146,3 +146,11 @@ fn random_bytes_harm_nobody() {
     let mut client = Client::v4(shared(), "mal-random-witness");
     client.expect_nothing();
 }
+
+/// [MQTT-3.1.0-2, MQTT-3.14.2-1]
+#[test]
+fn a_second_connect_is_a_protocol_error_whatever_is_in_it() {
+    let mut client = Client::v5(shared(), "second-connect");
+    client.send(&[0x10, 10, 0, 4, b'M', b'Q', b'T', b'T', 6, 2, 0, 0]);
+    client.expect_close(0x82);
+}

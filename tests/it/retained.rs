@@ -83,3 +83,51 @@ fn beyond_the_limit_the_publisher_is_told() {
     client.send(&publish);
     client.expect(&[0x40, 3, 0, 1, 0x97]);
 }
+
+#[test]
+fn more_retained_messages_than_a_queue_holds_reach_a_subscriber() {
+    let broker = Broker::start("max_queued_messages = 10");
+    let mut client = Client::v4(broker.port, "x");
+    for n in 0..500 {
+        client.publish(3, &format!("many/{n}"), "x");
+    }
+    client.subscribe("many/#", 1);
+    let mut topics: Vec<_> = (0..500).map(|_| client.receive().topic).collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), 500);
+    client.expect_nothing();
+}
+
+/// [MQTT-4.6.0-5]
+#[test]
+fn what_was_published_before_subscribing_again_comes_before_the_retained_message() {
+    let mut client = Client::v4(shared(), "reto");
+    client.subscribe("reto", 0);
+    let mut bytes = client.publish_bytes(1, "reto", 0, &[], "1");
+    bytes.extend(client.publish_bytes(1, "reto", 0, &[], "2"));
+    bytes.extend([0x82, 9, 0, 1, 0, 4, b'r', b'e', b't', b'o', 0]);
+    client.send(&bytes);
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let packet = client.read();
+        if packet[0] >> 4 == 3 {
+            seen.push((packet[packet.len() - 1], packet[0] & 1));
+        }
+    }
+    assert_eq!(seen, [(b'1', 0), (b'2', 0), (b'2', 1)]);
+}
+
+/// [MQTT-3.3.1-5]: who cannot be refused does not leave a value that is no longer true.
+#[test]
+fn a_qos_0_message_that_cannot_be_retained_takes_the_old_one_away() {
+    let broker = Broker::start("max_retained_bytes = 2000");
+    let mut client = Client::v4(broker.port, "x");
+    client.subscribe("big", 0);
+    client.publish(1, "big", "old");
+    client.receive();
+    client.publish(1, "big", "x".repeat(3000));
+    assert_eq!(client.receive().payload.len(), 3000);
+    client.subscribe("big", 0);
+    client.expect_nothing();
+}

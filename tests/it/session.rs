@@ -146,3 +146,42 @@ fn disconnect_may_shorten_the_expiry_but_not_begin_one() {
     client.send(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 9]);
     client.expect_close(0x82);
 }
+
+/// A request to end the old connection must not reach the new one.
+#[test]
+fn who_reconnects_while_the_old_connection_ends_stays() {
+    let connect = Connect::v5("race").durable();
+    let broker = crate::broker::Broker::start("durability = \"memory\"");
+    let mut old = Client::connect(broker.port, &connect);
+    for n in 0..2000 {
+        old.subscribe(&format!("$share/g{n}/race"), 0);
+    }
+    for _ in 0..60 {
+        let mut new = Client::open(broker.port, true);
+        old.send(&[0xE0, 0]);
+        new.send(&connect.bytes());
+        let connack = new.read();
+        assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:02x?}");
+        assert!(new.try_ping(), "thrown out");
+        old = new;
+    }
+}
+
+/// [MQTT-3.3.4-10]: the window is one of PUBLISH packets.
+#[test]
+fn pubrel_does_not_wait_for_the_window() {
+    let connect = Connect::v5("pubrel-window").durable();
+    let mut client = Client::connect(shared(), &connect);
+    client.subscribe("pw", 2);
+    let mut sender = Client::v4(shared(), "pw-s");
+    sender.publish(4, "pw", "1");
+    sender.publish(4, "pw", "2");
+    let (one, two) = (client.read_publish(), client.read_publish());
+    let [high, low] = two.id.to_be_bytes();
+    client.send(&[0x50, 2, high, low]);
+    client.expect(&[0x62, 2, high, low]);
+    client.vanish();
+    let mut client = Client::connect(shared(), &connect.with(&[0x21, 0, 1]));
+    assert_eq!(client.read_publish().id, one.id);
+    client.expect(&[0x62, 2, high, low]);
+}

@@ -156,3 +156,77 @@ fn joining_and_leaving_while_messages_flow_loses_and_repeats_nothing() {
     assert_eq!(seen.len(), 200);
     stays.expect_nothing();
 }
+
+/// [MQTT-3.3.1-3]: DUP is about one receiver; [MQTT-4.3.2-2].
+#[test]
+fn a_message_that_moves_on_is_new_to_its_next_member() {
+    let mut first = member("sh-dup-1", "$share/g/sh/dup", 1);
+    let mut second = member("sh-dup-2", "$share/g/sh/dup", 1);
+    let mut sender = Client::v4(shared(), "sh-dup-s");
+    sender.publish(2, "sh/dup", "1");
+    sender.publish(2, "sh/dup", "2");
+    assert!(!first.read_publish().dup());
+    first.vanish();
+    for _ in 0..2 {
+        assert!(!second.receive().dup());
+    }
+}
+
+/// [MQTT-4.8.2-5]
+#[test]
+fn qos_2_that_was_sent_goes_to_nobody_else_when_its_session_ends() {
+    let mut first = member("sh-end-1", "$share/g/sh/end", 2);
+    let mut sender = Client::v4(shared(), "sh-end-s");
+    sender.publish(4, "sh/end", "once");
+    assert_eq!(first.read_publish().text(), "once");
+    let mut second = member("sh-end-2", "$share/g/sh/end", 2);
+    first.vanish();
+    second.expect_nothing();
+    sender.publish(4, "sh/end", "next");
+    assert_eq!(second.receive().text(), "next");
+}
+
+/// [MQTT-3.10.4-3]
+#[test]
+fn who_leaves_a_group_completes_what_has_begun() {
+    for (qos, flags) in [(1, 2), (2, 4)] {
+        let connect = Connect::v5(&format!("sh-left-{qos}")).durable();
+        let mut client = Client::connect(shared(), &connect);
+        let filter = format!("$share/g/sh/left/{qos}");
+        client.subscribe(&filter, qos);
+        let mut sender = Client::v4(shared(), &format!("sh-left-s{qos}"));
+        sender.publish(flags, &format!("sh/left/{qos}"), "keep");
+        let sent = client.read_publish();
+        client.unsubscribe(&filter);
+        client.vanish();
+        let mut client = Client::connect(shared(), &connect);
+        let again = client.receive();
+        assert_eq!((again.text(), again.id, again.dup()), ("keep", sent.id, true));
+        client.expect_nothing();
+        client.vanish();
+        Client::connect(shared(), &connect).expect_nothing();
+    }
+}
+
+/// [MQTT-2.2.1-4]: a late PUBACK must not be taken for that of another message.
+#[test]
+fn an_identifier_whose_message_went_to_another_is_not_used_before_it_is_answered() {
+    let connect = Connect::v5("sh-id-1").durable();
+    let mut first = Client::connect(shared(), &connect);
+    first.subscribe("$share/g/sh/id", 1);
+    first.subscribe("sh/own", 1);
+    let mut sender = Client::v4(shared(), "sh-id-s");
+    sender.publish(2, "sh/id", "shared");
+    let lent = first.read_publish();
+    let mut second = member("sh-id-2", "$share/g/sh/id", 1);
+    first.vanish();
+    assert_eq!(second.receive().text(), "shared");
+    let mut first = Client::connect(shared(), &connect);
+    sender.publish(2, "sh/own", "own");
+    let own = first.read_publish();
+    assert_ne!(own.id, lent.id);
+    let [high, low] = lent.id.to_be_bytes();
+    first.send(&[0x40, 2, high, low]);
+    first.vanish();
+    assert_eq!(Client::connect(shared(), &connect).receive().text(), "own");
+}

@@ -94,3 +94,16 @@ fn will_properties_are_forwarded() {
     Client::connect(shared(), &connect).vanish();
     assert_eq!(watcher.receive().properties, properties);
 }
+
+/// [MQTT-3.8.3-3]
+#[test]
+fn no_local_holds_for_the_will() {
+    let connect = Connect::v5("will-nl").durable().will(0x08, &[], "will/nl", "gone");
+    let mut client = Client::connect(shared(), &connect);
+    client.subscribe("will/nl", 1 | 4);
+    let mut watcher = Client::v4(shared(), "will-nl-w");
+    watcher.subscribe("will/nl", 0);
+    client.vanish();
+    assert_eq!(watcher.receive().text(), "gone");
+    Client::connect(shared(), &Connect::v5("will-nl").durable()).expect_nothing();
+}
