@@ -66,6 +66,10 @@ fn runtime() -> io::Result<Runtime> {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(descriptors) => tracing::debug!(descriptors, "connections are bounded by descriptors"),
+        Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+    }
     let runtime = runtime()?;
     let _entered = runtime.enter();
     // Listeners before the store: of two brokers that are started by mistake, the second says
