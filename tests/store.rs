@@ -321,3 +321,24 @@ fn a_disk_that_lies_is_found_out() {
     let broken = (0..20).filter(|&seed| history(seed, true) > 0).count();
     assert!(broken > 10, "only {broken} of 20");
 }
+
+#[test]
+fn what_has_expired_does_not_take_a_newer_retained_message_with_it() {
+    let disk = Disk::default();
+    let (store, answers, _) = open(&disk).unwrap();
+    let at = Moment::from_unix_ms(1_000);
+    let expired = || Change::RetainedExpired { topic: "t".into(), expires_at: at };
+    let retained = |message| Change::Retained { message };
+    let barrier = |store: &Store<u32>| session(store).1;
+    commit(&store, &answers, vec![retained(message(0, "old").expiring_at(at))]);
+    commit(&store, &answers, vec![expired(), retained(message(0, "new"))]);
+    commit(&store, &answers, vec![expired(), barrier(&store)]);
+    drop(store);
+    let (store, answers, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.retained.len(), 1);
+    assert_eq!(recovered.retained[0].payload(), b"new");
+    commit(&store, &answers, vec![retained(message(0, "old").expiring_at(at))]);
+    commit(&store, &answers, vec![expired(), barrier(&store)]);
+    drop(store);
+    assert!(open(&disk).unwrap().2.retained.is_empty());
+}

@@ -9,7 +9,6 @@ use super::Broker;
 use super::registry::Place;
 use super::turn::Turn;
 use crate::clock::Moment;
-use crate::message::{Message, Parts};
 use crate::store::Change;
 
 /// Something to be done at its time, unless it has become void.
@@ -84,19 +83,8 @@ impl Broker {
             }
         }
         for message in self.retained.expire(now) {
-            let properties = crate::codec::Properties::EMPTY;
-            let clear = Message::new(
-                0,
-                &Parts {
-                    topic: message.topic_str(),
-                    qos: message.qos(),
-                    retain: true,
-                    expires_at: Moment::NEVER,
-                    properties,
-                    payload: &[],
-                },
-            );
-            turn.change(Change::Retained { message: clear });
+            let (topic, expires_at) = (message.topic_str().into(), message.expires_at());
+            turn.change(Change::RetainedExpired { topic, expires_at });
         }
         self.finish(&mut turn, None);
     }

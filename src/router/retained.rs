@@ -109,15 +109,18 @@ impl Retained {
             kept.names.values().filter(|message| message.is_expired(now)).cloned().collect()
         };
         let mut kept = self.kept.write();
-        for message in &expired {
+        let mut removed = Vec::new();
+        for message in expired {
             // It may have been replaced since.
             let topic = message.topic_str();
-            if kept.names.get(topic).is_some_and(|held| held.is_expired(now)) {
-                kept.names.remove(topic);
-                kept.bytes = kept.bytes.saturating_sub(message.weight());
+            if kept.names.get(topic).is_some_and(|held| held.is_expired(now))
+                && let Some(old) = kept.names.remove(topic)
+            {
+                kept.bytes = kept.bytes.saturating_sub(old.weight());
+                removed.push(old);
             }
         }
-        expired
+        removed
     }
 
     /// Whether a topic retains a message.

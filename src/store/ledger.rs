@@ -22,6 +22,7 @@ use super::packer::{Packed, Packer, ROW_BYTES, Sessions};
 use super::row::{self, Exchange};
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
 use super::{Change, SessionId, Targets};
+use crate::clock::Moment;
 use crate::message::Message;
 
 /// Rows are repacked only when the file has this much to gain.
@@ -87,6 +88,27 @@ pub struct Ledger {
     pending: Pending,
 }
 
+fn write_retained(txn: &WriteTransaction, pending: &Pending) -> Result<(), redb::Error> {
+    if pending.retained.is_empty() && pending.retained_expired.is_empty() {
+        return Ok(());
+    }
+    let mut table = txn.open_table(RETAINED)?;
+    for (topic, &expired) in &pending.retained_expired {
+        let held = table.get(&**topic)?.and_then(|row| row::retained(row.value()).ok());
+        if held.is_some_and(|message| message.expires_at() == expired) {
+            table.remove(&**topic)?;
+        }
+    }
+    for (topic, message) in &pending.retained {
+        if message.payload().is_empty() {
+            table.remove(&**topic)?;
+        } else {
+            table.insert(&**topic, &row::put_retained(message)[..])?;
+        }
+    }
+    Ok(())
+}
+
 /// What will be written in a row's place; nothing: the row goes.
 type Written = Option<Box<[u8]>>;
 
@@ -99,6 +121,7 @@ struct Pending {
     sessions: FxHashMap<u32, Written>,
     subs: FxHashMap<(u32, Box<str>), Written>,
     retained: FxHashMap<Box<str>, Message>,
+    retained_expired: FxHashMap<Box<str>, Moment>,
     received: FxHashSet<u32>,
     sent: FxHashSet<u32>,
     bytes: usize,
@@ -161,6 +184,10 @@ impl Ledger {
                 self.pending.bytes += message.weight();
                 self.pending.retained.insert(message.topic_str().into(), message);
             }
+            Change::RetainedExpired { topic, expires_at } => {
+                self.pending.retained_expired.insert(topic, expires_at);
+                return Noted::Lazy;
+            }
             Change::Received { session, packet_id } => {
                 self.received.entry(session.0).or_default().insert(packet_id);
                 self.pending.received.insert(session.0);
@@ -176,20 +203,23 @@ impl Ledger {
                 self.sent.entry(session.0).or_default().push(exchange);
                 self.pending.sent.insert(session.0);
             }
-            Change::Relayed { session, packet_id } => {
-                let done = self.exchange(session, packet_id, |exchanges, at| {
-                    let exchange = exchanges.get_mut(at)?;
-                    Some((std::mem::take(&mut exchange.message), exchange.queue))
-                });
-                if let Some((message, queue)) = done.flatten() {
-                    // The submission of the message may be elided now; its answer then leaves
-                    // with this commit, which is under way anyhow.
-                    self.finish(message, queue);
-                }
-            }
+            Change::Relayed { session, packet_id } => self.relay(session, packet_id),
         }
         self.pending.urgent = true;
         Noted::Urgent
+    }
+
+    /// The Client has a QoS 2 message: its queue is done with it, the exchange is not.
+    fn relay(&mut self, session: SessionId, packet_id: u16) {
+        let done = self.exchange(session, packet_id, |exchanges, at| {
+            let exchange = exchanges.get_mut(at)?;
+            Some((std::mem::take(&mut exchange.message), exchange.queue))
+        });
+        if let Some((message, queue)) = done.flatten() {
+            // The submission of the message may be elided now; its answer then leaves with this
+            // commit, which is under way anyhow.
+            self.finish(message, queue);
+        }
     }
 
     fn exchange<T>(
@@ -256,6 +286,7 @@ impl Ledger {
             || !pending.fresh.is_empty()
             || !pending.acked.is_empty()
             || !pending.sent.is_empty()
+            || !pending.retained_expired.is_empty()
     }
 
     /// Whether somebody waits for something other than messages that may yet be elided.
@@ -284,16 +315,7 @@ impl Ledger {
         self.write_ids(txn, &pending)?;
         self.write_sessions(txn, &pending)?;
         self.write_exchanges(txn, &pending)?;
-        if !pending.retained.is_empty() {
-            let mut table = txn.open_table(RETAINED)?;
-            for (topic, message) in &pending.retained {
-                if message.payload().is_empty() {
-                    table.remove(&**topic)?;
-                } else {
-                    table.insert(&**topic, &row::put_retained(message)[..])?;
-                }
-            }
-        }
+        write_retained(txn, &pending)?;
         self.write_messages(txn, pending)
     }
 

@@ -28,6 +28,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
+use crate::clock::Moment;
 use crate::message::Message;
 use crate::queue::SubscriptionIds;
 use committer::Committer;
@@ -147,6 +148,13 @@ pub enum Change {
     Retained {
         /// The message.
         message: Message,
+    },
+    /// What a topic retained has expired: the row goes, unless it holds a newer message.
+    RetainedExpired {
+        /// The topic.
+        topic: Box<str>,
+        /// When the message expired that is meant.
+        expires_at: Moment,
     },
     /// QoS 2: a message with this Packet Identifier has been received.
     Received {
