@@ -119,6 +119,11 @@ fn commit(store: &Store<u32>, answers: &Answers, mut changes: Vec<Change>) {
     assert_eq!(answer, (vec![7], Outcome::Durable));
 }
 
+/// The topic `t` retains a message.
+fn retained(payload: &str) -> Change {
+    Change::Retained { topic: "t".into(), kept: Some((message(0, payload), 7)) }
+}
+
 /// What waits for each Session.
 fn queues(recovered: &Recovered) -> BTreeMap<u32, Vec<u64>> {
     let ids = |session: &whimbrel::store::RecoveredSession| {
@@ -139,7 +144,7 @@ fn what_was_answered_is_there_after_a_reopen_and_identities_are_new() {
         Change::Subscribed { session: a, filter: "f/#".into(), options: Box::from([9]) },
         stored(message(one, "one"), &[a, b], false),
         stored(message(two, "two"), &[a], false),
-        Change::Retained { message: message(0, "kept") },
+        retained("kept"),
         Change::Received { session: a, packet_id: 5 },
         Change::Sent { session: a, packet_id: 6, message: two, queue: a },
     ];
@@ -161,7 +166,7 @@ fn what_was_answered_is_there_after_a_reopen_and_identities_are_new() {
     assert_eq!(first.subscriptions, [("f/#".into(), Box::from(&[9_u8][..]))]);
     let (id, bound) = &first.sent[0];
     assert_eq!((*id, bound.as_ref().unwrap().message.payload()), (6, &b"two"[..]));
-    assert_eq!(recovered.retained[0].payload(), b"kept");
+    assert_eq!((recovered.retained[0].0.payload(), recovered.retained[0].1), (&b"kept"[..], 7));
     assert!(store.next_message_id() > two);
     assert!(store.next_session_id() > b);
 }
@@ -177,10 +182,7 @@ fn a_finished_message_does_not_come_back_with_its_neighbours() {
     changes.extend(ids.iter().map(|&id| stored(message(id, "x"), &[a], false)));
     commit(&store, &answers, changes);
     for &id in &ids[1..] {
-        let changes = vec![
-            Change::Finished { message: id, session: a },
-            Change::Retained { message: message(0, "barrier") },
-        ];
+        let changes = vec![Change::Finished { message: id, session: a }, retained("barrier")];
         commit(&store, &answers, changes);
         let (_, _, recovered) = open(&disk.cut(|| 1)).unwrap();
         assert!(!queues(&recovered)[&a.0].contains(&id));
@@ -252,7 +254,7 @@ fn rows_that_are_mostly_finished_are_repacked() {
     for ids in done.chunks(100) {
         let finished = |&message| Change::Finished { message, session: quick };
         let mut changes: Vec<_> = ids.iter().map(finished).collect();
-        changes.push(Change::Retained { message: message(0, "barrier") });
+        changes.push(retained("barrier"));
         commit(&store, &answers, changes);
     }
     drop(store);
@@ -323,22 +325,12 @@ fn a_disk_that_lies_is_found_out() {
 }
 
 #[test]
-fn what_has_expired_does_not_take_a_newer_retained_message_with_it() {
+fn a_topic_that_retains_nothing_any_more_is_forgotten() {
     let disk = Disk::default();
     let (store, answers, _) = open(&disk).unwrap();
-    let at = Moment::from_unix_ms(1_000);
-    let expired = || Change::RetainedExpired { topic: "t".into(), expires_at: at };
-    let retained = |message| Change::Retained { message };
-    let barrier = |store: &Store<u32>| session(store).1;
-    commit(&store, &answers, vec![retained(message(0, "old").expiring_at(at))]);
-    commit(&store, &answers, vec![expired(), retained(message(0, "new"))]);
-    commit(&store, &answers, vec![expired(), barrier(&store)]);
-    drop(store);
-    let (store, answers, recovered) = open(&disk).unwrap();
-    assert_eq!(recovered.retained.len(), 1);
-    assert_eq!(recovered.retained[0].payload(), b"new");
-    commit(&store, &answers, vec![retained(message(0, "old").expiring_at(at))]);
-    commit(&store, &answers, vec![expired(), barrier(&store)]);
+    let nothing = Change::Retained { topic: "t".into(), kept: None };
+    commit(&store, &answers, vec![retained("x")]);
+    commit(&store, &answers, vec![nothing]);
     drop(store);
     assert!(open(&disk).unwrap().2.retained.is_empty());
 }

@@ -123,7 +123,7 @@ impl Broker {
                 if session.will().is_some_and(is_due)
                     && let Some(will) = session.take_will()
                 {
-                    self.publish_will(&will, mailbox.key(), now, turn);
+                    self.publish_will(&will, session.client_id(), mailbox.key(), now, turn);
                 }
                 session.connected(request.terms, request.will);
                 (session, groups)
@@ -182,7 +182,8 @@ impl Broker {
         if will_due.is_some_and(|due| ends_now || due <= now)
             && let Some(will) = parts.session.take_will()
         {
-            self.publish_will(&will, parts.mailbox.key(), now, &mut turn);
+            let client_id = parts.session.client_id();
+            self.publish_will(&will, client_id, parts.mailbox.key(), now, &mut turn);
         }
         let returned = parts.returned.clone();
         let client_id = parts.session.client_id().clone();
@@ -220,7 +221,7 @@ impl Broker {
     pub(super) fn end_parked(&self, parked: Parked, turn: &mut Turn) {
         let Parked { mut session, mailbox, groups, .. } = parked;
         if let Some(will) = session.take_will() {
-            self.publish_will(&will, mailbox.key(), self.now(), turn);
+            self.publish_will(&will, session.client_id(), mailbox.key(), self.now(), turn);
         }
         let returned = Arc::new(Notify::new());
         self.end(Parts { session, mailbox, groups, returned }, turn);

@@ -83,8 +83,7 @@ impl Broker {
             }
         }
         for message in self.retained.expire(now) {
-            let (topic, expires_at) = (message.topic_str().into(), message.expires_at());
-            turn.change(Change::RetainedExpired { topic, expires_at });
+            turn.retained(&message);
         }
         self.finish(&mut turn, None);
     }
@@ -117,7 +116,7 @@ impl Broker {
             _ => return,
         };
         if let Some(will) = will {
-            self.publish_will(&will, key, now, turn);
+            self.publish_will(&will, client_id, key, now, turn);
         }
     }
 }

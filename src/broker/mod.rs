@@ -6,8 +6,9 @@
 //! it; nothing in it waits, except [`Broker::connect`] for a Session that another connection
 //! holds.
 //!
-//! **Lock order.** registry entry -> share group table -> share group -> router -> mailbox ->
-//! expiry -> store's inbox. Never two mailboxes, never two groups, none across an `await`.
+//! **Lock order.** registry entry -> retained -> share group table -> share group -> router ->
+//! mailbox -> expiry -> store's inbox. Never two mailboxes, never two groups, none across an
+//! `await`.
 //!
 //! **Order of effects.** A turn's changes go to the store before its messages go to queues, so
 //! that what a receiver reports about a message never overtakes the message itself on its way to

@@ -1,13 +1,15 @@
 //! A message's way from its publisher to the queues.
 
-use rustc_hash::FxHashMap;
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::Broker;
 use super::receiver::Receiver;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::{Publish, QoS, ReasonCode};
-use crate::message::{Message, Parts};
+use crate::message::Message;
 use crate::metrics::DropReason;
 use crate::router::Routes;
 use crate::session::connect::levels;
@@ -27,6 +29,8 @@ pub struct Publisher {
     pub key: u64,
     /// The Session's identity in the store, when it outlives its connections.
     pub stored: Option<SessionId>,
+    /// What stands for its Client Identifier, see [`identity`].
+    identity: u64,
     /// The generation of the routes below.
     generation: u64,
     routes: FxHashMap<Box<str>, Routes<Receiver>>,
@@ -36,9 +40,17 @@ pub struct Publisher {
 
 impl Publisher {
     /// Nothing published yet.
-    pub fn new(key: u64, stored: Option<SessionId>) -> Self {
-        Self { key, stored, ..Self::default() }
+    pub fn new(key: u64, stored: Option<SessionId>, client_id: &str) -> Self {
+        Self { key, stored, identity: identity(client_id), ..Self::default() }
     }
+}
+
+/// A number that stands for a Client Identifier, the same in every process and never 0: who
+/// published what is retained, for No Local.
+pub(super) fn identity(client_id: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    client_id.hash(&mut hasher);
+    hasher.finish().max(1)
 }
 
 /// What became of a publication.
@@ -61,23 +73,17 @@ impl Broker {
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
-        let mut routes = match self.routes(publisher, topic) {
-            Ok(routes) => routes,
+        let distribution = self.routes(publisher, topic).and_then(|routes| {
+            if publish.retain {
+                self.publish_retained(publisher, publish, topic, body, now, turn)
+            } else {
+                Ok((None, routes))
+            }
+        });
+        let (retained, routes) = match distribution {
+            Ok(distribution) => distribution,
             Err(reason) => return Published { reason, waits: false },
         };
-        let mut retained = None;
-        if publish.retain {
-            retained = match self.publish_retained(publish, topic, body, now, turn) {
-                Ok(message) => Some(message),
-                Err(reason) => return Published { reason, waits: false },
-            };
-            // Again, now that it is retained: a subscriber that came meanwhile gets the message
-            // on one way at least.
-            match self.routes(publisher, topic) {
-                Ok(fresh) => routes = fresh,
-                Err(reason) => return Published { reason, waits: false },
-            }
-        }
         let receives_twice = publish.qos == QoS::ExactlyOnce;
         let mut published = Published { reason: ReasonCode::Success, waits: false };
         if let (true, Some(session), Some(id)) =
@@ -104,71 +110,66 @@ impl Broker {
         published
     }
 
-    /// Keeps a message for future subscribers. Where there is no room a message that can be
-    /// refused is; QoS 0 cannot, and takes the place of what was retained by leaving it empty.
+    /// Keeps a message for future subscribers, and resolves its routes in the same moment. Where
+    /// there is no room a message that can be refused is; QoS 0 cannot.
     fn publish_retained(
         &self,
+        publisher: &mut Publisher,
         publish: &Publish<'_>,
         topic: &str,
         body: &[u8],
         now: Moment,
         turn: &mut Turn,
-    ) -> Result<Message, ReasonCode> {
+    ) -> Result<(Option<Message>, Routes<Receiver>), ReasonCode> {
         let is_stored = publish.qos != QoS::AtMostOnce;
         let id = if is_stored { self.store.next_message_id() } else { 0 };
         let message = Message::of_publish(id, body, publish, topic, now);
-        if self.retain(&message, turn) {
-            return Ok(message);
-        }
-        if is_stored {
+        let identity = publisher.identity;
+        let (kept, routes) =
+            self.retained.publish(&message, identity, is_stored, || self.routes(publisher, topic));
+        if kept.is_err() && is_stored {
             return Err(ReasonCode::QuotaExceeded);
         }
-        self.metrics.drops.add(DropReason::NotRetained, 1);
-        self.clear_retained(topic, turn);
-        Ok(message)
+        if kept.is_err() {
+            self.metrics.drops.add(DropReason::NotRetained, 1);
+        }
+        turn.retained(&message);
+        Ok((Some(message), routes?))
     }
 
     /// Publishes the Will of a Client, whose mailbox has the key `publisher`.
-    pub(super) fn publish_will(&self, will: &Will, publisher: u64, now: Moment, turn: &mut Turn) {
+    pub(super) fn publish_will(
+        &self,
+        will: &Will,
+        client_id: &str,
+        publisher: u64,
+        now: Moment,
+        turn: &mut Turn,
+    ) {
         self.metrics.wills_published.increment();
         let id = if will.qos() == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
         let message = will.message(id, now);
-        if will.retain() && !self.retain(&message, turn) {
-            self.metrics.drops.add(DropReason::NotRetained, 1);
-            tracing::warn!(topic = will.topic(), "a will is not retained: the limit is reached");
-            self.clear_retained(will.topic(), turn);
-        }
-        let routes = self.router.routes(will.topic(), Some(publisher));
+        let routes = || self.router.routes(will.topic(), Some(publisher));
+        let routes = if will.retain() {
+            let identity = identity(client_id);
+            let (kept, routes) = self.retained.publish(&message, identity, false, routes);
+            if kept.is_err() {
+                self.metrics.drops.add(DropReason::NotRetained, 1);
+                tracing::warn!(
+                    topic = will.topic(),
+                    "a will is not retained: the limit is reached"
+                );
+            }
+            turn.retained(&message);
+            routes
+        } else {
+            routes()
+        };
         let targets = targets(&routes, will.qos(), will.retain());
         if routes.is_empty() {
             self.metrics.drops.add(DropReason::NoSubscriber, 1);
         }
         self.hand_on(message, targets, &routes, turn);
-    }
-
-    /// Keeps a message for future subscribers; false when there is no room for it.
-    fn retain(&self, message: &Message, turn: &mut Turn) -> bool {
-        if self.retained.set(message).is_err() {
-            return false;
-        }
-        turn.change(Change::Retained { message: message.clone() });
-        true
-    }
-
-    /// Clears what a topic retains [MQTT-3.3.1-5].
-    pub(super) fn clear_retained(&self, topic: &str, turn: &mut Turn) {
-        let clear = Message::new(
-            0,
-            &Parts {
-                topic,
-                qos: QoS::AtMostOnce,
-                retain: true,
-                expires_at: Moment::NEVER,
-                properties: crate::codec::Properties::EMPTY,
-                payload: &[],
-            },
-        );
-        self.retain(&clear, turn);
     }
 
     fn hand_on(

@@ -77,8 +77,8 @@ impl Broker {
         let now = self.now();
         let mut turn = Turn::default();
         let mut restored = Restored { retained: recovered.retained.len(), ..Restored::default() };
-        for message in &recovered.retained {
-            if self.retained.set(message).is_err() {
+        for (message, publisher) in &recovered.retained {
+            if self.retained.set(message, *publisher).is_err() {
                 tracing::warn!(topic = message.topic_str(), "a retained message exceeds the limit");
             }
         }

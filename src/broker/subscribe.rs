@@ -2,13 +2,16 @@
 
 use super::Broker;
 use super::groups::Joining;
+use super::publish::identity;
 use super::receiver::Receiver;
 use super::registry::Parts;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, Unsubscribe};
+use crate::message::Message;
 use crate::queue::Delivery;
 use crate::router::Interest;
+use crate::router::retained::Wanted;
 use crate::session::connect::levels;
 use crate::session::subscriptions::Subscription;
 use crate::store::{Change, Target};
@@ -73,7 +76,9 @@ impl Broker {
             let (filter, options) = (filter.as_str().into(), subscription.encode());
             turn.change(Change::Subscribed { session, filter, options });
         }
-        self.route(parts, filter, subscription, is_new.then_some(true), turn);
+        let joins = is_new.then_some(true);
+        let ((), until) =
+            self.retained.subscribe(|| self.route(parts, filter, subscription, joins, turn));
         let wants_retained = match subscription.options.retain_handling {
             RetainHandling::Send => true,        // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
@@ -82,7 +87,7 @@ impl Broker {
         // Retained messages are not sent for a Shared Subscription, section 4.8.2.
         let may_match = has_wildcard(filter.as_str()) || self.retained.contains(filter.as_str());
         if wants_retained && may_match && filter.share_name().is_none() {
-            parts.session.retained_due.push(filter.as_str());
+            parts.session.retained_due.push(filter.as_str(), until);
         }
         Ok(subscription.options.qos)
     }
@@ -148,11 +153,15 @@ impl Broker {
             parts.session.retained_due.advance(None);
             return Some(true);
         };
-        let found = self.retained.matching(filter, due.after.as_deref(), page, bytes, now);
+        let (until, after) = (due.until, due.after.as_deref());
+        let found =
+            self.retained.matching(&Wanted { filter, until, after, at_most: page, bytes }, now);
+        let own = identity(parts.session.client_id());
         let deliveries: Vec<Delivery> = found
             .messages
             .into_iter()
-            .map(|message| self.retained_delivery(parts, message, subscription, turn))
+            .filter(|kept| !(subscription.options.no_local && kept.publisher == own))
+            .map(|kept| self.retained_delivery(parts, kept.message, subscription, turn))
             .collect();
         let before = turn.refused().overflow.len();
         parts.mailbox.push(deliveries.into_iter(), limits, now, turn.refused());
@@ -169,7 +178,7 @@ impl Broker {
     fn retained_delivery(
         &self,
         parts: &Parts,
-        mut message: crate::message::Message,
+        mut message: Message,
         subscription: Subscription,
         turn: &mut Turn,
     ) -> Delivery {

@@ -18,6 +18,8 @@ use crate::store::{Change, SessionId, Submitted};
 #[derive(Default)]
 pub struct Turn {
     changes: Vec<Change>,
+    /// Messages whose topics now retain them or something else.
+    retained: Vec<Message>,
     messages: Vec<Message>,
     /// Neighbouring messages that go the same way: the routes, and where they end in `messages`.
     runs: Vec<(Routes<Receiver>, usize)>,
@@ -35,6 +37,11 @@ impl Turn {
     /// Notes that a stored delivery is done with.
     pub fn finished(&mut self, message: u64, session: SessionId) {
         self.changes.push(Change::Finished { message, session });
+    }
+
+    /// Notes that what the message's topic retains has changed.
+    pub fn retained(&mut self, message: &Message) {
+        self.retained.push(message.clone());
     }
 
     /// Notes a message for its receivers.
@@ -62,7 +69,7 @@ impl Turn {
 
     /// Whether there is anything for the store.
     pub fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
+        !self.changes.is_empty() || !self.retained.is_empty()
     }
 }
 
@@ -70,11 +77,8 @@ impl Broker {
     /// Hands a turn over: changes to the store, messages to their receivers. `waiter` is told
     /// when the changes are durable, if the answer is [`Submitted::Pending`].
     pub fn finish(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
-        let submitted = if turn.changes.is_empty() {
-            Submitted::Done
-        } else {
-            self.store.submit(&mut turn.changes, waiter)
-        };
+        let submitted =
+            if turn.has_changes() { self.submit(turn, waiter) } else { Submitted::Done };
         let mut start = 0;
         let now = self.now();
         for (routes, end) in turn.runs.drain(..) {
@@ -88,6 +92,22 @@ impl Broker {
         }
         self.account(turn);
         submitted
+    }
+
+    /// Submits a turn's changes. Of two turns that retain something for the same topic either may
+    /// come here first; so each submits what the topic retains by now, and nothing changes that
+    /// before it is submitted.
+    fn submit(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
+        if turn.retained.is_empty() {
+            return self.store.submit(&mut turn.changes, waiter);
+        }
+        let held = self.retained.hold();
+        for message in turn.retained.drain(..) {
+            let topic = message.topic_str();
+            let kept = held.get(topic).map(|kept| (kept.message.clone(), kept.publisher));
+            turn.changes.push(Change::Retained { topic: topic.into(), kept });
+        }
+        self.store.submit(&mut turn.changes, waiter)
     }
 
     /// Pushes messages to all receivers of their routes.

@@ -309,7 +309,10 @@ impl Opening<'_> {
     fn established(self, lease: Lease, terms: &Terms, permit: Permit) -> Box<Connection> {
         let Self { io, peer, reader, writer, broker } = self;
         let publisher = match &lease.parts {
-            Some(parts) => Publisher::new(parts.mailbox.key(), parts.mailbox.stored()),
+            Some(parts) => {
+                let (mailbox, client_id) = (&parts.mailbox, parts.session.client_id());
+                Publisher::new(mailbox.key(), mailbox.stored(), client_id)
+            }
             None => Publisher::default(),
         };
         Box::new(Connection {

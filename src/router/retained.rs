@@ -1,6 +1,11 @@
 //! Retained messages: the last one of each topic that was published to be kept.
+//!
+//! A message reaches a new subscription on one way only: as it is published, or as a retained
+//! message. So setting a message and resolving its routes are one step ([`Retained::publish`]),
+//! making a subscription is another ([`Retained::subscribe`]), and the two exclude each other. The
+//! subscription is told which messages came before it.
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use thiserror::Error;
 
 use crate::clock::Moment;
@@ -31,71 +36,107 @@ pub struct Full;
 /// Names that one look at the tree passes over at most, so that nobody waits long for the lock.
 const LOOKS_MAX: usize = 10_000;
 
+/// A retained message with what is known of its coming.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The message.
+    pub message: Message,
+    /// Who published it, for No Local [MQTT-3.8.3-3]; 0: nobody whom that could concern.
+    pub publisher: u64,
+    /// Its place in the order in which messages were retained.
+    order: u64,
+}
+
+/// Which of the messages that a filter matches are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The filter.
+    pub filter: TopicFilter<'a>,
+    /// What [`Retained::subscribe`] said: later messages come as they are published.
+    pub until: u64,
+    /// The topic after which to go on.
+    pub after: Option<&'a str>,
+    /// So many of them.
+    pub at_most: usize,
+    /// Hardly more than this, by weight, in bytes.
+    pub bytes: usize,
+}
+
 /// One page of the messages that a filter matches.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Some of the messages, in the order of their topics.
-    pub messages: Vec<Message>,
+    pub messages: Vec<Kept>,
     /// Where the next page begins; `None` when this is the last.
     pub next: Option<String>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    names: NameTree<Message>,
+struct Table {
+    names: NameTree<Kept>,
     bytes: usize,
+    /// How many messages have been retained.
+    order: u64,
 }
 
 /// The last message of each topic.
 #[derive(Debug)]
 pub struct Retained {
-    kept: RwLock<Kept>,
+    table: RwLock<Table>,
     limits: Limits,
 }
 
 impl Retained {
     /// Nothing retained.
     pub fn new(limits: Limits) -> Self {
-        Self { kept: RwLock::default(), limits }
+        Self { table: RwLock::default(), limits }
     }
 
     /// Replaces what the topic retains [MQTT-3.3.1-5]; a message without payload clears it
     /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
-    pub fn set(&self, message: &Message) -> Result<(), Full> {
-        let mut kept = self.kept.write();
-        if message.payload().is_empty() {
-            if let Some(old) = kept.names.remove(message.topic_str()) {
-                kept.bytes = kept.bytes.saturating_sub(old.weight());
-            }
-            return Ok(());
-        }
-        let old = kept.names.get(message.topic_str()).map(Message::weight);
-        let bytes = kept.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(message.weight());
-        let is_more = old.is_none() && kept.names.len() >= self.limits.messages_max;
-        if is_more || bytes > self.limits.bytes_max {
-            return Err(Full);
-        }
-        kept.names.insert(message.topic_str(), message.clone());
-        kept.bytes = bytes;
-        Ok(())
+    pub fn set(&self, message: &Message, publisher: u64) -> Result<(), Full> {
+        self.table.write().set(message, publisher, &self.limits)
     }
 
-    /// A page of the messages that match and have not expired, of `at_most` messages that weigh
-    /// hardly more than `bytes`, beginning after the topic where the last page ended.
-    pub fn matching(
+    /// As [`Retained::set`], and resolves the `routes` before anybody else can subscribe. Where
+    /// there is no room, what the topic retained is no longer true and goes, unless the message
+    /// `can_be_refused`.
+    pub fn publish<T>(
         &self,
-        filter: TopicFilter<'_>,
-        after: Option<&str>,
-        at_most: usize,
-        mut bytes: usize,
-        now: Moment,
-    ) -> Page {
+        message: &Message,
+        publisher: u64,
+        can_be_refused: bool,
+        routes: impl FnOnce() -> T,
+    ) -> (Result<(), Full>, T) {
+        let mut table = self.table.write();
+        let set = table.set(message, publisher, &self.limits);
+        if set.is_err() && !can_be_refused {
+            table.remove(message.topic_str());
+        }
+        (set, routes())
+    }
+
+    /// Nothing is retained or cleared while this is held.
+    pub fn hold(&self) -> Held<'_> {
+        Held(self.table.read())
+    }
+
+    /// Makes a subscription before anything else can be retained; what it returns, and the place
+    /// of the last message that came before it.
+    pub fn subscribe<T>(&self, subscribe: impl FnOnce() -> T) -> (T, u64) {
+        let table = self.table.read();
+        (subscribe(), table.order)
+    }
+
+    /// A page of the messages that are wanted and have not expired.
+    pub fn matching(&self, wanted: &Wanted<'_>, now: Moment) -> Page {
+        let Wanted { filter, until, after, at_most, mut bytes } = *wanted;
         let mut messages = Vec::new();
-        let kept = self.kept.read();
-        let next = kept.names.matches(filter, after, LOOKS_MAX, |message| {
-            if !message.is_expired(now) {
-                messages.push(message.clone());
-                bytes = bytes.saturating_sub(message.weight());
+        let table = self.table.read();
+        let next = table.names.matches(filter, after, LOOKS_MAX, |kept| {
+            if kept.order <= until && !kept.message.is_expired(now) {
+                messages.push(kept.clone());
+                bytes = bytes.saturating_sub(kept.message.weight());
             }
             messages.len() < at_most && bytes > 0
         });
@@ -105,19 +146,17 @@ impl Retained {
     /// Removes what has expired, and returns it.
     pub fn expire(&self, now: Moment) -> Vec<Message> {
         let expired: Vec<Message> = {
-            let kept = self.kept.read();
-            kept.names.values().filter(|message| message.is_expired(now)).cloned().collect()
+            let table = self.table.read();
+            let kept = table.names.values().map(|kept| &kept.message);
+            kept.filter(|message| message.is_expired(now)).cloned().collect()
         };
-        let mut kept = self.kept.write();
+        let mut table = self.table.write();
         let mut removed = Vec::new();
         for message in expired {
             // It may have been replaced since.
             let topic = message.topic_str();
-            if kept.names.get(topic).is_some_and(|held| held.is_expired(now))
-                && let Some(old) = kept.names.remove(topic)
-            {
-                kept.bytes = kept.bytes.saturating_sub(old.weight());
-                removed.push(old);
+            if table.names.get(topic).is_some_and(|held| held.message.is_expired(now)) {
+                removed.extend(table.remove(topic));
             }
         }
         removed
@@ -125,17 +164,54 @@ impl Retained {
 
     /// Whether a topic retains a message.
     pub fn contains(&self, topic: &str) -> bool {
-        self.kept.read().names.get(topic).is_some()
+        self.table.read().names.get(topic).is_some()
     }
 
     /// How many topics retain a message.
     pub fn len(&self) -> usize {
-        self.kept.read().names.len()
+        self.table.read().names.len()
     }
 
     /// Whether none does.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// What is retained, held still.
+pub struct Held<'a>(RwLockReadGuard<'a, Table>);
+
+impl Held<'_> {
+    /// What a topic retains.
+    pub fn get(&self, topic: &str) -> Option<&Kept> {
+        self.0.names.get(topic)
+    }
+}
+
+impl Table {
+    fn set(&mut self, message: &Message, publisher: u64, limits: &Limits) -> Result<(), Full> {
+        let topic = message.topic_str();
+        if message.payload().is_empty() {
+            self.remove(topic);
+            return Ok(());
+        }
+        let old = self.names.get(topic).map(|kept| kept.message.weight());
+        let bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(message.weight());
+        let is_more = old.is_none() && self.names.len() >= limits.messages_max;
+        if is_more || bytes > limits.bytes_max {
+            return Err(Full);
+        }
+        self.order += 1;
+        let kept = Kept { message: message.clone(), publisher, order: self.order };
+        self.names.insert(topic, kept);
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn remove(&mut self, topic: &str) -> Option<Message> {
+        let Kept { message, .. } = self.names.remove(topic)?;
+        self.bytes = self.bytes.saturating_sub(message.weight());
+        Some(message)
     }
 }
 
@@ -154,25 +230,27 @@ mod tests {
 
     fn found(retained: &Retained, filter: &str, now: u64) -> Vec<String> {
         let filter = TopicFilter::new(filter).unwrap();
-        let page = retained.matching(filter, None, 100, usize::MAX, Moment::from_unix_ms(now));
-        page.messages.iter().map(|m| m.topic_str().to_owned()).collect()
+        let wanted =
+            Wanted { filter, until: u64::MAX, after: None, at_most: 100, bytes: usize::MAX };
+        let page = retained.matching(&wanted, Moment::from_unix_ms(now));
+        page.messages.iter().map(|kept| kept.message.topic_str().to_owned()).collect()
     }
 
     #[test]
     fn an_empty_payload_clears_and_is_not_kept() {
         let retained = Retained::new(Limits::default());
-        retained.set(&message("a", "x", Moment::NEVER)).unwrap();
-        retained.set(&message("b", "", Moment::NEVER)).unwrap();
+        retained.set(&message("a", "x", Moment::NEVER), 0).unwrap();
+        retained.set(&message("b", "", Moment::NEVER), 0).unwrap();
         assert_eq!(found(&retained, "#", 0), ["a"]);
-        retained.set(&message("a", "", Moment::NEVER)).unwrap();
+        retained.set(&message("a", "", Moment::NEVER), 0).unwrap();
         assert!(retained.is_empty());
     }
 
     #[test]
     fn what_has_expired_is_not_found_and_can_be_swept() {
         let retained = Retained::new(Limits::default());
-        retained.set(&message("a", "x", Moment::from_unix_ms(10))).unwrap();
-        retained.set(&message("b", "x", Moment::NEVER)).unwrap();
+        retained.set(&message("a", "x", Moment::from_unix_ms(10)), 0).unwrap();
+        retained.set(&message("b", "x", Moment::NEVER), 0).unwrap();
         assert_eq!(found(&retained, "#", 9), ["a", "b"]);
         assert_eq!(found(&retained, "#", 10), ["b"]);
         assert_eq!(retained.expire(Moment::from_unix_ms(10)).len(), 1);
@@ -183,9 +261,24 @@ mod tests {
     fn a_full_store_of_retained_messages_still_takes_replacements() {
         let limits = Limits { messages_max: 1, bytes_max: 1 << 20 };
         let retained = Retained::new(limits);
-        retained.set(&message("a", "x", Moment::NEVER)).unwrap();
-        assert_eq!(retained.set(&message("b", "x", Moment::NEVER)), Err(Full));
-        retained.set(&message("a", "y", Moment::NEVER)).unwrap();
+        retained.set(&message("a", "x", Moment::NEVER), 0).unwrap();
+        assert_eq!(retained.set(&message("b", "x", Moment::NEVER), 0), Err(Full));
+        retained.set(&message("a", "y", Moment::NEVER), 0).unwrap();
         assert_eq!(found(&retained, "#", 0), ["a"]);
+    }
+
+    #[test]
+    fn what_is_retained_after_a_subscription_is_not_retained_for_it() {
+        let retained = Retained::new(Limits::default());
+        retained.set(&message("a", "x", Moment::NEVER), 0).unwrap();
+        retained.set(&message("b", "x", Moment::NEVER), 0).unwrap();
+        let ((), until) = retained.subscribe(|| ());
+        retained.set(&message("b", "y", Moment::NEVER), 0).unwrap();
+        retained.set(&message("c", "x", Moment::NEVER), 0).unwrap();
+        let filter = TopicFilter::new("#").unwrap();
+        let wanted = Wanted { filter, until, after: None, at_most: 9, bytes: 999 };
+        let page = retained.matching(&wanted, Moment::from_unix_ms(0));
+        let topics: Vec<_> = page.messages.iter().map(|kept| kept.message.topic_str()).collect();
+        assert_eq!(topics, ["a"]);
     }
 }

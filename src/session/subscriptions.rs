@@ -90,13 +90,15 @@ pub struct Due {
     pub filter: Box<str>,
     /// The topic after which it goes on; `None` at the beginning.
     pub after: Option<String>,
+    /// The last message that counts as retained for it: the later ones it gets as they come.
+    pub until: u64,
 }
 
 impl RetainedDue {
     /// Adds a subscription, unless all its messages are still to come.
-    pub fn push(&mut self, filter: &str) {
+    pub fn push(&mut self, filter: &str, until: u64) {
         if self.fresh.insert(filter.into()) {
-            self.due.push_back(Due { filter: filter.into(), after: None });
+            self.due.push_back(Due { filter: filter.into(), after: None, until });
         }
     }
 

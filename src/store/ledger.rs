@@ -22,7 +22,6 @@ use super::packer::{Packed, Packer, ROW_BYTES, Sessions};
 use super::row::{self, Exchange};
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
 use super::{Change, SessionId, Targets};
-use crate::clock::Moment;
 use crate::message::Message;
 
 /// Rows are repacked only when the file has this much to gain.
@@ -89,21 +88,16 @@ pub struct Ledger {
 }
 
 fn write_retained(txn: &WriteTransaction, pending: &Pending) -> Result<(), redb::Error> {
-    if pending.retained.is_empty() && pending.retained_expired.is_empty() {
+    if pending.retained.is_empty() {
         return Ok(());
     }
     let mut table = txn.open_table(RETAINED)?;
-    for (topic, &expired) in &pending.retained_expired {
-        let held = table.get(&**topic)?.and_then(|row| row::retained(row.value()).ok());
-        if held.is_some_and(|message| message.expires_at() == expired) {
-            table.remove(&**topic)?;
-        }
-    }
-    for (topic, message) in &pending.retained {
-        if message.payload().is_empty() {
-            table.remove(&**topic)?;
-        } else {
-            table.insert(&**topic, &row::put_retained(message)[..])?;
+    for (topic, kept) in &pending.retained {
+        match kept {
+            Some((message, publisher)) => {
+                table.insert(&**topic, &row::put_retained(message, *publisher)[..])?;
+            }
+            None => drop(table.remove(&**topic)?),
         }
     }
     Ok(())
@@ -120,8 +114,7 @@ struct Pending {
     dead_rows: FxHashSet<u64>,
     sessions: FxHashMap<u32, Written>,
     subs: FxHashMap<(u32, Box<str>), Written>,
-    retained: FxHashMap<Box<str>, Message>,
-    retained_expired: FxHashMap<Box<str>, Moment>,
+    retained: FxHashMap<Box<str>, Option<(Message, u64)>>,
     received: FxHashSet<u32>,
     sent: FxHashSet<u32>,
     bytes: usize,
@@ -180,13 +173,10 @@ impl Ledger {
             Change::Unsubscribed { session, filter } => {
                 self.pending.subs.insert((session.0, filter), None);
             }
-            Change::Retained { message } => {
-                self.pending.bytes += message.weight();
-                self.pending.retained.insert(message.topic_str().into(), message);
-            }
-            Change::RetainedExpired { topic, expires_at } => {
-                self.pending.retained_expired.insert(topic, expires_at);
-                return Noted::Lazy;
+            Change::Retained { topic, kept } => {
+                let weight = kept.as_ref().map_or(0, |(message, _)| message.weight());
+                self.pending.bytes += weight;
+                self.pending.retained.insert(topic, kept);
             }
             Change::Received { session, packet_id } => {
                 self.received.entry(session.0).or_default().insert(packet_id);
@@ -286,7 +276,6 @@ impl Ledger {
             || !pending.fresh.is_empty()
             || !pending.acked.is_empty()
             || !pending.sent.is_empty()
-            || !pending.retained_expired.is_empty()
     }
 
     /// Whether somebody waits for something other than messages that may yet be elided.

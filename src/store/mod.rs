@@ -28,7 +28,6 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
-use crate::clock::Moment;
 use crate::message::Message;
 use crate::queue::SubscriptionIds;
 use committer::Committer;
@@ -144,17 +143,12 @@ pub enum Change {
         /// The whole Topic Filter.
         filter: Box<str>,
     },
-    /// A topic's retained message; without payload: none any more.
+    /// What a topic retains is another message, or nothing.
     Retained {
-        /// The message.
-        message: Message,
-    },
-    /// What a topic retained has expired: the row goes, unless it holds a newer message.
-    RetainedExpired {
         /// The topic.
         topic: Box<str>,
-        /// When the message expired that is meant.
-        expires_at: Moment,
+        /// The message, and a number that stands for its publisher: kept and given back.
+        kept: Option<(Message, u64)>,
     },
     /// QoS 2: a message with this Packet Identifier has been received.
     Received {
@@ -220,8 +214,8 @@ pub enum Submitted {
 pub struct Recovered {
     /// Sessions and share groups.
     pub sessions: Vec<RecoveredSession>,
-    /// The retained messages.
-    pub retained: Vec<Message>,
+    /// The retained messages, with their publishers.
+    pub retained: Vec<(Message, u64)>,
 }
 
 /// A Session or share group as it was.

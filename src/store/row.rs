@@ -8,7 +8,7 @@
 //! ack   pairs one after the other: message id u64 | session u32
 //! rx2   Packet Identifiers, u16 each
 //! tx2   Packet Identifier u16 | message id u64 (0: the receiver has it) | queue u32
-//! retained   message id u64 | body
+//! retained   publisher u64 | body
 //! ```
 //!
 //! Reading never trusts a length: a row that does not add up is an error, not a panic.
@@ -174,18 +174,18 @@ pub fn sent(mut row: &[u8]) -> Result<Vec<Exchange>, DamagedRow> {
     Ok(exchanges)
 }
 
-/// Packs a retained message.
-pub fn put_retained(message: &Message) -> Vec<u8> {
-    let mut out = message.id().to_le_bytes().to_vec();
+/// Packs a retained message and its publisher.
+pub fn put_retained(message: &Message, publisher: u64) -> Vec<u8> {
+    let mut out = publisher.to_le_bytes().to_vec();
     message.encode(&mut out);
     out
 }
 
 /// Reads a `retained` row.
-pub fn retained(row: &[u8]) -> Result<Message, DamagedRow> {
+pub fn retained(row: &[u8]) -> Result<(Message, u64), DamagedRow> {
     let mut rest = row;
     take(&mut rest)
-        .and_then(|id| Message::decode(u64::from_le_bytes(id), rest))
+        .and_then(|publisher| Some((Message::decode(0, rest)?, u64::from_le_bytes(publisher))))
         .ok_or(DamagedRow("retained"))
 }
 

@@ -131,3 +131,52 @@ fn a_qos_0_message_that_cannot_be_retained_takes_the_old_one_away() {
     client.subscribe("big", 0);
     client.expect_nothing();
 }
+
+/// [MQTT-3.8.3-3]
+#[test]
+fn no_local_holds_for_what_is_retained() {
+    let mut broker = Broker::start("");
+    for round in 0..2 {
+        let mut own = Client::v5(broker.port, "retnl-own");
+        if round == 0 {
+            own.publish(3, "retnl", "x");
+        }
+        own.subscribe("retnl", 0x04);
+        own.expect_nothing();
+        let mut other = Client::v5(broker.port, "retnl-other");
+        other.subscribe("retnl", 0x04);
+        assert_eq!(other.receive().text(), "x");
+        broker.kill_and_restart();
+    }
+}
+
+/// A message reaches a new subscription as it is published or as a retained one, never as both.
+#[test]
+fn who_subscribes_while_messages_are_retained_gets_each_once() {
+    let port = shared();
+    let publisher = std::thread::spawn(move || {
+        let mut client = Client::v4(port, "retx-p");
+        for n in 0..400 {
+            client.publish(3, "retx", n.to_string());
+        }
+    });
+    let mut numbers = 0;
+    while numbers < 50 {
+        let mut client = Client::v4(port, &format!("retx-{numbers}"));
+        client.subscribe("retx", 1);
+        let mut last = None;
+        client.subscribe(&format!("retx-end/{numbers}"), 0);
+        client.publish(0, &format!("retx-end/{numbers}"), "");
+        loop {
+            let received = client.receive();
+            if received.topic != "retx" {
+                break;
+            }
+            let number: u32 = received.text().parse().unwrap();
+            assert!(last.is_none_or(|last| number == last + 1), "{last:?} {number}");
+            last = Some(number);
+        }
+        numbers += 1;
+    }
+    publisher.join().unwrap();
+}
