@@ -8,7 +8,8 @@
 //! * a batch is full: at once.
 //!
 //! It runs on a thread of the operating system and not of the async runtime, so that an fsync
-//! keeps nobody from being served.
+//! keeps nobody from being served. A simulation has no such thread and calls [`Committer::step`]
+//! itself, with its own time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,8 +42,19 @@ struct Waiting<A> {
     urgent: bool,
 }
 
+/// When [`Committer::step`] is to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// After so many microseconds at the latest.
+    Within(u64),
+    /// When the bell rings.
+    AtTheBell,
+    /// Never: the store is closed and everything is written.
+    Never,
+}
+
 /// See the head of this file.
-pub(super) struct Committer<A> {
+pub struct Committer<A> {
     database: Database,
     ledger: Ledger,
     options: Options,
@@ -51,12 +63,16 @@ pub(super) struct Committer<A> {
     waiting: VecDeque<Waiting<A>>,
     /// The number of the submission at the front of `waiting`.
     first: u64,
-    clock: Stopwatch,
+    /// What the clock of the steps shows.
+    now_us: u64,
     last_commit_us: u64,
     /// When the oldest change that is not written came in.
     dirty_since_us: Option<u64>,
     failed: bool,
     answers: Vec<A>,
+    /// What was taken from the inbox; between steps empty, kept for its memory.
+    changes: Vec<Change>,
+    submissions: Vec<(usize, Option<A>)>,
 }
 
 impl<A: Send + 'static> Committer<A> {
@@ -75,62 +91,81 @@ impl<A: Send + 'static> Committer<A> {
             answer,
             waiting: VecDeque::new(),
             first: 0,
-            clock: Stopwatch::start(),
+            now_us: 0,
             last_commit_us: 0,
             dirty_since_us: None,
             failed: false,
             answers: Vec::new(),
+            changes: Vec::new(),
+            submissions: Vec::new(),
         }
     }
 
+    /// Steps until the store is closed; the thread's whole life.
     pub(super) fn run(mut self) {
-        let (mut changes, mut submissions) = (Vec::new(), Vec::new());
+        let clock = Stopwatch::start();
         loop {
-            let closing = self.take_inbox(&mut changes, &mut submissions);
-            self.note(&mut changes, &mut submissions);
-            self.answer_elided();
-            if self.commit_is_due() || (closing && self.ledger.is_dirty()) {
-                self.commit();
-            }
-            if closing && !self.has_mail() {
-                return;
+            match self.step(clock.elapsed_us()) {
+                Next::Within(us) => self.wait(us.min(LOOK_US)),
+                Next::AtTheBell => self.sleep(),
+                Next::Never => return,
             }
         }
     }
 
-    fn has_mail(&self) -> bool {
-        !self.shared.inbox.lock().submissions.is_empty()
-    }
-
-    /// Waits until there is something to do and takes what has come in; true: it is time to end.
-    fn take_inbox(
-        &mut self,
-        changes: &mut Vec<Change>,
-        submissions: &mut Vec<(usize, Option<A>)>,
-    ) -> bool {
-        let wait_us = self.commit_due_in_us();
+    /// Waits for a submission, but not longer than this.
+    fn wait(&self, us: u64) {
         let mut inbox = self.shared.inbox.lock();
-        if inbox.submissions.is_empty() && !inbox.closing {
-            match wait_us {
-                Some(0) => {}
-                Some(us) => {
-                    let timeout = Duration::from_micros(us.min(LOOK_US));
-                    self.shared.bell.wait_for(&mut inbox, timeout);
-                }
-                None => {
-                    inbox.committer_sleeps = true;
-                    self.shared.bell.wait(&mut inbox);
-                    inbox.committer_sleeps = false;
-                }
-            }
+        if us > 0 && inbox.submissions.is_empty() && !inbox.closing {
+            self.shared.bell.wait_for(&mut inbox, Duration::from_micros(us));
         }
-        std::mem::swap(&mut inbox.changes, changes);
-        std::mem::swap(&mut inbox.submissions, submissions);
+    }
+
+    /// Waits until it is woken.
+    fn sleep(&self) {
+        let mut inbox = self.shared.inbox.lock();
+        while inbox.committer_sleeps && !inbox.closing {
+            self.shared.bell.wait(&mut inbox);
+        }
+    }
+
+    /// Takes what has come in, commits if it is time, answers. Time is that of any clock that
+    /// does not go back, in microseconds.
+    pub fn step(&mut self, now_us: u64) -> Next {
+        self.now_us = now_us;
+        let closing = self.take_inbox();
+        self.note();
+        self.answer_elided();
+        if self.commit_due_in_us() == Some(0) || (closing && self.ledger.is_dirty()) {
+            self.commit();
+        }
+        let due_us = self.commit_due_in_us();
+        let mut inbox = self.shared.inbox.lock();
+        if !inbox.submissions.is_empty() || inbox.closing != closing {
+            return Next::Within(0);
+        }
+        if closing {
+            return Next::Never;
+        }
+        if due_us.is_none() {
+            inbox.committer_sleeps = true;
+        }
+        due_us.map_or(Next::AtTheBell, Next::Within)
+    }
+
+    /// Takes what has come in; true: it is time to end.
+    fn take_inbox(&mut self) -> bool {
+        let mut inbox = self.shared.inbox.lock();
+        inbox.committer_sleeps = false;
+        std::mem::swap(&mut inbox.changes, &mut self.changes);
+        std::mem::swap(&mut inbox.submissions, &mut self.submissions);
         inbox.closing
     }
 
-    fn note(&mut self, changes: &mut Vec<Change>, submissions: &mut Vec<(usize, Option<A>)>) {
-        let mut changes = changes.drain(..);
+    fn note(&mut self) {
+        let mut submissions = std::mem::take(&mut self.submissions);
+        let mut taken = std::mem::take(&mut self.changes);
+        let mut changes = taken.drain(..);
         let mut start = 0;
         for (end, answer) in submissions.drain(..) {
             let number = self.first + self.waiting.len() as u64;
@@ -152,8 +187,10 @@ impl<A: Send + 'static> Committer<A> {
                 self.commit();
             }
         }
+        drop(changes);
+        (self.changes, self.submissions) = (taken, submissions);
         if self.dirty_since_us.is_none() && self.ledger.is_dirty() {
-            self.dirty_since_us = Some(self.clock.elapsed_us());
+            self.dirty_since_us = Some(self.now_us);
         }
     }
 
@@ -165,17 +202,12 @@ impl<A: Send + 'static> Committer<A> {
         }
     }
 
-    fn commit_is_due(&self) -> bool {
-        self.commit_due_in_us() == Some(0)
-    }
-
     /// Microseconds until the next commit; `None` while nothing is to be written.
     fn commit_due_in_us(&self) -> Option<u64> {
         let since = self.dirty_since_us?;
         if !self.ledger.is_dirty() {
             return None;
         }
-        let now = self.clock.elapsed_us();
         let at = if self.ledger.is_urgent() {
             self.last_commit_us + self.options.commit_interval_us
         } else if self.ledger.fresh() > 0 {
@@ -183,11 +215,11 @@ impl<A: Send + 'static> Committer<A> {
         } else {
             since + self.options.lazy_us
         };
-        Some(at.saturating_sub(now))
+        Some(at.saturating_sub(self.now_us))
     }
 
     fn commit(&mut self) {
-        self.last_commit_us = self.clock.elapsed_us();
+        self.last_commit_us = self.now_us;
         self.dirty_since_us = None;
         if !self.failed
             && let Err(error) = self.write()

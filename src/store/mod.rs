@@ -274,15 +274,37 @@ impl<A> Default for Inbox<A> {
     }
 }
 
+/// Called when the committer is to be stepped again.
+pub type Bell = Box<dyn Fn() + Send + Sync>;
+
 /// The inbox and its bell.
-#[derive(Debug)]
 pub(crate) struct Shared<A> {
     pub(crate) inbox: Mutex<Inbox<A>>,
+    /// Wakes the committer's thread.
     pub(crate) bell: Condvar,
+    /// Wakes who steps the committer, where it has no thread.
+    stepper: Option<Bell>,
+}
+
+impl<A> Shared<A> {
+    fn new(stepper: Option<Bell>) -> Arc<Self> {
+        Arc::new(Self { inbox: Mutex::default(), bell: Condvar::new(), stepper })
+    }
+
+    fn ring(&self) {
+        self.bell.notify_one();
+        if let Some(stepper) = &self.stepper {
+            stepper();
+        }
+    }
+
+    fn close(&self) {
+        self.inbox.lock().closing = true;
+        self.ring();
+    }
 }
 
 /// The store.
-#[derive(Debug)]
 pub struct Store<A> {
     shared: Arc<Shared<A>>,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -311,33 +333,56 @@ impl<A: Send + 'static> Store<A> {
         Self::start(database, options, answer)
     }
 
+    /// Opens a store on any storage whose committer has no thread: it works when it is stepped,
+    /// and `bell` says when it wants to be. For simulations.
+    pub fn open_stepped(
+        storage: impl redb::StorageBackend,
+        options: &Options,
+        answer: Answer<A>,
+        bell: Bell,
+    ) -> Result<(Self, Committer<A>, Recovered), OpenError> {
+        let database = tables::open_on(storage, options, Path::new("(storage)"))?;
+        Self::recovered(database, options, answer, Some(bell))
+    }
+
     fn start(
         database: redb::Database,
         options: &Options,
         answer: Answer<A>,
     ) -> Result<(Self, Recovered), OpenError> {
-        let mut ledger = Ledger::default();
-        let (recovered, ids) = recover::recover(&database, &mut ledger)
-            .map_err(|error| OpenError::damaged(&options.directory, error))?;
-        let shared = Arc::new(Shared { inbox: Mutex::default(), bell: Condvar::new() });
-        let committer = Committer::new(database, ledger, options, shared.clone(), answer);
+        let (store, committer, recovered) = Self::recovered(database, options, answer, None)?;
         let committer = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || committer.run())
             .map_err(OpenError::Thread)?;
+        *store.committer.lock() = Some(committer);
+        Ok((store, recovered))
+    }
+
+    fn recovered(
+        database: redb::Database,
+        options: &Options,
+        answer: Answer<A>,
+        stepper: Option<Bell>,
+    ) -> Result<(Self, Committer<A>, Recovered), OpenError> {
+        let mut ledger = Ledger::default();
+        let (recovered, ids) = recover::recover(&database, &mut ledger)
+            .map_err(|error| OpenError::damaged(&options.directory, error))?;
+        let shared = Shared::new(stepper);
+        let committer = Committer::new(database, ledger, options, shared.clone(), answer);
         let store = Self {
             shared,
-            committer: Mutex::new(Some(committer)),
+            committer: Mutex::new(None),
             next_message_id: AtomicU64::new(ids.next_message),
             next_session_id: AtomicU32::new(ids.next_session),
             is_memory: false,
         };
-        Ok((store, recovered))
+        Ok((store, committer, recovered))
     }
 
     fn memory() -> Self {
         Self {
-            shared: Arc::new(Shared { inbox: Mutex::default(), bell: Condvar::new() }),
+            shared: Shared::new(None),
             committer: Mutex::new(None),
             next_message_id: AtomicU64::new(1),
             next_session_id: AtomicU32::new(1),
@@ -359,7 +404,7 @@ impl<A: Send + 'static> Store<A> {
         let wake = std::mem::take(&mut inbox.committer_sleeps);
         drop(inbox);
         if wake {
-            self.shared.bell.notify_one();
+            self.shared.ring();
         }
         Submitted::Pending
     }
@@ -376,8 +421,7 @@ impl<A: Send + 'static> Store<A> {
 
     /// Commits all that waits and ends the committer.
     pub fn close(&self) {
-        self.shared.inbox.lock().closing = true;
-        self.shared.bell.notify_one();
+        self.shared.close();
         if let Some(committer) = self.committer.lock().take()
             && committer.join().is_err()
         {
@@ -388,8 +432,7 @@ impl<A: Send + 'static> Store<A> {
 
 impl<A> Drop for Store<A> {
     fn drop(&mut self) {
-        self.shared.inbox.lock().closing = true;
-        self.shared.bell.notify_one();
+        self.shared.close();
         if let Some(committer) = self.committer.lock().take() {
             let _ = committer.join();
         }
