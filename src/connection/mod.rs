@@ -108,7 +108,16 @@ impl fmt::Display for Ending {
 /// Serves an accepted connection to its end.
 pub async fn serve(accepted: Accepted, broker: Arc<Broker>, options: Arc<Options>) {
     broker.metrics.connections_opened.increment();
-    if let Some(connection) = Box::pin(open::open(accepted, &broker, &options)).await {
+    if let Some(connection) = Box::pin(open::accept(accepted, &broker, &options)).await {
+        connection.run().await;
+    }
+    broker.metrics.connections_closed.increment();
+}
+
+/// Serves a byte stream that no listener has accepted: for simulations.
+pub async fn serve_stream(io: Transport, peer: Peer, broker: Arc<Broker>, options: Arc<Options>) {
+    broker.metrics.connections_opened.increment();
+    if let Some(connection) = Box::pin(open::open(io, peer, None, &broker, &options)).await {
         connection.run().await;
     }
     broker.metrics.connections_closed.increment();
@@ -132,7 +141,7 @@ struct Connection {
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
     /// Held for its drop: the listener's count of connections.
-    _permit: Permit,
+    _permit: Option<Permit>,
 }
 
 impl Connection {

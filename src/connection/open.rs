@@ -46,21 +46,31 @@ enum Refusal {
     Told(Version, ReasonCode, String),
 }
 
-/// Opens a connection; `None` when it came to nothing, which was logged.
-pub(super) async fn open(
+/// Opens an accepted connection; `None` when it came to nothing, which was logged.
+pub(super) async fn accept(
     accepted: Accepted,
     broker: &Arc<Broker>,
     options: &Options,
 ) -> Option<Box<Connection>> {
     let address = accepted.peer().to_string();
-    let (io, peer, permit) = match accepted.open().await {
-        Ok(open) => open,
+    match accepted.open().await {
+        Ok((io, peer, permit)) => open(io, peer, Some(permit), broker, options).await,
         Err(error) => {
             broker.metrics.connections_refused.increment();
             tracing::info!(peer = %address, "handshake failed: {error}");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// Lets the Client of a byte stream in.
+pub(super) async fn open(
+    io: Transport,
+    peer: Peer,
+    permit: Option<Permit>,
+    broker: &Arc<Broker>,
+    options: &Options,
+) -> Option<Box<Connection>> {
     let mut opening =
         Opening { io, peer, reader: Reader::default(), writer: Writer::default(), broker };
     let result = match tokio::time::timeout(options.connect_timeout, opening.frame()).await {
@@ -306,7 +316,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn established(self, lease: Lease, terms: &Terms, permit: Permit) -> Box<Connection> {
+    fn established(self, lease: Lease, terms: &Terms, permit: Option<Permit>) -> Box<Connection> {
         let Self { io, peer, reader, writer, broker } = self;
         let publisher = match &lease.parts {
             Some(parts) => {

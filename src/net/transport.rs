@@ -12,6 +12,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::websocket::WebSocket;
 
+/// A stream of bytes that is none of ours: a simulated network, say.
+pub trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin> Stream for T {}
+
 /// A stream of bytes in both directions. Plain TCP is kept small; the others are boxed.
 #[derive(Debug)]
 pub enum Transport {
@@ -25,6 +30,8 @@ pub enum Transport {
     WebSocket(Box<WebSocket<TcpStream>>),
     /// WebSocket over TLS.
     SecureWebSocket(Box<WebSocket<TlsStream<TcpStream>>>),
+    /// Anything else, for simulations.
+    Other(Box<dyn Stream>),
 }
 
 /// Calls a method of whichever stream it is.
@@ -48,6 +55,10 @@ macro_rules! each {
                 $call
             }
             Transport::SecureWebSocket($stream) => {
+                let $stream = Pin::new($stream.as_mut());
+                $call
+            }
+            Transport::Other($stream) => {
                 let $stream = Pin::new($stream.as_mut());
                 $call
             }
