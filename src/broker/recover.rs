@@ -46,10 +46,11 @@ impl Broker {
         store_options: &store::Options,
     ) -> Result<(Arc<Self>, Restored), OpenError> {
         let (store, recovered) = Store::open(store_options, Box::new(answer))?;
-        Ok(Self::restored(options, clock, store, recovered))
+        Ok(Self::on(options, clock, store, recovered))
     }
 
-    fn restored(
+    /// A broker on a store that is open and told its waiters by [`answer`].
+    pub fn on(
         options: Options,
         clock: Clock,
         store: Store<Waiter>,
@@ -165,7 +166,7 @@ impl Broker {
 }
 
 /// Tells those who wait for the store.
-fn answer(waiters: &mut Vec<Waiter>, outcome: Outcome) {
+pub fn answer(waiters: &mut Vec<Waiter>, outcome: Outcome) {
     for Waiter { mailbox, ticket } in waiters.drain(..) {
         mailbox.post(Mail::Committed { ticket, outcome });
     }

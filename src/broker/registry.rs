@@ -68,13 +68,16 @@ impl Registry {
         (self.places.len(), lent)
     }
 
-    /// The mailboxes of all Sessions that are with a connection.
+    /// The mailboxes of all Sessions that are with a connection, the oldest first.
     pub fn lent(&self) -> Vec<Arc<Mailbox>> {
         let mailbox = |place: &Place| match place {
             Place::Lent { mailbox, .. } => Some(mailbox.clone()),
             Place::Parked(_) => None,
         };
-        self.places.iter().filter_map(|place| mailbox(place.value())).collect()
+        let mut lent: Vec<_> =
+            self.places.iter().filter_map(|place| mailbox(place.value())).collect();
+        lent.sort_unstable_by_key(|mailbox| mailbox.key());
+        lent
     }
 }
 
