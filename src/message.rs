@@ -190,7 +190,7 @@ impl Message {
 
     /// Memory that the message holds, in bytes.
     pub fn weight(&self) -> usize {
-        self.0.slice.len().saturating_add(size_of::<Header>() + 2 * size_of::<usize>())
+        weight_of(self.0.slice.len())
     }
 
     /// Appends the message as the store keeps it, without its identity.
@@ -210,6 +210,20 @@ impl Message {
         out.extend_from_slice(self.topic());
         out.extend_from_slice(self.properties());
         out.extend_from_slice(self.payload());
+    }
+
+    /// What [`Message::weight`] and [`Message::expires_at`] would say of the message that
+    /// [`Message::encode`] wrote, without making it; `None` when the bytes are not one.
+    pub fn weigh_encoded(bytes: &[u8]) -> Option<(usize, Moment)> {
+        let (&flags, rest) = bytes.split_first()?;
+        let (expires_at, rest) = if flags & 8 == 0 {
+            (Moment::NEVER, rest)
+        } else {
+            let (at, rest) = rest.split_first_chunk::<8>()?;
+            (Moment::from_unix_ms(u64::from_le_bytes(*at)), rest)
+        };
+        // Topic length u16 and properties length u32 here, only the former there.
+        Some((weight_of(rest.len().checked_sub(4)?), expires_at))
     }
 
     /// The message that [`Message::encode`] wrote; `None` when the bytes are not one.
@@ -254,6 +268,11 @@ impl std::fmt::Debug for Message {
         let payload = self.payload().len();
         write!(f, "Message({} {:?} {:?} {payload} B)", self.id(), self.topic_str(), self.qos())
     }
+}
+
+/// Memory of a message whose block has so many bytes beside its header.
+fn weight_of(block: usize) -> usize {
+    block.saturating_add(size_of::<Header>() + 2 * size_of::<usize>())
 }
 
 /// A packet is at most 256 MiB, so an offset into one fits.

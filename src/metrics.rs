@@ -122,6 +122,8 @@ drop_reasons! {
     NotRetained = "not-retained",
     /// The store could not keep it; it was not acknowledged.
     NotStored = "not-stored",
+    /// The store kept it and cannot read it any more: the file is damaged.
+    Unreadable = "unreadable",
 }
 
 /// A counter for each [`DropReason`].

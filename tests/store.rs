@@ -13,7 +13,10 @@ use redb::{ReadableDatabase, ReadableTable, StorageBackend};
 use whimbrel::clock::Moment;
 use whimbrel::codec::{Properties, QoS};
 use whimbrel::message::{Message, Parts};
-use whimbrel::store::{Change, Options, Outcome, Recovered, SessionId, Store, Submitted, Target};
+use whimbrel::queue::Fetched;
+use whimbrel::store::{
+    Change, Fetch, Health, Options, Outcome, Recovered, SessionId, Store, Submitted, Target,
+};
 
 type Answers = Receiver<(Vec<u32>, Outcome)>;
 
@@ -27,6 +30,8 @@ struct Platter {
     written: Vec<u8>,
     /// A disk that only says that it syncs: the planted fault.
     lies: bool,
+    /// After so many more writes and syncs the disk takes nothing.
+    fails_after: Option<usize>,
 }
 
 const SECTOR: usize = 512;
@@ -42,8 +47,30 @@ impl Disk {
                 old.copy_from_slice(new);
             }
         }
-        let platter = Platter { synced: after.clone(), written: after, lies: platter.lies };
+        let lies = platter.lies;
+        let platter = Platter { synced: after.clone(), written: after, lies, fails_after: None };
         Self(Arc::new(Mutex::new(platter)))
+    }
+}
+
+impl Platter {
+    fn skip_then_fail(&mut self, skipped: usize) {
+        self.fails_after = Some(skipped);
+    }
+
+    fn recover(&mut self) {
+        self.fails_after = None;
+    }
+
+    fn fail(&mut self) -> Result<(), io::Error> {
+        match &mut self.fails_after {
+            None => Ok(()),
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -67,6 +94,7 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> Result<(), io::Error> {
         let mut platter = self.0.lock();
+        platter.fail()?;
         if !platter.lies {
             platter.synced = platter.written.clone();
         }
@@ -75,7 +103,9 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         let start = offset as usize;
-        self.0.lock().written[start..start + data.len()].copy_from_slice(data);
+        let mut platter = self.0.lock();
+        platter.fail()?;
+        platter.written[start..start + data.len()].copy_from_slice(data);
         Ok(())
     }
 }
@@ -85,8 +115,10 @@ fn open(disk: &Disk) -> Option<(Store<u32>, Answers, Recovered)> {
     let answer = move |answers: &mut Vec<u32>, outcome| {
         let _ = sender.send((std::mem::take(answers), outcome));
     };
-    let options = Options { commit_interval_us: 0, ..Options::default() };
-    let (store, recovered) = Store::open_on(disk.clone(), &options, Box::new(answer)).ok()?;
+    let options = Options { commit_interval_us: 0, retry_us: 10_000, ..Options::default() };
+    let disk = disk.clone();
+    let (store, recovered) =
+        Store::open_on(move || disk.clone(), &options, Box::new(answer)).ok()?;
     Some((store, answers, recovered))
 }
 
@@ -127,7 +159,7 @@ fn retained(payload: &str) -> Change {
 /// What waits for each Session.
 fn queues(recovered: &Recovered) -> BTreeMap<u32, Vec<u64>> {
     let ids = |session: &whimbrel::store::RecoveredSession| {
-        session.queue.iter().map(|waiting| waiting.message.id()).collect()
+        session.queue.iter().map(|stored| stored.id).collect()
     };
     recovered.sessions.iter().map(|session| (session.id.0, ids(session))).collect()
 }
@@ -333,4 +365,110 @@ fn a_topic_that_retains_nothing_any_more_is_forgotten() {
     commit(&store, &answers, vec![nothing]);
     drop(store);
     assert!(open(&disk).unwrap().2.retained.is_empty());
+}
+
+/// Asks for messages and waits for the page.
+fn fetch(store: &Store<u32>, queue: SessionId, ids: &[u64]) -> Vec<Fetched> {
+    let (sender, page) = channel();
+    let answer = Box::new(move |page| sender.send(page).unwrap());
+    store.fetch(Fetch { queue, ids: ids.to_vec(), answer });
+    page.recv_timeout(Duration::from_secs(10)).unwrap()
+}
+
+fn payload(fetched: &Fetched) -> Option<&[u8]> {
+    fetched.found.as_ref().map(|(message, _)| message.payload())
+}
+
+#[test]
+fn messages_are_read_back_whether_they_are_written_or_not() {
+    let disk = Disk::default();
+    let (store, answers, _) = open(&disk).unwrap();
+    let ((a, put_a), (b, put_b)) = (session(&store), session(&store));
+    let ids: Vec<u64> = (0..4).map(|_| store.next_message_id()).collect();
+    let written = vec![
+        put_a,
+        put_b,
+        stored(message(ids[0], "zero"), &[a, b], false),
+        stored(message(ids[1], "one"), &[a], false),
+    ];
+    commit(&store, &answers, written);
+    // Held back, because its receiver may finish with it: in memory when the page is asked for.
+    store.submit(&mut vec![stored(message(ids[2], "two"), &[a], true)], None);
+    let page = fetch(&store, a, &[ids[2], ids[0], ids[1], ids[3]]);
+    assert_eq!(
+        page.iter().map(|fetched| fetched.id).collect::<Vec<_>>(),
+        [ids[2], ids[0], ids[1], ids[3]]
+    );
+    let payloads: Vec<_> = page.iter().map(payload).collect();
+    assert_eq!(payloads, [Some(&b"two"[..]), Some(b"zero"), Some(b"one"), None]);
+    assert_eq!(payload(&fetch(&store, b, &[ids[1]])[0]), None, "it is not for b");
+    commit(&store, &answers, vec![Change::Finished { message: ids[0], session: a }, retained("x")]);
+    assert_eq!(payload(&fetch(&store, b, &[ids[0]])[0]), Some(&b"zero"[..]));
+}
+
+/// Every way in which one commit may fail: at its first write, at its second, ..., at its sync.
+#[test]
+fn what_could_not_be_written_is_written_when_it_can_be() {
+    for failures_from in 0..12 {
+        let disk = Disk::default();
+        let (store, answers, _) = open(&disk).unwrap();
+        let (a, put) = session(&store);
+        let ids: Vec<u64> = (0..4).map(|_| store.next_message_id()).collect();
+        let first = vec![
+            put,
+            stored(message(ids[0], "0"), &[a], false),
+            stored(message(ids[1], "1"), &[a], false),
+            Change::Received { session: a, packet_id: 1 },
+            Change::Sent { session: a, packet_id: 2, message: ids[1], queue: a },
+        ];
+        commit(&store, &answers, first);
+        disk.0.lock().skip_then_fail(failures_from);
+        store.submit(
+            &mut vec![
+                stored(message(ids[2], "2"), &[a], false),
+                stored(message(ids[3], "3"), &[a], false),
+                Change::Finished { message: ids[0], session: a },
+                Change::Received { session: a, packet_id: 3 },
+                Change::Released { session: a, packet_id: 1 },
+                Change::Relayed { session: a, packet_id: 2 },
+                retained("kept"),
+            ],
+            Some(5),
+        );
+        while store.health() == Health::Good && answers.try_recv().is_err() {
+            std::thread::yield_now();
+        }
+        // Comes while the disk fails, and finishes what may or may not be in the file.
+        let wait = store.health() != Health::Good;
+        store.submit(
+            &mut vec![Change::Finished { message: ids[2], session: a }, retained("newer")],
+            Some(6),
+        );
+        disk.0.lock().recover();
+        let mut answered = vec![];
+        while !answered.contains(&6) {
+            let (some, outcome) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert_eq!(outcome, Outcome::Durable);
+            answered.extend(some);
+        }
+        assert!(!wait || answered == [5, 6], "{failures_from}: {answered:?}");
+        assert_eq!(store.health(), Health::Good);
+        assert_eq!(payload(&fetch(&store, a, &[ids[3]])[0]), Some(&b"3"[..]));
+        store.close();
+        let (_, _, recovered) = open(&disk.cut(|| 1)).unwrap();
+        assert_eq!(queues(&recovered)[&a.0], [ids[3]], "{failures_from}");
+        assert_eq!(recovered.sessions[0].received, [3]);
+        assert!(matches!(recovered.sessions[0].sent[..], [(2, None)]));
+        assert_eq!(recovered.retained[0].0.payload(), b"newer");
+    }
+}
+
+#[test]
+fn a_store_that_is_closed_while_its_disk_fails_acknowledges_nothing() {
+    let disk = Disk::default();
+    let (store, answers, _) = open(&disk).unwrap();
+    disk.0.lock().skip_then_fail(0);
+    store.submit(&mut vec![session(&store).1], Some(5));
+    store.close();
+    assert_eq!(answers.recv().unwrap(), (vec![5], Outcome::Failed));
 }

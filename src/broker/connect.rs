@@ -14,6 +14,7 @@ use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::ReasonCode;
 use crate::metrics::DropReason;
+use crate::queue::Delivery;
 use crate::session::Session;
 use crate::session::connect::Terms;
 use crate::session::record::Record;
@@ -100,7 +101,7 @@ impl Broker {
 
     fn new_mailbox(&self, terms: &Terms) -> Arc<Mailbox> {
         let stored = terms.durable.then(|| self.store.next_session_id());
-        Mailbox::new(self.next_key(), stored)
+        Mailbox::new(self.next_key(), stored, self.store.keeps_messages())
     }
 
     fn lend(
@@ -138,7 +139,7 @@ impl Broker {
             }
         };
         for group in &groups {
-            group.online(&mailbox, session.terms().send_window(), turn.refused());
+            group.online(&mailbox, session.terms().send_window(), turn.remainder());
         }
         let mut parts = Parts { session, mailbox, groups, returned };
         self.put_on_record(&mut parts, None, turn);
@@ -170,7 +171,7 @@ impl Broker {
         let mut back = parts.session.give_back_shared(ends_now);
         back.extend(lent);
         for group in &parts.groups {
-            group.offline(parts.mailbox.key(), &mut back, turn.refused());
+            group.offline(parts.mailbox.key(), &mut back, turn.remainder());
         }
         if let (true, Some(session)) = (self.is_closing(), parts.mailbox.stored()) {
             // So that the Client finds the same identifiers after the restart [MQTT-4.4.0-1].
@@ -234,17 +235,17 @@ impl Broker {
         let stored = parts.mailbox.stored();
         let mut back = parts.session.give_back_shared(true);
         for group in &parts.groups {
-            group.offline(key, &mut back, turn.refused());
+            group.offline(key, &mut back, turn.remainder());
         }
         let filters: Vec<Box<str>> =
             parts.session.subscriptions.iter().map(|(filter, _)| filter.into()).collect();
         for filter in filters {
             self.unroute(&mut parts, &filter, turn);
         }
-        let mut left = parts.session.abandon();
-        left.extend(parts.mailbox.end());
+        let in_flight = parts.session.abandon();
+        let left = in_flight.iter().map(Delivery::trace).chain(parts.mailbox.end());
         for delivery in left {
-            self.dropped(&delivery, DropReason::SessionEnded, stored, turn);
+            self.dropped(delivery, DropReason::SessionEnded, stored, turn);
         }
         if let Some(session) = stored {
             turn.change(Change::SessionEnded { session });

@@ -12,7 +12,7 @@ use super::share::ShareGroup;
 use super::turn::Turn;
 use crate::codec::QoS;
 use crate::metrics::DropReason;
-use crate::queue::{Delivery, Queue};
+use crate::queue::{Stored, Trace};
 use crate::router::Interest;
 use crate::store::{Change, SessionId};
 use crate::topic::TopicFilter;
@@ -93,14 +93,19 @@ impl Broker {
 
     fn admit(&self, group: &ShareGroup, joining: &Joining<'_>, turn: &mut Turn) {
         if joining.mailbox.stored().is_some() {
-            group.make_durable(|| {
+            let is_new = group.make_durable(|| {
                 let session = self.store.next_session_id();
                 let record = [&[RECORD], group.filter().as_bytes()].concat().into_boxed_slice();
                 turn.change(Change::SessionPut { session, record });
                 session
             });
+            if is_new && self.store.keeps_messages() {
+                // A message gets its identity before its receivers are asked whether they are
+                // durable: one with a later identity than this is in the store for the group.
+                group.store_from(self.store.next_message_id());
+            }
         }
-        group.admit(joining.mailbox, joining.interest, joining.window, turn.refused());
+        group.admit(joining.mailbox, joining.interest, joining.window, turn.remainder());
     }
 
     /// Removes a member from a share group; the last one takes the group with it.
@@ -112,19 +117,19 @@ impl Broker {
         if !group.remove(member) {
             return false;
         }
-        if let Some(queue) = group.take_deserted() {
+        if let Some(left) = group.take_deserted() {
             entry.remove();
-            self.end_group(&group, queue, turn);
+            self.end_group(&group, left, turn);
         }
         true
     }
 
-    fn end_group(&self, group: &ShareGroup, mut queue: Queue, turn: &mut Turn) {
+    fn end_group(&self, group: &ShareGroup, left: Vec<Trace>, turn: &mut Turn) {
         if let Ok(filter) = TopicFilter::new(group.filter()) {
             self.router.unsubscribe(filter.filter(), group.key());
         }
-        while let Some(delivery) = queue.take(true) {
-            self.dropped(&delivery, DropReason::SessionEnded, None, turn);
+        for trace in left {
+            self.dropped(trace, DropReason::SessionEnded, None, turn);
         }
         self.groups.by_source.remove(&group.source());
         if let Some(session) = group.stored() {
@@ -143,10 +148,11 @@ impl Broker {
         &self,
         filter: TopicFilter<'_>,
         session: SessionId,
-        waiting: impl Iterator<Item = Delivery>,
+        waiting: impl Iterator<Item = Stored>,
     ) -> Arc<ShareGroup> {
         let group = self.new_group(filter.as_str());
         group.make_durable(|| session);
+        group.store_from(1);
         self.groups.by_filter.insert(filter.as_str().into(), group.clone());
         self.route_group(&group, filter);
         group.restore(waiting);
@@ -155,9 +161,9 @@ impl Broker {
 
     /// Ends a restored group whose members are all gone.
     pub(super) fn end_if_deserted(&self, group: &Arc<ShareGroup>, turn: &mut Turn) {
-        if let Some(queue) = group.take_deserted() {
+        if let Some(left) = group.take_deserted() {
             self.groups.by_filter.remove(group.filter());
-            self.end_group(group, queue, turn);
+            self.end_group(group, left, turn);
         }
     }
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};
-use crate::queue::{Delivery, Dropped, Limits, Queue};
+use crate::queue::{Delivery, Dropped, Fetched, Limits, Queue, Stored, Trace};
 use crate::store::{Outcome, SessionId};
 
 /// What others have to say to a connection's task.
@@ -47,9 +47,9 @@ pub struct Mailbox {
     inner: Mutex<Inner>,
 }
 
-/// What pushes did not find room for.
+/// What pushes leave to be done: what found no room, and what queues want of the store.
 #[derive(Debug, Default)]
-pub struct Refused {
+pub struct Remainder {
     /// Deliveries that a queue had to let go.
     pub overflow: Dropped,
     /// QoS 0 deliveries for a Client that is away.
@@ -58,13 +58,26 @@ pub struct Refused {
     pub no_consumer: u64,
     /// Deliveries for a Session or a share group that ended after the route to it was resolved,
     /// with its identity in the store.
-    pub ended: Vec<(Delivery, Option<SessionId>)>,
+    pub ended: Vec<(Trace, Option<SessionId>)>,
+    /// Messages that share groups, by their marks, want to have at hand.
+    pub wanted: Vec<(u32, Vec<u64>)>,
+}
+
+/// What was taken from a mailbox beside mail and deliveries.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Whether anything was.
+    pub any: bool,
+    /// Messages that are wanted from the store, to come by [`Mailbox::page`].
+    pub wanted: Option<Vec<u64>>,
 }
 
 impl Mailbox {
-    /// An empty mailbox of a Client that is connected.
-    pub fn new(key: u64, stored: Option<SessionId>) -> Arc<Self> {
-        let inner = Mutex::new(Inner { online: true, ..Inner::default() });
+    /// An empty mailbox of a Client that is connected; `in_store`: its messages of QoS 1 and 2
+    /// can be read back from the store.
+    pub fn new(key: u64, stored: Option<SessionId>, in_store: bool) -> Arc<Self> {
+        let queue = Queue::of_session(in_store && stored.is_some());
+        let inner = Mutex::new(Inner { online: true, queue, ..Inner::default() });
         Arc::new(Self { key, stored, inner })
     }
 
@@ -84,16 +97,19 @@ impl Mailbox {
         deliveries: impl Iterator<Item = Delivery>,
         limits: &Limits,
         now: Moment,
-        refused: &mut Refused,
+        remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
+        // Nobody is there to take what the store keeps anyhow.
+        let at_hand_max = if inner.online { limits.at_hand_max } else { 0 };
+        let limits = Limits { at_hand_max, ..*limits };
         for delivery in deliveries {
             if inner.ended {
-                refused.ended.push((delivery, self.stored));
+                remainder.ended.push((delivery.trace(), self.stored));
             } else if delivery.qos == QoS::AtMostOnce && !inner.online {
-                refused.offline += 1;
+                remainder.offline += 1;
             } else {
-                inner.queue.push(delivery, limits, now, &mut refused.overflow);
+                inner.queue.push(delivery, &limits, now, &mut remainder.overflow);
             }
         }
         let bell = inner.bell.take();
@@ -120,23 +136,44 @@ impl Mailbox {
     }
 
     /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together until they
-    /// weigh `bytes`. Returns whether there was anything.
+    /// weigh `bytes`.
     pub fn take(
         &self,
         mut window: usize,
         mut bytes: usize,
         mail: &mut Vec<Mail>,
         deliveries: &mut Vec<Delivery>,
-    ) -> bool {
+    ) -> Taken {
         let mut inner = self.inner.lock();
         mail.append(&mut inner.mail);
+        let may_deliver = bytes > 0;
         while bytes > 0 {
             let Some(delivery) = inner.queue.take(window > 0) else { break };
             bytes = bytes.saturating_sub(delivery.message.weight());
             window -= usize::from(delivery.qos != QoS::AtMostOnce);
             deliveries.push(delivery);
         }
-        !mail.is_empty() || !deliveries.is_empty()
+        let wanted = if window > 0 && may_deliver { inner.queue.wanted() } else { None };
+        Taken { any: !mail.is_empty() || !deliveries.is_empty(), wanted }
+    }
+
+    /// The messages that were wanted; what the store has lost is added to `dropped`.
+    pub fn page(&self, page: Vec<Fetched>, dropped: &mut Dropped) {
+        let mut inner = self.inner.lock();
+        inner.queue.page(page, dropped);
+        if !inner.online {
+            inner.queue.leave_to_store();
+        }
+        let bell = inner.bell.take();
+        drop(inner);
+        if let Some(bell) = bell {
+            bell.wake();
+        }
+    }
+
+    /// Puts back what the store remembers at a start, for a Client that is away.
+    pub fn restore(&self, entries: impl Iterator<Item = Stored>) {
+        self.inner.lock().queue.restore(entries);
     }
 
     /// Hangs up the bell, unless there already is something to do.
@@ -160,6 +197,7 @@ impl Mailbox {
         inner.bell = None;
         inner.mail = Vec::new();
         let lent = inner.queue.extract(|delivery| delivery.source != 0);
+        inner.queue.leave_to_store();
         (inner.queue.clear_qos0(), lent)
     }
 
@@ -177,10 +215,10 @@ impl Mailbox {
     }
 
     /// Takes everything that is ready, for a Session that ends, and everything to come is refused.
-    pub fn end(&self) -> Vec<Delivery> {
+    pub fn end(&self) -> Vec<Trace> {
         let mut inner = self.inner.lock();
         inner.ended = true;
-        std::iter::from_fn(|| inner.queue.take(true)).collect()
+        inner.queue.clear()
     }
 
     /// Messages that are ready, and their bytes.

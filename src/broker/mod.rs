@@ -26,18 +26,18 @@ pub mod share;
 pub mod subscribe;
 pub mod turn;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::access::Anonymous;
 use crate::clock::{Clock, Moment};
 use crate::codec::{PacketId, QoS};
 use crate::metrics::{DropReason, Metrics};
-use crate::queue::{self, Delivery};
+use crate::queue::{self, Delivery, Trace};
 use crate::router::Router;
 use crate::router::retained::{self, Retained};
 use crate::session::connect::Limits;
-use crate::store::{Change, SessionId, Store};
+use crate::store::{Change, Fetch, Health, SessionId, Store};
 use expire::Expiry;
 use groups::Groups;
 use mailbox::Mailbox;
@@ -69,6 +69,8 @@ pub struct Waiter {
 
 /// What all Clients share.
 pub struct Broker {
+    /// For what the store is asked and answers later.
+    me: Weak<Self>,
     options: Options,
     clock: Clock,
     /// What the broker counts.
@@ -114,13 +116,13 @@ impl Broker {
     /// A delivery is done with, by success or for a reason to drop it: the store may forget it.
     ///
     /// `own` is the stored identity of the Session whose queue it was in.
-    pub fn done(&self, delivery: &Delivery, own: Option<SessionId>, turn: &mut Turn) {
+    pub fn done(&self, delivery: Trace, own: Option<SessionId>, turn: &mut Turn) {
         let queue = match delivery.source {
             0 => own.filter(|_| delivery.qos != QoS::AtMostOnce),
             source => self.groups.stored(source),
         };
-        if let Some(queue) = queue.filter(|_| delivery.message.id() != 0) {
-            turn.finished(delivery.message.id(), queue);
+        if let Some(queue) = queue.filter(|_| delivery.message != 0) {
+            turn.finished(delivery.message, queue);
         }
     }
 
@@ -141,7 +143,7 @@ impl Broker {
     }
 
     /// A member of a share group has room for another delivery in place of this one.
-    pub fn room(&self, delivery: &Delivery, member: u64, turn: &mut Turn) {
+    pub fn room(&self, delivery: Trace, member: u64, turn: &mut Turn) {
         if let Some(group) = self.groups.by_source(delivery.source) {
             turn.room_in_group(&group, member);
         }
@@ -150,13 +152,36 @@ impl Broker {
     /// As [`Broker::done`], for what its receiver will never get.
     pub fn dropped(
         &self,
-        delivery: &Delivery,
+        delivery: Trace,
         reason: DropReason,
         own: Option<SessionId>,
         turn: &mut Turn,
     ) {
         self.metrics.drops.add(reason, 1);
         self.done(delivery, own, turn);
+    }
+
+    /// Asks the store for messages that a Session's queue wants.
+    pub fn fetch(&self, mailbox: &Arc<Mailbox>, ids: Vec<u64>) {
+        let Some(queue) = mailbox.stored() else { return };
+        let (me, mailbox) = (self.me.clone(), mailbox.clone());
+        let answer = move |page| {
+            let mut dropped = queue::Dropped::new();
+            mailbox.page(page, &mut dropped);
+            if let (Some(broker), false) = (me.upgrade(), dropped.is_empty()) {
+                let mut turn = Turn::default();
+                for (delivery, reason) in dropped {
+                    broker.dropped(delivery, reason, Some(queue), &mut turn);
+                }
+                broker.finish(&mut turn, None);
+            }
+        };
+        self.store.fetch(Fetch { queue, ids, answer: Box::new(answer) });
+    }
+
+    /// What the store can do now.
+    pub fn store_health(&self) -> Health {
+        self.store.health()
     }
 
     /// Closes the store once everything that waits is committed. No connection may be left.

@@ -97,9 +97,11 @@ impl Broker {
             published.reason = ReasonCode::NoMatchingSubscribers;
             return published;
         }
+        // Its identity comes before its receivers are asked whether they are durable.
+        let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
         let targets = targets(&routes, publish.qos, publish.retain);
         let message = retained.unwrap_or_else(|| {
-            let id = if targets.is_empty() { 0 } else { self.store.next_message_id() };
+            let id = if targets.is_empty() { 0 } else { id };
             Message::of_publish(id, body, publish, topic, now)
         });
         published.waits |= publish.retain || !targets.is_empty();

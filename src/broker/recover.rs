@@ -13,7 +13,7 @@ use super::{Broker, Options, Waiter};
 use crate::clock::{Clock, Moment};
 use crate::codec::{PacketId, QoS};
 use crate::metrics::Metrics;
-use crate::queue::{Delivery, Limits, Overflow};
+use crate::queue::{Delivery, Stored};
 use crate::router::Router;
 use crate::router::retained::Retained;
 use crate::session::Session;
@@ -22,10 +22,6 @@ use crate::session::record::Record;
 use crate::session::subscriptions::Subscription;
 use crate::store::{self, OpenError, Outcome, Recovered, RecoveredSession, Store, Waiting};
 use crate::topic::TopicFilter;
-
-/// What was acknowledged is put back whatever the bounds say today.
-const UNBOUNDED: Limits =
-    Limits { messages_max: usize::MAX, bytes_max: usize::MAX, overflow: Overflow::DropNewest };
 
 /// What was put back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +52,8 @@ impl Broker {
         store: Store<Waiter>,
         recovered: Recovered,
     ) -> (Arc<Self>, Restored) {
-        let broker = Arc::new(Self {
+        let broker = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             retained: Retained::new(options.retained),
             options,
             clock,
@@ -92,7 +89,7 @@ impl Broker {
             restored.messages += group.queue.len();
             let filter = Self::group_record(&group.record).map(TopicFilter::new);
             if let Some(Ok(filter)) = filter {
-                let waiting = group.queue.into_iter().map(|waiting| delivery(waiting, 0));
+                let waiting = group.queue.into_iter();
                 restored_groups.push(self.restore_group(filter, group.id, waiting));
             }
         }
@@ -124,13 +121,12 @@ impl Broker {
             Some((PacketId::new(id)?, waiting))
         });
         session.restore(&received, sent.collect());
-        let mailbox = Mailbox::new(self.next_key(), Some(recovered.id));
+        let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true);
         mailbox.disconnected();
         // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
-        let dup = record.disconnected_at.is_none();
-        let waiting =
-            recovered.queue.into_iter().map(|waiting| Delivery { dup, ..delivery(waiting, 0) });
-        mailbox.push(waiting, &UNBOUNDED, now, turn.refused());
+        let may_be_seen = record.disconnected_at.is_none();
+        let seen = |stored: Stored| if may_be_seen { stored.seen() } else { stored };
+        mailbox.restore(recovered.queue.into_iter().map(seen));
         let returned = Arc::default();
         let mut parts = Parts { session, mailbox, groups: Vec::new(), returned };
         for (filter, options) in recovered.subscriptions {

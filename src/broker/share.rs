@@ -14,17 +14,16 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use triomphe::ThinArc;
 
-use super::mailbox::{Mailbox, Refused};
+use super::mailbox::{Mailbox, Remainder};
 use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::metrics::DropReason;
-use crate::queue::{Delivery, Limits, Overflow, Queue, SubscriptionIds};
+use crate::queue::{Delivery, Fetched, Limits, Queue, Stored, SubscriptionIds, Trace};
 use crate::router::Interest;
 use crate::store::SessionId;
 
 /// What is lent is bounded by the members' windows, not by the bounds of their own queues.
-const LENT: Limits =
-    Limits { messages_max: usize::MAX, bytes_max: usize::MAX, overflow: Overflow::DropNewest };
+const LENT: Limits = Limits::NONE;
 
 #[derive(Debug)]
 struct Member {
@@ -71,15 +70,12 @@ pub struct ShareGroup {
 impl ShareGroup {
     /// A group without members.
     pub(super) fn new(key: u64, filter: &str) -> Self {
-        Self {
-            key,
-            // Keys rise by one for each Session or group; four thousand million of them would
-            // have to come before two groups shared a mark.
-            source: (key as u32).max(1),
-            filter: filter.into(),
-            stored: OnceLock::new(),
-            inner: Mutex::default(),
-        }
+        // Keys rise by one for each Session or group; four thousand million of them would have to
+        // come before two groups shared a mark.
+        let source = (key as u32).max(1);
+        let inner = Inner { queue: Queue::of_group(source), ..Inner::default() };
+        let (filter, inner) = (filter.into(), Mutex::new(inner));
+        Self { key, source, filter, stored: OnceLock::new(), inner }
     }
 
     /// The mark of its deliveries in the hands of members; never 0.
@@ -104,7 +100,7 @@ impl ShareGroup {
 
     /// Whether a message could be taken right away.
     pub fn has_online_member(&self) -> bool {
-        self.inner.lock().members.iter().any(|member| member.online)
+        self.inner.lock().has_online_member()
     }
 
     /// Adds messages to the queue, in order, and hands out what members have credit for.
@@ -113,39 +109,42 @@ impl ShareGroup {
         deliveries: impl Iterator<Item = Delivery>,
         limits: &Limits,
         now: Moment,
-        refused: &mut Refused,
+        remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
-        let is_online = inner.members.iter().any(|member| member.online);
+        let is_online = inner.has_online_member();
+        // Nobody is there to take what the store keeps anyhow.
+        let at_hand_max = if is_online { limits.at_hand_max } else { 0 };
+        let limits = Limits { at_hand_max, ..*limits };
         for mut delivery in deliveries {
             delivery.source = self.source;
             if inner.ended {
-                refused.ended.push((delivery, self.stored()));
+                remainder.ended.push((delivery.trace(), self.stored()));
             } else if delivery.qos == QoS::AtMostOnce && !is_online {
-                refused.overflow.push((delivery, DropReason::NoConsumer));
+                remainder.overflow.push((delivery.trace(), DropReason::NoConsumer));
             } else {
-                inner.queue.push(delivery, limits, now, &mut refused.overflow);
+                inner.queue.push(delivery, &limits, now, &mut remainder.overflow);
             }
         }
-        inner.hand_out(refused);
+        inner.hand_out(remainder);
     }
 
     /// A member has finished with `n` deliveries.
-    pub fn room(&self, member: u64, n: usize, refused: &mut Refused) {
+    pub fn room(&self, member: u64, n: usize, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
         if let Some(member) = inner.member(member) {
             member.taken = member.taken.saturating_sub(n);
         }
-        inner.hand_out(refused);
+        inner.hand_out(remainder);
     }
 
     /// A member is connected, with this window.
-    pub fn online(&self, mailbox: &Mailbox, window: usize, refused: &mut Refused) {
+    pub fn online(&self, mailbox: &Mailbox, window: usize, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
         if let Some(member) = inner.member(mailbox.key()) {
             (member.online, member.window, member.taken) = (true, window, 0);
         }
-        inner.hand_out(refused);
+        inner.hand_out(remainder);
     }
 
     /// Lends nothing more to a member that is about to go.
@@ -156,7 +155,7 @@ impl ShareGroup {
     }
 
     /// A member is gone. What it had of this group is taken from `back` to the front of the queue.
-    pub fn offline(&self, member: u64, back: &mut Vec<Delivery>, refused: &mut Refused) {
+    pub fn offline(&self, member: u64, back: &mut Vec<Delivery>, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
         if let Some(member) = inner.member(member) {
             (member.online, member.taken) = (false, 0);
@@ -172,15 +171,27 @@ impl ShareGroup {
             delivery
         };
         inner.queue.give_back(mine.into_iter().map(restore));
-        if !inner.members.iter().any(|member| member.online) {
-            refused.no_consumer += inner.queue.clear_qos0() as u64;
+        if !inner.has_online_member() {
+            remainder.no_consumer += inner.queue.clear_qos0() as u64;
+            inner.queue.leave_to_store();
         }
-        inner.hand_out(refused);
+        inner.hand_out(remainder);
     }
 
-    /// Makes the group durable, if it is not, under the identity that `identify` gives it.
-    pub(super) fn make_durable(&self, identify: impl FnOnce() -> SessionId) {
-        self.stored.get_or_init(identify);
+    /// Makes the group durable, if it is not, under the identity that `identify` gives it; true:
+    /// it was not.
+    pub(super) fn make_durable(&self, identify: impl FnOnce() -> SessionId) -> bool {
+        let mut is_new = false;
+        self.stored.get_or_init(|| {
+            is_new = true;
+            identify()
+        });
+        is_new
+    }
+
+    /// Messages with this identity or a later one can be read back from the store.
+    pub(super) fn store_from(&self, first: u64) {
+        self.inner.lock().queue.store_from(first);
     }
 
     /// Adds a member, with its window if it is connected, or changes what a member wants.
@@ -189,7 +200,7 @@ impl ShareGroup {
         mailbox: &Arc<Mailbox>,
         interest: Interest,
         window: Option<usize>,
-        refused: &mut Refused,
+        remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
         let subscription_ids =
@@ -209,7 +220,7 @@ impl ShareGroup {
                 outbox: Vec::new(),
             }),
         }
-        inner.hand_out(refused);
+        inner.hand_out(remainder);
     }
 
     /// Removes a member; false when it is none.
@@ -222,32 +233,42 @@ impl ShareGroup {
 
     /// Ends a group that has no members any more and returns what waits in it; `None` while it
     /// has some. A group that has ended stays so: who subscribes next makes a new one.
-    pub(super) fn take_deserted(&self) -> Option<Queue> {
+    pub(super) fn take_deserted(&self) -> Option<Vec<Trace>> {
         let mut inner = self.inner.lock();
         if !inner.members.is_empty() {
             return None;
         }
         inner.ended = true;
-        Some(std::mem::take(&mut inner.queue))
+        Some(inner.queue.clear())
     }
 
-    /// Puts back what the store remembers.
-    pub(super) fn restore(&self, waiting: impl Iterator<Item = Delivery>) {
+    /// Puts back what the store remembers at a start.
+    pub(super) fn restore(&self, waiting: impl Iterator<Item = Stored>) {
+        self.inner.lock().queue.restore(waiting);
+    }
+
+    /// Messages that were wanted from the store.
+    pub(super) fn page(&self, page: Vec<Fetched>, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
-        for mut delivery in waiting {
-            delivery.source = self.source;
-            inner.queue.push(delivery, &LENT, Moment::NEVER, &mut Vec::new());
+        inner.queue.page(page, &mut remainder.overflow);
+        if !inner.has_online_member() {
+            inner.queue.leave_to_store();
         }
+        inner.hand_out(remainder);
     }
 }
 
 impl Inner {
+    fn has_online_member(&self) -> bool {
+        self.members.iter().any(|member| member.online)
+    }
+
     fn member(&mut self, key: u64) -> Option<&mut Member> {
         self.members.iter_mut().find(|member| member.mailbox.key() == key)
     }
 
     /// Gives what is ready to members with credit, in turn.
-    fn hand_out(&mut self, refused: &mut Refused) {
+    fn hand_out(&mut self, remainder: &mut Remainder) {
         while self.queue.has_ready(true) {
             let count = self.members.len();
             let next = (0..count)
@@ -266,9 +287,14 @@ impl Inner {
             member.taken += 1;
             member.outbox.push(delivery);
         }
+        if self.members.iter().any(Member::has_credit)
+            && let Some(ids) = self.queue.wanted()
+        {
+            remainder.wanted.push((self.queue.source(), ids));
+        }
         for member in self.members.iter_mut().filter(|member| !member.outbox.is_empty()) {
             let Member { mailbox, outbox, .. } = member;
-            mailbox.push(outbox.drain(..), &LENT, Moment::NEVER, refused);
+            mailbox.push(outbox.drain(..), &LENT, Moment::NEVER, remainder);
         }
     }
 }

@@ -163,10 +163,10 @@ impl Broker {
             .filter(|kept| !(subscription.options.no_local && kept.publisher == own))
             .map(|kept| self.retained_delivery(parts, kept.message, subscription, turn))
             .collect();
-        let before = turn.refused().overflow.len();
-        parts.mailbox.push(deliveries.into_iter(), limits, now, turn.refused());
-        for (delivery, reason) in turn.refused().overflow.split_off(before) {
-            self.dropped(&delivery, reason, parts.mailbox.stored(), turn);
+        let before = turn.remainder().overflow.len();
+        parts.mailbox.push(deliveries.into_iter(), limits, now, turn.remainder());
+        for (delivery, reason) in turn.remainder().overflow.split_off(before) {
+            self.dropped(delivery, reason, parts.mailbox.stored(), turn);
         }
         let is_over = found.next.is_none();
         parts.session.retained_due.advance(found.next);
@@ -239,7 +239,7 @@ impl Broker {
         };
         let group = parts.groups.swap_remove(at);
         let mut back = parts.mailbox.give_up(group.source());
-        group.offline(parts.mailbox.key(), &mut back, turn.refused());
+        group.offline(parts.mailbox.key(), &mut back, turn.remainder());
         let (own, groups) = (parts.mailbox.stored(), group.stored());
         let rename = |delivery: &Delivery| {
             let message = &delivery.message;

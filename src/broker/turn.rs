@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::mailbox::{Mailbox, Refused};
+use super::mailbox::{Mailbox, Remainder};
 use super::receiver::Receiver;
 use super::share::ShareGroup;
 use super::{Broker, Waiter};
@@ -12,7 +12,7 @@ use crate::message::Message;
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::router::Routes;
-use crate::store::{Change, SessionId, Submitted};
+use crate::store::{Change, Fetch, SessionId, Submitted};
 
 /// Changes and messages on their way.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub struct Turn {
     runs: Vec<(Routes<Receiver>, usize)>,
     /// Share groups whose members have finished something: member's key and how much.
     finished: Vec<(Arc<ShareGroup>, u64, usize)>,
-    refused: Refused,
+    remainder: Remainder,
 }
 
 impl Turn {
@@ -62,9 +62,9 @@ impl Turn {
         }
     }
 
-    /// Where deliveries go that find no room.
-    pub fn refused(&mut self) -> &mut Refused {
-        &mut self.refused
+    /// What pushes leave to be done.
+    pub fn remainder(&mut self) -> &mut Remainder {
+        &mut self.remainder
     }
 
     /// Whether there is anything for the store.
@@ -84,11 +84,11 @@ impl Broker {
         for (routes, end) in turn.runs.drain(..) {
             let messages = turn.messages.get(start..end).unwrap_or_default();
             start = end;
-            self.distribute(&routes, messages, now, &mut turn.refused);
+            self.distribute(&routes, messages, now, &mut turn.remainder);
         }
         turn.messages.clear();
         for (group, member, n) in turn.finished.drain(..) {
-            group.room(member, n, &mut turn.refused);
+            group.room(member, n, &mut turn.remainder);
         }
         self.account(turn);
         submitted
@@ -116,7 +116,7 @@ impl Broker {
         routes: &Routes<Receiver>,
         messages: &[Message],
         now: Moment,
-        refused: &mut Refused,
+        remainder: &mut Remainder,
     ) {
         let limits = &self.options.queue;
         for route in routes.iter() {
@@ -129,52 +129,70 @@ impl Broker {
                 retain: message.retain() && route.retain_as_published, // [MQTT-3.3.1-12, -13]
                 dup: false,                                            // [MQTT-3.3.1-3]
             });
-            let before = refused.overflow.len();
+            let before = remainder.overflow.len();
             match &route.subscriber {
                 Receiver::Session(mailbox) => {
-                    mailbox.push(deliveries, limits, now, refused);
-                    self.forget_refused(mailbox, refused, before);
+                    mailbox.push(deliveries, limits, now, remainder);
+                    self.forget_refused(mailbox, remainder, before);
                 }
-                Receiver::Group(group) => group.push(deliveries, limits, now, refused),
+                Receiver::Group(group) => group.push(deliveries, limits, now, remainder),
             }
         }
     }
 
     /// What a Session's queue refused is counted, and forgotten by the store.
-    fn forget_refused(&self, mailbox: &Mailbox, refused: &mut Refused, before: usize) {
-        if refused.overflow.len() == before {
+    fn forget_refused(&self, mailbox: &Mailbox, remainder: &mut Remainder, before: usize) {
+        if remainder.overflow.len() == before {
             return;
         }
         let mut turn = Turn::default();
-        for (delivery, reason) in refused.overflow.drain(before..) {
-            self.dropped(&delivery, reason, mailbox.stored(), &mut turn);
+        for (delivery, reason) in remainder.overflow.drain(before..) {
+            self.dropped(delivery, reason, mailbox.stored(), &mut turn);
         }
         if turn.has_changes() {
             self.store.submit(&mut turn.changes, None);
         }
     }
 
+    /// Asks the store for messages that a share group's queue wants.
+    fn fetch_for_group(&self, source: u32, ids: Vec<u64>) {
+        let Some(group) = self.groups.by_source(source) else { return };
+        let Some(queue) = group.stored() else { return };
+        let me = self.me.clone();
+        let answer = move |page| {
+            if let Some(broker) = me.upgrade() {
+                let mut turn = Turn::default();
+                group.page(page, turn.remainder());
+                broker.finish(&mut turn, None);
+            }
+        };
+        self.store.fetch(Fetch { queue, ids, answer: Box::new(answer) });
+    }
+
     /// Counts what was refused, and lets the store forget what share groups dropped.
     fn account(&self, turn: &mut Turn) {
-        if turn.refused.offline > 0 {
-            self.metrics.drops.add(DropReason::OfflineQos0, turn.refused.offline);
-            turn.refused.offline = 0;
+        if turn.remainder.offline > 0 {
+            self.metrics.drops.add(DropReason::OfflineQos0, turn.remainder.offline);
+            turn.remainder.offline = 0;
         }
-        if turn.refused.no_consumer > 0 {
-            self.metrics.drops.add(DropReason::NoConsumer, turn.refused.no_consumer);
-            turn.refused.no_consumer = 0;
+        if turn.remainder.no_consumer > 0 {
+            self.metrics.drops.add(DropReason::NoConsumer, turn.remainder.no_consumer);
+            turn.remainder.no_consumer = 0;
         }
-        if turn.refused.overflow.is_empty() && turn.refused.ended.is_empty() {
+        for (source, ids) in std::mem::take(&mut turn.remainder.wanted) {
+            self.fetch_for_group(source, ids);
+        }
+        if turn.remainder.overflow.is_empty() && turn.remainder.ended.is_empty() {
             return;
         }
-        for (delivery, queue) in std::mem::take(&mut turn.refused.ended) {
+        for (delivery, queue) in std::mem::take(&mut turn.remainder.ended) {
             self.metrics.drops.add(DropReason::SessionEnded, 1);
-            if let Some(queue) = queue.filter(|_| delivery.message.id() != 0) {
-                turn.finished(delivery.message.id(), queue);
+            if let Some(queue) = queue.filter(|_| delivery.message != 0) {
+                turn.finished(delivery.message, queue);
             }
         }
-        for (delivery, reason) in std::mem::take(&mut turn.refused.overflow) {
-            self.dropped(&delivery, reason, None, turn);
+        for (delivery, reason) in std::mem::take(&mut turn.remainder.overflow) {
+            self.dropped(delivery, reason, None, turn);
         }
         if turn.has_changes() {
             self.store.submit(&mut turn.changes, None);

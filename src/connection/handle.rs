@@ -106,15 +106,15 @@ impl Connection {
                 if let (Some(session), Some(packet_id)) = (stored, exchange) {
                     turn.change(Change::Completed { session, packet_id: packet_id.get() });
                 }
-                broker.done(&delivery, stored, turn);
-                broker.room(&delivery, parts.mailbox.key(), turn);
+                broker.done(delivery.trace(), stored, turn);
+                broker.room(delivery.trace(), parts.mailbox.key(), turn);
             }
             Action::Relayed { packet_id, delivery } => {
                 if let Some(session) = stored {
                     turn.change(Change::Relayed { session, packet_id: packet_id.get() });
                 }
-                broker.done(&delivery, stored, turn);
-                broker.room(&delivery, parts.mailbox.key(), turn);
+                broker.done(delivery.trace(), stored, turn);
+                broker.room(delivery.trace(), parts.mailbox.key(), turn);
                 parts.session.relayed(packet_id, stored.is_some());
             }
             Action::Completed { packet_id } => {
@@ -184,12 +184,12 @@ impl Connection {
         let out = self.writer.buffer();
         broker.metrics.messages_sent.add(deliveries.len() as u64);
         for delivery in deliveries.drain(..) {
-            let lent = (delivery.source != 0).then(|| delivery.clone());
+            let lent = (delivery.source != 0).then(|| delivery.trace());
             match parts.session.deliver(delivery, now, out) {
                 Delivered::Sent => {
                     if let Some(delivery) = lent {
-                        broker.done(&delivery, stored, turn);
-                        broker.room(&delivery, key, turn);
+                        broker.done(delivery, stored, turn);
+                        broker.room(delivery, key, turn);
                     }
                 }
                 Delivered::InFlight => {}
@@ -200,8 +200,8 @@ impl Connection {
                     }
                 }
                 Delivered::Dropped { delivery, reason } => {
-                    broker.dropped(&delivery, reason, stored, turn);
-                    broker.room(&delivery, key, turn);
+                    broker.dropped(delivery.trace(), reason, stored, turn);
+                    broker.room(delivery.trace(), key, turn);
                 }
             }
         }
@@ -223,8 +223,8 @@ impl Connection {
                     if let Some(session) = stored {
                         turn.change(Change::Completed { session, packet_id: packet_id.get() });
                     }
-                    self.lease.broker.dropped(&delivery, reason, stored, turn);
-                    self.lease.broker.room(&delivery, parts.mailbox.key(), turn);
+                    self.lease.broker.dropped(delivery.trace(), reason, stored, turn);
+                    self.lease.broker.room(delivery.trace(), parts.mailbox.key(), turn);
                     any = true;
                 }
             }

@@ -252,7 +252,11 @@ impl Connection {
         let bytes = if parts.session.may_deliver() { room } else { 0 };
         let window = parts.session.window_free();
         let Scratch { mail, deliveries, .. } = scratch;
-        if !parts.mailbox.take(window, bytes, mail, deliveries) {
+        let taken = parts.mailbox.take(window, bytes, mail, deliveries);
+        if let Some(ids) = taken.wanted {
+            self.lease.broker.fetch(&parts.mailbox, ids);
+        }
+        if !taken.any {
             return Ok(false);
         }
         let mut ending = None;

@@ -233,7 +233,7 @@ impl Opening<'_> {
         let (mut mail, mut none) = (Vec::new(), Vec::new());
         loop {
             std::future::poll_fn(|cx| {
-                if mailbox.take(0, 0, &mut mail, &mut none)
+                if mailbox.take(0, 0, &mut mail, &mut none).any
                     || !mailbox.sleep(false, false, cx.waker())
                 {
                     return Poll::Ready(());

@@ -4,11 +4,20 @@
 //! queue keeps what is ready; what a consumer has taken is in that consumer's hands, bounded by
 //! its window, until it is acknowledged or given back.
 //!
+//! A long queue costs disk, not memory. Messages at its front are at hand; behind them comes a
+//! backlog of those that the store has and the queue only names. When little is left at hand the
+//! queue says which messages it wants next ([`Queue::wanted`]), and they come as a page
+//! ([`Queue::page`]).
+//!
 //! Invariants:
-//! 1. Deliveries leave in the order in which they came, those given back before all others. While
-//!    the window for QoS 1 and 2 is closed, QoS 0 deliveries pass those that wait for it.
-//! 2. `bytes` is the sum of the weights of what is ready; a push passes no limit.
+//! 1. Deliveries leave in the order in which they came, those given back before all others. QoS 0
+//!    deliveries pass those that wait for the window for QoS 1 and 2, or for the store.
+//! 2. `bytes` is the sum of the weights of what is ready, `at_hand` of what of it is in memory; a
+//!    push passes no limit.
 //! 3. Nothing live is dropped while something expired takes its room.
+//! 4. Only a message that the store keeps for this queue is in the backlog.
+
+mod backlog;
 
 use std::collections::VecDeque;
 
@@ -16,6 +25,8 @@ use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::message::Message;
 use crate::metrics::DropReason;
+use backlog::Backlog;
+pub use backlog::Stored;
 
 /// Several Subscription Identifiers, shared by all deliveries of one route.
 pub type SubscriptionIds = Option<triomphe::ThinArc<(), u32>>;
@@ -39,6 +50,34 @@ pub struct Delivery {
     pub dup: bool,
 }
 
+impl Delivery {
+    /// What the books need to know of it.
+    pub fn trace(&self) -> Trace {
+        Trace { message: self.message.id(), qos: self.qos, source: self.source }
+    }
+}
+
+/// What the books need to know of a delivery when it is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The message's identity; 0 when it is not stored.
+    pub message: u64,
+    /// Quality of service of the delivery.
+    pub qos: QoS,
+    /// As [`Delivery::source`].
+    pub source: u32,
+}
+
+/// A message of the backlog, read from the store.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The identity that was asked for.
+    pub id: u64,
+    /// The message and the identifiers of the subscriptions that matched; `None` when the store
+    /// has lost it.
+    pub found: Option<(Message, SubscriptionIds)>,
+}
+
 /// Which message goes when a queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Overflow {
@@ -54,38 +93,91 @@ pub enum Overflow {
 pub struct Limits {
     /// Messages that are ready.
     pub messages_max: usize,
-    /// Memory of the messages that are ready, in bytes.
+    /// Weight of the messages that are ready, in bytes.
     pub bytes_max: usize,
     /// What happens to a message beyond a bound.
     pub overflow: Overflow,
+    /// Weight of the messages at hand beyond which the store alone keeps them, in bytes.
+    pub at_hand_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20, overflow: Overflow::DropNewest }
+        Self {
+            messages_max: 100_000,
+            bytes_max: 64 << 20,
+            overflow: Overflow::DropNewest,
+            at_hand_max: 1 << 20,
+        }
     }
+}
+
+impl Limits {
+    /// No bounds, for what was accepted before.
+    pub const NONE: Self = Self {
+        messages_max: usize::MAX,
+        bytes_max: usize::MAX,
+        overflow: Overflow::DropNewest,
+        at_hand_max: usize::MAX,
+    };
 }
 
 /// What waits for a receiver.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// QoS 1 and 2, in order.
+    /// QoS 1 and 2 at hand, in order.
     acknowledged: VecDeque<Delivery>,
+    /// QoS 1 and 2 behind them, in order.
+    backlog: Option<Box<Backlog>>,
     /// QoS 0, in order.
     unacknowledged: VecDeque<Delivery>,
+    /// The store keeps messages of QoS 1 and 2 with this identity or a later one for this queue.
+    stored_from: Option<u64>,
+    /// What its own deliveries have as [`Delivery::source`].
+    source: u32,
     next_sequence: u32,
     bytes: usize,
+    at_hand: usize,
     /// No message of the queue expires before this; `None` while none does at all.
     expires_from: Option<Moment>,
 }
 
 /// What a queue had to let go, each with the reason.
-pub type Dropped = Vec<(Delivery, DropReason)>;
+pub type Dropped = Vec<(Trace, DropReason)>;
 
 /// Capacity that an empty queue may keep, so that a burst's memory is given back.
 const IDLE_CAPACITY: usize = 64;
 
+/// Messages of the backlog that are asked for at a time.
+const PAGE_MESSAGES: usize = 256;
+
+/// Weight of the messages of a page beyond which no more are asked for, in bytes.
+const PAGE_BYTES: usize = 256 << 10;
+
+/// A page is asked for when no more deliveries are at hand than this.
+const PAGE_WANTED_AT: usize = 64;
+
 impl Queue {
+    /// A Session's queue; `stored`: the store keeps its messages of QoS 1 and 2.
+    pub fn of_session(stored: bool) -> Self {
+        Self { stored_from: stored.then_some(1), ..Self::default() }
+    }
+
+    /// A share group's queue, whose deliveries have this mark.
+    pub fn of_group(source: u32) -> Self {
+        Self { source, ..Self::default() }
+    }
+
+    /// What its own deliveries have as [`Delivery::source`].
+    pub fn source(&self) -> u32 {
+        self.source
+    }
+
+    /// The store keeps messages of QoS 1 and 2 for the queue, from this identity on.
+    pub fn store_from(&mut self, first: u64) {
+        self.stored_from = Some(first);
+    }
+
     /// Adds a delivery at the end. Where a bound is reached, room is made as the limits say, and
     /// what had to go is added to `dropped`: first what has expired, then the new delivery or the
     /// oldest ones.
@@ -103,21 +195,23 @@ impl Queue {
         while self.is_full(weight, limits) {
             let oldest = match limits.overflow {
                 Overflow::DropNewest => None,
-                Overflow::DropOldest => self.pop(true),
+                Overflow::DropOldest => self.drop_oldest(),
             };
             let Some(oldest) = oldest else {
-                dropped.push((delivery, DropReason::QueueFull));
+                dropped.push((delivery.trace(), DropReason::QueueFull));
                 return;
             };
             dropped.push((oldest, DropReason::QueueFull));
         }
-        let expires_at = delivery.message.expires_at();
-        if expires_at != Moment::NEVER {
-            self.expires_from = Some(self.expires_from.map_or(expires_at, |at| at.min(expires_at)));
-        }
+        self.note_expiry(delivery.message.expires_at());
         delivery.sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
         self.bytes = self.bytes.saturating_add(weight);
+        if self.goes_to_backlog(&delivery, weight, limits) {
+            self.backlog.get_or_insert_default().push_back(Stored::of(&delivery));
+            return;
+        }
+        self.at_hand = self.at_hand.saturating_add(weight);
         match delivery.qos {
             QoS::AtMostOnce => self.unacknowledged.push_back(delivery),
             _ => self.acknowledged.push_back(delivery),
@@ -128,44 +222,195 @@ impl Queue {
         self.len() >= limits.messages_max || self.bytes.saturating_add(weight) > limits.bytes_max
     }
 
+    fn goes_to_backlog(&self, delivery: &Delivery, weight: usize, limits: &Limits) -> bool {
+        let is_long =
+            self.backlog.is_some() || self.at_hand.saturating_add(weight) > limits.at_hand_max;
+        is_long && self.is_stored(delivery)
+    }
+
+    /// Whether the store keeps a delivery's message for this queue. What a share group has lent
+    /// it keeps for the group.
+    fn is_stored(&self, delivery: &Delivery) -> bool {
+        let id = delivery.message.id();
+        delivery.qos != QoS::AtMostOnce
+            && self.stored_from.is_some_and(|first| id >= first && id != 0)
+            && delivery.source == self.source
+    }
+
+    fn note_expiry(&mut self, at: Moment) {
+        if at != Moment::NEVER {
+            self.expires_from = Some(self.expires_from.map_or(at, |from| from.min(at)));
+        }
+    }
+
     /// Takes out what has expired; looks through the queue only when something may have.
     fn drop_expired(&mut self, now: Moment, dropped: &mut Dropped) {
         if self.expires_from.is_none_or(|from| from > now) {
             return;
         }
         let expired = self.extract(|delivery| delivery.message.is_expired(now));
-        dropped.extend(expired.into_iter().map(|delivery| (delivery, DropReason::Expired)));
+        dropped.extend(expired.iter().map(|delivery| (delivery.trace(), DropReason::Expired)));
+        if let Some(backlog) = &mut self.backlog {
+            let expired = backlog.extract(|stored| stored.is_expired(now));
+            let weight: usize = expired.iter().map(|stored| stored.weight as usize).sum();
+            self.bytes = self.bytes.saturating_sub(weight);
+            let source = self.source;
+            let traces = expired.iter().map(|stored| stored.trace(source));
+            dropped.extend(traces.map(|trace| (trace, DropReason::Expired)));
+            self.backlog.take_if(|backlog| backlog.len() == 0);
+        }
         let left = self.acknowledged.iter().chain(&self.unacknowledged);
-        let expiring = left.map(|delivery| delivery.message.expires_at());
+        let at_hand = left.map(|delivery| delivery.message.expires_at());
+        let stored = self.backlog.iter().flat_map(|backlog| backlog.iter());
+        let expiring = at_hand.chain(stored.map(Stored::expires_at));
         self.expires_from = expiring.filter(|&at| at != Moment::NEVER).min();
     }
 
-    /// Takes the next delivery; only QoS 0 while `window_open` is false.
+    /// Drops what has waited longest.
+    fn drop_oldest(&mut self) -> Option<Trace> {
+        if let Some(delivery) = self.take(true) {
+            return Some(delivery.trace());
+        }
+        let stored = self.pop_backlog()?;
+        self.bytes = self.bytes.saturating_sub(stored.weight as usize);
+        Some(stored.trace(self.source))
+    }
+
+    fn pop_backlog(&mut self) -> Option<Stored> {
+        let backlog = self.backlog.as_mut()?;
+        let stored = backlog.pop_front();
+        if backlog.len() == 0 {
+            self.backlog = None;
+        }
+        stored
+    }
+
+    /// Takes the next delivery that is at hand; only QoS 0 while `window_open` is false.
     pub fn take(&mut self, window_open: bool) -> Option<Delivery> {
-        self.pop(window_open)
+        let queue = match self.next(window_open)? {
+            QoS::AtMostOnce => &mut self.unacknowledged,
+            _ => &mut self.acknowledged,
+        };
+        let delivery = queue.pop_front()?;
+        if queue.is_empty() && queue.capacity() > IDLE_CAPACITY {
+            queue.shrink_to(0);
+        }
+        self.forget_weight(delivery.message.weight());
+        Some(delivery)
     }
 
     /// Whether [`Queue::take`] would find something.
     pub fn has_ready(&self, window_open: bool) -> bool {
-        !self.unacknowledged.is_empty() || (window_open && !self.acknowledged.is_empty())
+        self.next(window_open).is_some()
+    }
+
+    /// Whether QoS 0 is next, or something else.
+    fn next(&self, window_open: bool) -> Option<QoS> {
+        let acknowledged = self.acknowledged.front().filter(|_| window_open);
+        let Some(unacknowledged) = self.unacknowledged.front() else {
+            return acknowledged.map(|delivery| delivery.qos);
+        };
+        // Sequences wrap; two that are in the queue at once are never half a range apart.
+        let is_older = |delivery: &&Delivery| {
+            delivery.sequence.wrapping_sub(unacknowledged.sequence).cast_signed() <= 0
+        };
+        let older = acknowledged.filter(is_older);
+        Some(older.map_or(QoS::AtMostOnce, |delivery| delivery.qos))
+    }
+
+    fn forget_weight(&mut self, weight: usize) {
+        self.bytes = self.bytes.saturating_sub(weight);
+        self.at_hand = self.at_hand.saturating_sub(weight);
+    }
+
+    /// Identities of the messages that are wanted from the store, once; none while a page is on
+    /// its way, enough is at hand, or nothing is behind it.
+    pub fn wanted(&mut self) -> Option<Vec<u64>> {
+        let backlog = self.backlog.as_mut()?;
+        if backlog.asked || self.acknowledged.len() > PAGE_WANTED_AT {
+            return None;
+        }
+        backlog.asked = true;
+        let mut bytes = PAGE_BYTES;
+        let fits = |stored: &&Stored| {
+            let fits = bytes > 0;
+            bytes = bytes.saturating_sub(stored.weight as usize);
+            fits
+        };
+        Some(backlog.iter().take(PAGE_MESSAGES).take_while(fits).map(|stored| stored.id).collect())
+    }
+
+    /// The page that was [`Queue::wanted`]; what the store has lost is added to `dropped`.
+    pub fn page(&mut self, page: Vec<Fetched>, dropped: &mut Dropped) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.asked = false;
+        }
+        for Fetched { id, found } in page {
+            let front = self.backlog.as_ref().and_then(|backlog| backlog.front());
+            // What has been dropped meanwhile is not wanted any more.
+            let Some(&stored) = front.filter(|stored| stored.id == id) else { continue };
+            self.pop_backlog();
+            let Some((message, subscription_ids)) = found else {
+                self.bytes = self.bytes.saturating_sub(stored.weight as usize);
+                dropped.push((stored.trace(self.source), DropReason::Unreadable));
+                continue;
+            };
+            let weight = message.weight();
+            self.at_hand = self.at_hand.saturating_add(weight);
+            self.bytes = (self.bytes + weight).saturating_sub(stored.weight as usize);
+            self.acknowledged.push_back(Delivery {
+                message,
+                subscription_ids,
+                source: self.source,
+                sequence: stored.sequence,
+                qos: stored.qos(),
+                retain: stored.retain(),
+                dup: stored.dup(),
+            });
+        }
+    }
+
+    /// Leaves to the store what it keeps anyhow, because nobody is there to take it.
+    pub fn leave_to_store(&mut self) {
+        while let Some(delivery) = self.acknowledged.back()
+            && self.is_stored(delivery)
+        {
+            self.at_hand = self.at_hand.saturating_sub(delivery.message.weight());
+            let stored = Stored::of(delivery);
+            self.backlog.get_or_insert_default().push_front(stored);
+            self.acknowledged.pop_back();
+        }
+        self.acknowledged.shrink_to(0);
+    }
+
+    /// Puts back what the store remembers at a start, whatever the bounds say.
+    pub fn restore(&mut self, entries: impl Iterator<Item = Stored>) {
+        for mut stored in entries {
+            stored.sequence = self.next_sequence;
+            self.next_sequence = self.next_sequence.wrapping_add(1);
+            self.bytes = self.bytes.saturating_add(stored.weight as usize);
+            self.note_expiry(stored.expires_at());
+            self.backlog.get_or_insert_default().push_back(stored);
+        }
     }
 
     /// Deliveries that a consumer took and could not finish go back before all others, in the
     /// order given.
     pub fn give_back(&mut self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         for mut delivery in deliveries.rev() {
-            if delivery.message.expires_at() != Moment::NEVER {
-                // Looked at when the queue is next full.
-                self.expires_from = Some(
-                    delivery.message.expires_at().min(self.expires_from.unwrap_or(Moment::NEVER)),
-                );
-            }
-            self.bytes = self.bytes.saturating_add(delivery.message.weight());
+            // Looked at when the queue is next full.
+            self.note_expiry(delivery.message.expires_at());
+            let weight = delivery.message.weight();
+            self.bytes = self.bytes.saturating_add(weight);
+            self.at_hand = self.at_hand.saturating_add(weight);
             let queue = match delivery.qos {
                 QoS::AtMostOnce => &mut self.unacknowledged,
                 _ => &mut self.acknowledged,
             };
-            delivery.sequence = queue.front().map_or(self.next_sequence, |next| next.sequence);
+            let behind = self.backlog.as_ref().and_then(|backlog| backlog.front());
+            let next = queue.front().map(|next| next.sequence);
+            let next = next.or(behind.map(|stored| stored.sequence));
+            delivery.sequence = next.unwrap_or(self.next_sequence);
             queue.push_front(delivery);
         }
     }
@@ -174,11 +419,12 @@ impl Queue {
     /// says how many they were.
     pub fn clear_qos0(&mut self) -> usize {
         let cleared = std::mem::take(&mut self.unacknowledged);
-        self.bytes -= cleared.iter().map(|d| d.message.weight()).sum::<usize>().min(self.bytes);
+        self.forget_weight(cleared.iter().map(|delivery| delivery.message.weight()).sum());
         cleared.len()
     }
 
-    /// Takes those deliveries out of the queue that `wanted` chooses, in order, QoS 1 and 2 first.
+    /// Takes those deliveries at hand out of the queue that `wanted` chooses, in order, QoS 1 and
+    /// 2 first.
     pub fn extract(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let mut extracted = Vec::new();
         for queue in [&mut self.acknowledged, &mut self.unacknowledged] {
@@ -189,14 +435,23 @@ impl Queue {
                 extracted.extend(out);
             }
         }
-        let weight: usize = extracted.iter().map(|d: &Delivery| d.message.weight()).sum();
-        self.bytes = self.bytes.saturating_sub(weight);
+        self.forget_weight(extracted.iter().map(|delivery| delivery.message.weight()).sum());
         extracted
+    }
+
+    /// Takes out everything, for a receiver that ends.
+    pub fn clear(&mut self) -> Vec<Trace> {
+        let at_hand = self.acknowledged.iter().chain(&self.unacknowledged).map(Delivery::trace);
+        let stored = self.backlog.iter().flat_map(|backlog| backlog.iter());
+        let traces = at_hand.chain(stored.map(|stored| stored.trace(self.source))).collect();
+        *self = Self { stored_from: self.stored_from, source: self.source, ..Self::default() };
+        traces
     }
 
     /// Messages that are ready.
     pub fn len(&self) -> usize {
-        self.acknowledged.len() + self.unacknowledged.len()
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        self.acknowledged.len() + self.unacknowledged.len() + backlog
     }
 
     /// Whether nothing is ready.
@@ -204,29 +459,14 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Memory of the messages that are ready, in bytes.
+    /// Weight of the messages that are ready, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn pop(&mut self, window_open: bool) -> Option<Delivery> {
-        let waiting = self.acknowledged.front().filter(|_| window_open);
-        let queue = match (waiting, self.unacknowledged.front()) {
-            (None, None) => return None,
-            (Some(_), None) => &mut self.acknowledged,
-            (None, Some(_)) => &mut self.unacknowledged,
-            (Some(acked), Some(unacked)) => {
-                // Sequences wrap; two that are in the queue at once are never half a range apart.
-                let older = acked.sequence.wrapping_sub(unacked.sequence) as i32;
-                if older <= 0 { &mut self.acknowledged } else { &mut self.unacknowledged }
-            }
-        };
-        let delivery = queue.pop_front()?;
-        if queue.is_empty() && queue.capacity() > IDLE_CAPACITY {
-            queue.shrink_to(0);
-        }
-        self.bytes = self.bytes.saturating_sub(delivery.message.weight());
-        Some(delivery)
+    /// Weight of those of them that are in memory, in bytes.
+    pub fn at_hand(&self) -> usize {
+        self.at_hand
     }
 }
 

@@ -6,8 +6,12 @@ use crate::codec::property::Properties;
 use crate::message::Parts;
 
 fn delivery(qos: QoS, payload: &str) -> Delivery {
+    stored_delivery(0, qos, payload)
+}
+
+fn stored_delivery(id: u64, qos: QoS, payload: &str) -> Delivery {
     let message = Message::new(
-        0,
+        id,
         &Parts {
             topic: "t",
             qos,
@@ -23,10 +27,11 @@ fn delivery(qos: QoS, payload: &str) -> Delivery {
 
 const NOW: Moment = Moment::from_unix_ms(1_000);
 
-fn push(queue: &mut Queue, delivery: Delivery, limits: &Limits) -> Vec<String> {
+/// Pushes; how many were dropped.
+fn push(queue: &mut Queue, delivery: Delivery, limits: &Limits) -> usize {
     let mut dropped = Dropped::new();
     queue.push(delivery, limits, NOW, &mut dropped);
-    dropped.iter().map(|(delivery, _)| text(delivery).to_owned()).collect()
+    dropped.len()
 }
 
 fn text(delivery: &Delivery) -> &str {
@@ -46,7 +51,7 @@ fn deliveries_of_all_qos_leave_in_order_of_arrival() {
         (QoS::AtMostOnce, "c"),
         (QoS::ExactlyOnce, "d"),
     ] {
-        assert!(push(&mut queue, delivery(qos, payload), &Limits::default()).is_empty());
+        assert!(push(&mut queue, delivery(qos, payload), &Limits::default()) == 0);
     }
     assert_eq!(taken(&mut queue, true), ["a", "b", "c", "d"]);
 }
@@ -76,15 +81,13 @@ fn what_is_given_back_comes_first_and_in_order() {
 
 #[test]
 fn a_full_queue_drops_the_newest_or_the_oldest_as_told() {
-    for (overflow, dropped, left) in
-        [(Overflow::DropNewest, "c", ["a", "b"]), (Overflow::DropOldest, "a", ["b", "c"])]
+    for (overflow, left) in [(Overflow::DropNewest, ["a", "b"]), (Overflow::DropOldest, ["b", "c"])]
     {
         let limits = Limits { messages_max: 2, overflow, ..Limits::default() };
         let mut queue = Queue::default();
-        assert!(push(&mut queue, delivery(QoS::AtLeastOnce, "a"), &limits).is_empty());
-        assert!(push(&mut queue, delivery(QoS::AtLeastOnce, "b"), &limits).is_empty());
-        let gone = push(&mut queue, delivery(QoS::AtLeastOnce, "c"), &limits);
-        assert_eq!(gone, [dropped]);
+        assert!(push(&mut queue, delivery(QoS::AtLeastOnce, "a"), &limits) == 0);
+        assert!(push(&mut queue, delivery(QoS::AtLeastOnce, "b"), &limits) == 0);
+        assert_eq!(push(&mut queue, delivery(QoS::AtLeastOnce, "c"), &limits), 1);
         assert_eq!(taken(&mut queue, true), left);
     }
 }
@@ -94,8 +97,7 @@ fn bytes_are_bounded_too() {
     let weight = delivery(QoS::AtLeastOnce, "a").message.weight();
     let limits = Limits { bytes_max: 2 * weight, ..Limits::default() };
     let mut queue = Queue::default();
-    let pushed =
-        (0..3).filter(|_| push(&mut queue, delivery(QoS::AtLeastOnce, "a"), &limits).is_empty());
+    let pushed = (0..3).filter(|_| push(&mut queue, delivery(QoS::AtLeastOnce, "a"), &limits) == 0);
     assert_eq!(pushed.count(), 2);
 }
 
@@ -106,9 +108,9 @@ fn the_oldest_go_until_a_large_one_fits() {
     let limits = Limits { bytes_max, overflow: Overflow::DropOldest, ..Limits::default() };
     let mut queue = Queue::default();
     for payload in ["a", "b"] {
-        assert!(push(&mut queue, delivery(QoS::AtLeastOnce, payload), &limits).is_empty());
+        assert!(push(&mut queue, delivery(QoS::AtLeastOnce, payload), &limits) == 0);
     }
-    assert_eq!(push(&mut queue, large, &limits), ["a", "b"]);
+    assert_eq!(push(&mut queue, large, &limits), 2);
     assert!(queue.bytes() <= bytes_max);
 }
 
@@ -118,8 +120,117 @@ fn what_has_expired_makes_room_first() {
     let mut queue = Queue::default();
     let mut expiring = delivery(QoS::AtLeastOnce, "a");
     expiring.message = expiring.message.expiring_at(NOW);
-    assert!(push(&mut queue, delivery(QoS::AtLeastOnce, "b"), &limits).is_empty());
-    assert!(push(&mut queue, expiring, &limits).is_empty());
-    assert_eq!(push(&mut queue, delivery(QoS::AtLeastOnce, "c"), &limits), ["a"]);
+    assert!(push(&mut queue, delivery(QoS::AtLeastOnce, "b"), &limits) == 0);
+    assert!(push(&mut queue, expiring, &limits) == 0);
+    assert_eq!(push(&mut queue, delivery(QoS::AtLeastOnce, "c"), &limits), 1);
     assert_eq!(taken(&mut queue, true), ["b", "c"]);
+}
+
+/// At most one small message at hand.
+const TIGHT: Limits = Limits { at_hand_max: 100, ..Limits::NONE };
+
+/// The page that the queue wants, as a store would read it.
+fn page(queue: &mut Queue) -> Vec<Fetched> {
+    let fetched = |id: u64| {
+        let message = stored_delivery(id, QoS::AtLeastOnce, &id.to_string()).message;
+        Fetched { id, found: Some((message, None)) }
+    };
+    queue.wanted().unwrap_or_default().into_iter().map(fetched).collect()
+}
+
+fn long_queue(count: u64) -> Queue {
+    let mut queue = Queue::of_session(true);
+    for id in 1..=count {
+        let delivery = stored_delivery(id, QoS::AtLeastOnce, &id.to_string());
+        assert!(push(&mut queue, delivery, &TIGHT) == 0);
+    }
+    queue
+}
+
+#[test]
+fn a_long_queue_keeps_little_at_hand_and_leaves_in_order() {
+    let mut queue = long_queue(1_000);
+    assert!(queue.at_hand() <= 100 && queue.len() == 1_000);
+    let mut seen = Vec::new();
+    while !queue.is_empty() {
+        seen.extend(taken(&mut queue, true));
+        let page = page(&mut queue);
+        assert!(queue.wanted().is_none(), "one page at a time");
+        queue.page(page, &mut Dropped::new());
+    }
+    let expected: Vec<String> = (1..=1_000).map(|id| id.to_string()).collect();
+    assert_eq!(seen, expected);
+    assert_eq!((queue.bytes(), queue.at_hand()), (0, 0));
+}
+
+#[test]
+fn only_what_the_store_keeps_for_the_queue_is_left_to_it() {
+    let mut queue = Queue::of_session(true);
+    let lent = Delivery { source: 9, ..stored_delivery(4, QoS::AtLeastOnce, "lent") };
+    let unstored = stored_delivery(0, QoS::AtLeastOnce, "unstored");
+    let qos_0 = stored_delivery(5, QoS::AtMostOnce, "qos 0");
+    for delivery in [stored_delivery(1, QoS::AtLeastOnce, "1"), lent, unstored, qos_0] {
+        push(&mut queue, delivery, &Limits { at_hand_max: 0, ..Limits::NONE });
+    }
+    assert_eq!(queue.wanted().unwrap(), [1]);
+    let mut of_group = Queue::of_group(9);
+    of_group.store_from(4);
+    for id in [3, 4] {
+        let delivery = Delivery { source: 9, ..stored_delivery(id, QoS::AtLeastOnce, "x") };
+        push(&mut of_group, delivery, &Limits { at_hand_max: 0, ..Limits::NONE });
+    }
+    assert_eq!(of_group.wanted().unwrap(), [4], "3 came before the group was durable");
+}
+
+#[test]
+fn what_was_dropped_while_its_page_was_read_does_not_come_back() {
+    let mut queue = long_queue(5);
+    taken(&mut queue, true);
+    let page = page(&mut queue);
+    let limits = Limits { messages_max: 4, overflow: Overflow::DropOldest, ..TIGHT };
+    assert_eq!(push(&mut queue, stored_delivery(6, QoS::AtLeastOnce, "6"), &limits), 1);
+    queue.page(page, &mut Dropped::new());
+    assert_eq!(taken(&mut queue, true), ["3", "4", "5"]);
+}
+
+#[test]
+fn what_the_store_has_lost_is_dropped_by_name() {
+    let mut queue = long_queue(4);
+    taken(&mut queue, true);
+    let mut page = page(&mut queue);
+    page[1].found = None;
+    let mut dropped = Dropped::new();
+    queue.page(page, &mut dropped);
+    assert_eq!(taken(&mut queue, true), ["2", "4"]);
+    let trace = Trace { message: 3, qos: QoS::AtLeastOnce, source: 0 };
+    assert_eq!(dropped, [(trace, DropReason::Unreadable)]);
+    assert_eq!((queue.len(), queue.bytes()), (0, 0));
+}
+
+#[test]
+fn a_receiver_that_goes_leaves_its_messages_to_the_store_with_their_flags() {
+    let mut queue = Queue::of_session(true);
+    let seen = Delivery { dup: true, retain: true, ..stored_delivery(1, QoS::ExactlyOnce, "1") };
+    push(&mut queue, seen, &Limits::NONE);
+    push(&mut queue, stored_delivery(2, QoS::AtLeastOnce, "2"), &Limits::NONE);
+    queue.leave_to_store();
+    assert_eq!((queue.at_hand(), queue.len()), (0, 2));
+    let page = page(&mut queue);
+    queue.page(page, &mut Dropped::new());
+    let first = queue.take(true).unwrap();
+    assert_eq!((first.qos, first.dup, first.retain), (QoS::ExactlyOnce, true, true));
+    assert_eq!(taken(&mut queue, true), ["2"]);
+}
+
+#[test]
+fn expired_messages_of_the_backlog_make_room_too() {
+    let mut queue = long_queue(1);
+    let mut expiring = stored_delivery(2, QoS::AtLeastOnce, "2");
+    expiring.message = expiring.message.expiring_at(NOW);
+    push(&mut queue, expiring, &TIGHT);
+    let limits = Limits { messages_max: 2, ..TIGHT };
+    let mut dropped = Dropped::new();
+    queue.push(stored_delivery(3, QoS::AtLeastOnce, "3"), &limits, NOW, &mut dropped);
+    assert_eq!((dropped.len(), dropped[0].1), (1, DropReason::Expired));
+    assert_eq!(queue.clear().iter().map(|trace| trace.message).collect::<Vec<_>>(), [1, 3]);
 }

@@ -7,18 +7,25 @@
 //! * nobody waits (acknowledgements alone): after `lazy_us`;
 //! * a batch is full: at once.
 //!
+//! When a commit fails, nothing is acknowledged and nothing is forgotten: what was noted stays
+//! noted while the file is opened again and read through, again and again until it works. Whether
+//! the commit that failed is in the file nobody knows; so all of it is made again.
+//!
 //! It runs on a thread of the operating system and not of the async runtime, so that an fsync
 //! keeps nobody from being served. A simulation has no such thread and calls [`Committer::step`]
 //! itself, with its own time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redb::Database;
+use redb::{Database, ReadableDatabase};
 
-use super::ledger::{Ledger, Noted};
-use super::{Answer, Change, Options, Outcome, Shared};
+use super::ledger::{Ledger, Located, Noted};
+use super::reader::{Fetch, Job, Reader};
+use super::recover;
+use super::{Answer, Change, Disk, Health, OpenError, Options, Outcome, Shared};
 use crate::clock::Stopwatch;
 
 /// Messages in one commit at most: keeps a commit below about 10 ms.
@@ -30,6 +37,9 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Above this much live data the file is written so that it opens in milliseconds after a crash;
 /// below it, reading it through takes less than a second and each commit is cheaper.
 const QUICK_REPAIR_BYTES: u64 = 256 << 20;
+
+/// Least time between two looks at the free space of the disk, in microseconds.
+const SPACE_US: u64 = 100_000;
 
 /// While something is held back, how often the inbox is looked at, in microseconds.
 const LOOK_US: u64 = 1_000;
@@ -55,10 +65,13 @@ pub enum Next {
 
 /// See the head of this file.
 pub struct Committer<A> {
-    database: Database,
+    disk: Box<dyn Disk>,
+    /// `None` only while it cannot be opened.
+    database: Option<Database>,
     ledger: Ledger,
     options: Options,
     shared: Arc<Shared<A>>,
+    reader: Reader,
     answer: Answer<A>,
     waiting: VecDeque<Waiting<A>>,
     /// The number of the submission at the front of `waiting`.
@@ -68,36 +81,46 @@ pub struct Committer<A> {
     last_commit_us: u64,
     /// When the oldest change that is not written came in.
     dirty_since_us: Option<u64>,
-    failed: bool,
+    /// When the file is to be tried again, if it could not be written.
+    retry_at_us: Option<u64>,
+    /// When pages that could not be read are tried again.
+    read_again_at_us: u64,
+    space_seen_us: Option<u64>,
     answers: Vec<A>,
     /// What was taken from the inbox; between steps empty, kept for its memory.
     changes: Vec<Change>,
     submissions: Vec<(usize, Option<A>)>,
+    fetches: Vec<Fetch>,
 }
 
 impl<A: Send + 'static> Committer<A> {
     pub(super) fn new(
-        database: Database,
-        ledger: Ledger,
+        disk: Box<dyn Disk>,
+        (database, ledger): (Database, Ledger),
         options: &Options,
-        shared: Arc<Shared<A>>,
+        (shared, reader): (Arc<Shared<A>>, Reader),
         answer: Answer<A>,
     ) -> Self {
         Self {
-            database,
+            disk,
+            database: Some(database),
             ledger,
             options: options.clone(),
             shared,
+            reader,
             answer,
             waiting: VecDeque::new(),
             first: 0,
             now_us: 0,
             last_commit_us: 0,
             dirty_since_us: None,
-            failed: false,
+            retry_at_us: None,
+            read_again_at_us: 0,
+            space_seen_us: None,
             answers: Vec::new(),
             changes: Vec::new(),
             submissions: Vec::new(),
+            fetches: Vec::new(),
         }
     }
 
@@ -116,7 +139,7 @@ impl<A: Send + 'static> Committer<A> {
     /// Waits for a submission, but not longer than this.
     fn wait(&self, us: u64) {
         let mut inbox = self.shared.inbox.lock();
-        if us > 0 && inbox.submissions.is_empty() && !inbox.closing {
+        if us > 0 && !inbox.has_mail() && !inbox.closing {
             self.shared.bell.wait_for(&mut inbox, Duration::from_micros(us));
         }
     }
@@ -135,18 +158,40 @@ impl<A: Send + 'static> Committer<A> {
         self.now_us = now_us;
         let closing = self.take_inbox();
         self.note();
+        if self.retry_at_us.is_some_and(|at| at <= now_us || closing) {
+            self.try_again();
+        }
+        if self.shared.health() == Health::Full {
+            self.look_at_space();
+        }
         self.answer_elided();
-        if self.commit_due_in_us() == Some(0) || (closing && self.ledger.is_dirty()) {
+        self.fetch();
+        if self.due_in_us() == Some(0) || (closing && self.ledger.is_dirty()) {
             self.commit();
         }
-        let due_us = self.commit_due_in_us();
+        let pending = self.ledger.pending_bytes();
+        self.shared.pending_bytes.store(pending, Ordering::Relaxed);
+        self.next(closing)
+    }
+
+    fn next(&mut self, closing: bool) -> Next {
+        let due_us = self.due_in_us();
         let mut inbox = self.shared.inbox.lock();
-        if !inbox.submissions.is_empty() || inbox.closing != closing {
+        if inbox.has_mail() || inbox.closing != closing {
             return Next::Within(0);
         }
         if closing {
+            drop(inbox);
+            // What could not be written up to here will not be.
+            self.answer_first(self.waiting.len(), Outcome::Failed);
             return Next::Never;
         }
+        let due_us = match self.shared.health() {
+            // Whether there is room again is looked at also when nothing comes in.
+            Health::Full => Some(due_us.unwrap_or(self.options.retry_us)),
+            _ if !inbox.fetches_later.is_empty() => Some(due_us.unwrap_or(self.options.retry_us)),
+            _ => due_us,
+        };
         if due_us.is_none() {
             inbox.committer_sleeps = true;
         }
@@ -159,7 +204,32 @@ impl<A: Send + 'static> Committer<A> {
         inbox.committer_sleeps = false;
         std::mem::swap(&mut inbox.changes, &mut self.changes);
         std::mem::swap(&mut inbox.submissions, &mut self.submissions);
+        std::mem::swap(&mut inbox.fetches, &mut self.fetches);
+        if self.now_us >= self.read_again_at_us {
+            self.fetches.append(&mut inbox.fetches_later);
+            self.read_again_at_us = self.now_us + self.options.retry_us;
+        }
+        self.shared.inbox_bytes.store(0, Ordering::Relaxed);
         inbox.closing
+    }
+
+    /// Has the pages read that were asked for.
+    fn fetch(&mut self) {
+        for fetch in std::mem::take(&mut self.fetches) {
+            let locate = |&id: &u64| self.ledger.locate(id, fetch.queue);
+            let located: Vec<Located> = fetch.ids.iter().map(locate).collect();
+            let is_in_file = located.iter().any(|located| matches!(located, Located::Row(_)));
+            let txn = match &self.database {
+                Some(database) if is_in_file => database.begin_read().map(Some).ok(),
+                Some(_) => Some(None),
+                None => None,
+            };
+            // While the books are not to be believed, nobody knows where anything is.
+            match txn.filter(|_| self.retry_at_us.is_none()) {
+                Some(txn) => self.reader.read(Job { fetch, located, txn }, &self.shared),
+                None => self.shared.inbox.lock().fetches_later.push(fetch),
+            }
+        }
     }
 
     fn note(&mut self) {
@@ -202,8 +272,11 @@ impl<A: Send + 'static> Committer<A> {
         }
     }
 
-    /// Microseconds until the next commit; `None` while nothing is to be written.
-    fn commit_due_in_us(&self) -> Option<u64> {
+    /// Microseconds until the next commit or attempt; `None` while nothing is to be done.
+    fn due_in_us(&self) -> Option<u64> {
+        if let Some(at) = self.retry_at_us {
+            return Some(at.saturating_sub(self.now_us).max(1));
+        }
         let since = self.dirty_since_us?;
         if !self.ledger.is_dirty() {
             return None;
@@ -219,41 +292,118 @@ impl<A: Send + 'static> Committer<A> {
     }
 
     fn commit(&mut self) {
+        if self.retry_at_us.is_some() {
+            return;
+        }
         self.last_commit_us = self.now_us;
         self.dirty_since_us = None;
-        if !self.failed
-            && let Err(error) = self.write()
-        {
-            self.failed = true;
-            tracing::error!(
-                "the store cannot be written: {error}; nothing is acknowledged from now on; \
-                 free space or repair the disk, then restart the broker"
-            );
+        match self.write() {
+            Ok(()) => {
+                self.look_at_space();
+                self.answer_first(self.waiting.len(), Outcome::Durable);
+            }
+            Err(error) => self.go_down(&error.to_string()),
         }
-        self.answer_first(self.waiting.len());
     }
 
     fn write(&mut self) -> Result<(), redb::Error> {
-        let mut txn = self.database.begin_write()?;
+        let Some(database) = &self.database else {
+            return Err(redb::Error::PreviousIo);
+        };
+        let mut txn = database.begin_write()?;
         txn.set_durability(redb::Durability::Immediate)?;
         txn.set_quick_repair(self.ledger.live_bytes() > QUICK_REPAIR_BYTES);
         self.ledger.write(&txn)?;
         txn.commit()?;
+        self.ledger.written();
         Ok(())
+    }
+
+    /// The file cannot be written. What was noted stays noted.
+    fn go_down(&mut self, error: &str) {
+        self.ledger.broken();
+        self.retry_at_us = Some(self.now_us + self.options.retry_us);
+        if self.shared.set_health(Health::Down) {
+            tracing::error!(
+                "the store cannot be written: {error}; until it can, nothing is acknowledged that \
+                 must survive: free space or repair the disk"
+            );
+        }
+    }
+
+    /// Opens the file again, reads the books anew, and writes what it lacks.
+    fn try_again(&mut self) {
+        self.retry_at_us = Some(self.now_us + self.options.retry_us);
+        if self.shared.health() == Health::Broken {
+            return;
+        }
+        self.database = None;
+        let mut ledger = Ledger::default();
+        let opened = self.disk.open(&self.options).and_then(|database| {
+            let read = recover::recover(&database, &mut ledger);
+            read.map_err(|error| OpenError::damaged(&self.options.directory, error))?;
+            Ok(database)
+        });
+        match opened {
+            Ok(database) => self.database = Some(database),
+            Err(error @ (OpenError::Damaged { .. } | OpenError::Newer { .. })) => {
+                if self.shared.set_health(Health::Broken) {
+                    tracing::error!("{error}");
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::debug!("the store cannot be opened again: {error}");
+                return;
+            }
+        }
+        let former = std::mem::replace(&mut self.ledger, ledger);
+        self.ledger.adopt(former);
+        self.retry_at_us = None;
+        if let Err(error) = self.write() {
+            self.go_down(&error.to_string());
+            return;
+        }
+        self.shared.set_health(Health::Good);
+        tracing::info!("the store is written again");
+        (self.space_seen_us, self.read_again_at_us) = (None, 0);
+        self.look_at_space();
+        self.answer_first(self.waiting.len(), Outcome::Durable);
+    }
+
+    /// Has publishers refused before the disk is full, because an error costs more.
+    fn look_at_space(&mut self) {
+        if self.space_seen_us.is_some_and(|seen| self.now_us < seen + SPACE_US) {
+            return;
+        }
+        self.space_seen_us = Some(self.now_us);
+        let Some(free) = self.disk.free_bytes(&self.options) else { return };
+        let is_full = free < self.options.free_bytes_min;
+        let health = if is_full { Health::Full } else { Health::Good };
+        if self.shared.set_health(health) {
+            let (min, path) = (self.options.free_bytes_min, self.options.directory.display());
+            if is_full {
+                tracing::error!(
+                    "{free} bytes are free where {path} is, less than min_free_space ({min}): \
+                     messages of QoS 1 and 2 that must be stored are refused until there are more"
+                );
+            } else {
+                tracing::info!("{free} bytes are free where {path} is: messages are taken again");
+            }
+        }
     }
 
     /// Answers those at the front that wait for nothing any more: answers come in order.
     fn answer_elided(&mut self) {
         let is_free = |waiting: &&Waiting<A>| waiting.held == 0 && !waiting.urgent;
         let free = self.waiting.iter().take_while(is_free).count();
-        self.answer_first(free);
+        self.answer_first(free, Outcome::Durable);
     }
 
-    fn answer_first(&mut self, count: usize) {
+    fn answer_first(&mut self, count: usize, outcome: Outcome) {
         self.first += count as u64;
         self.answers.extend(self.waiting.drain(..count).filter_map(|waiting| waiting.answer));
         if !self.answers.is_empty() {
-            let outcome = if self.failed { Outcome::Failed } else { Outcome::Durable };
             (self.answer)(&mut self.answers, outcome);
             self.answers.clear();
         }

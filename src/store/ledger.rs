@@ -5,24 +5,24 @@
 //! was never there.
 //!
 //! Invariants:
-//! 1. Every message in the file with a receiver left is in `live`, and every live message's row is
-//!    in `rows`.
-//! 2. `Row::live` counts the live messages of a row; a row with none is removed by the next write.
-//! 3. An acknowledgement of a message that is in a row which stays is in an `ack` row as long as
-//!    that row stays. Without it, a crash would bring the message back for a receiver that has
-//!    finished with it.
+//! 1. Every message in the file with a receiver left is in `live`, which says in which of `rows`.
+//! 2. `pending` is what the file lacks. A write that fails leaves it as it was, and everything
+//!    else to be read from the file anew ([`Ledger::broken`], [`Ledger::adopt`]): whether the
+//!    write is in the file nobody knows, so every change is such that it may be made twice.
 
 use std::collections::BTreeMap;
 
 use redb::{ReadableTable, WriteTransaction};
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
-use super::packer::{Packed, Packer, ROW_BYTES, Sessions};
+use super::live::Live;
+use super::packer::{Packed, Packer, ROW_BYTES};
 use super::row::{self, Exchange};
+use super::rows::Rows;
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
 use super::{Change, SessionId, Targets};
 use crate::message::Message;
+use crate::queue::SubscriptionIds;
 
 /// Rows are repacked only when the file has this much to gain.
 const REPACK_FLOOR_BYTES: u64 = 32 << 20;
@@ -39,25 +39,6 @@ const MESSAGE_ID_BLOCK: u64 = 1 << 20;
 /// Identities of Sessions are spent in blocks of this many.
 const SESSION_ID_BLOCK: u32 = 1 << 10;
 
-/// A message in the file.
-#[derive(Debug)]
-struct Live {
-    row: u64,
-    /// Bytes of its record.
-    len: u32,
-    targets: Sessions,
-}
-
-/// A row of the file.
-#[derive(Debug, Default)]
-struct Row {
-    live: u32,
-    live_bytes: u64,
-    bytes: u64,
-    /// The `ack` rows that mention it.
-    acks: SmallVec<[u64; 2]>,
-}
-
 /// A message on its way into the file.
 #[derive(Debug)]
 struct Fresh {
@@ -67,24 +48,29 @@ struct Fresh {
     submission: u64,
 }
 
+/// Where a message is.
+#[derive(Debug)]
+pub(super) enum Located {
+    /// Not written yet.
+    Fresh(Message, SubscriptionIds),
+    /// In this row.
+    Row(u64),
+    /// Nowhere: nobody is to get it any more.
+    Nowhere,
+}
+
 /// The accounts.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    live: FxHashMap<u64, Live>,
-    rows: BTreeMap<u64, Row>,
-    /// For each `ack` row, how many `seg` rows it mentions.
-    acks: FxHashMap<u64, u32>,
+    live: Live,
+    rows: Rows,
     received: FxHashMap<u32, FxHashSet<u16>>,
     sent: FxHashMap<u32, Vec<Exchange>>,
-    next_row: u64,
-    next_ack: u64,
     message_ids_spent: u64,
     session_ids_spent: u32,
-    bytes: u64,
-    live_bytes: u64,
-    /// Rows that repacking has emptied.
-    emptied: Vec<u64>,
     pending: Pending,
+    /// Whether a write has failed, so that `live` and `rows` are not to be believed.
+    broken: bool,
 }
 
 fn write_retained(txn: &WriteTransaction, pending: &Pending) -> Result<(), redb::Error> {
@@ -106,12 +92,22 @@ fn write_retained(txn: &WriteTransaction, pending: &Pending) -> Result<(), redb:
 /// What will be written in a row's place; nothing: the row goes.
 type Written = Option<Box<[u8]>>;
 
+/// A receiver has finished with a message that is in the file.
+#[derive(Clone, Copy, Debug)]
+struct Acked {
+    message: u64,
+    session: SessionId,
+    /// Of the row that the message is in.
+    slot: u32,
+}
+
 /// What the next commit will change.
 #[derive(Debug, Default)]
 struct Pending {
     fresh: BTreeMap<u64, Fresh>,
-    acked: Vec<(u64, SessionId, u64)>,
-    dead_rows: FxHashSet<u64>,
+    acked: Vec<Acked>,
+    /// Slots of rows that nothing lives in any more.
+    dead: FxHashSet<u32>,
     sessions: FxHashMap<u32, Written>,
     subs: FxHashMap<(u32, Box<str>), Written>,
     retained: FxHashMap<Box<str>, Option<(Message, u64)>>,
@@ -227,7 +223,8 @@ impl Ledger {
     fn finish(&mut self, message: u64, session: SessionId) -> Noted {
         if let Some(fresh) = self.pending.fresh.get_mut(&message) {
             fresh.targets.retain(|target| target.session != session);
-            if !fresh.targets.is_empty() {
+            // A write that failed may have put it into the file: then it must leave it again.
+            if !fresh.targets.is_empty() || self.broken {
                 return Noted::Lazy;
             }
             let weight = fresh.message.weight();
@@ -236,24 +233,14 @@ impl Ledger {
             self.pending.bytes = self.pending.bytes.saturating_sub(weight);
             return Noted::Elided(submission);
         }
-        let Some(live) = self.live.get_mut(&message) else { return Noted::Lazy };
-        let before = live.targets.len();
-        live.targets.retain(|target| *target != session.0);
-        if live.targets.len() == before {
+        if self.broken {
+            self.pending.acked.push(Acked { message, session, slot: 0 });
             return Noted::Lazy;
         }
-        let row = live.row;
-        self.pending.acked.push((message, session, row));
-        if live.targets.is_empty() {
-            let len = u64::from(live.len);
-            self.live.remove(&message);
-            self.live_bytes = self.live_bytes.saturating_sub(len);
-            if let Some(account) = self.rows.get_mut(&row) {
-                account.live = account.live.saturating_sub(1);
-                account.live_bytes = account.live_bytes.saturating_sub(len);
-                if account.live == 0 {
-                    self.pending.dead_rows.insert(row);
-                }
+        if let Some(finished) = self.live.finish(message, session.0) {
+            self.pending.acked.push(Acked { message, session, slot: finished.slot });
+            if finished.is_last && self.rows.one_less(finished.slot) {
+                self.pending.dead.insert(finished.slot);
             }
         }
         Noted::Lazy
@@ -295,16 +282,44 @@ impl Ledger {
 
     /// Bytes of the messages in the file that have a receiver left.
     pub fn live_bytes(&self) -> u64 {
-        self.live_bytes
+        self.rows.live_bytes()
     }
 
-    /// Writes all that was noted.
+    /// Where a message is that waits for this receiver.
+    pub(super) fn locate(&self, message: u64, session: SessionId) -> Located {
+        if let Some(fresh) = self.pending.fresh.get(&message) {
+            let target = fresh.targets.iter().find(|target| target.session == session);
+            return target.map_or(Located::Nowhere, |target| {
+                Located::Fresh(fresh.message.clone(), target.subscription_ids.clone())
+            });
+        }
+        let slot = self.live.slot(message);
+        slot.and_then(|slot| self.rows.number(slot)).map_or(Located::Nowhere, Located::Row)
+    }
+
+    /// Writes all that was noted. When that is committed, [`Ledger::written`] must be said; if it
+    /// cannot be, the ledger is [`Ledger::broken`].
     pub fn write(&mut self, txn: &WriteTransaction) -> Result<(), redb::Error> {
         let pending = std::mem::take(&mut self.pending);
-        self.write_ids(txn, &pending)?;
-        self.write_sessions(txn, &pending)?;
-        self.write_exchanges(txn, &pending)?;
-        write_retained(txn, &pending)?;
+        let written = self.write_pending(txn, &pending);
+        self.pending = pending;
+        written
+    }
+
+    /// What was noted is in the file.
+    pub fn written(&mut self) {
+        self.pending = Pending::default();
+    }
+
+    fn write_pending(
+        &mut self,
+        txn: &WriteTransaction,
+        pending: &Pending,
+    ) -> Result<(), redb::Error> {
+        self.write_ids(txn, pending)?;
+        self.write_sessions(txn, pending)?;
+        self.write_exchanges(txn, pending)?;
+        write_retained(txn, pending)?;
         self.write_messages(txn, pending)
     }
 
@@ -391,7 +406,7 @@ impl Ledger {
     fn write_messages(
         &mut self,
         txn: &WriteTransaction,
-        pending: Pending,
+        pending: &Pending,
     ) -> Result<(), redb::Error> {
         if pending.fresh.is_empty() && pending.acked.is_empty() {
             return Ok(());
@@ -399,88 +414,56 @@ impl Ledger {
         let mut seg = txn.open_table(SEG)?;
         let mut ack = txn.open_table(ACK)?;
         let mut packer = Packer::default();
-        for (id, fresh) in pending.fresh {
+        for (&id, fresh) in &pending.fresh {
             let sessions = fresh.targets.iter().map(|target| target.session.0).collect();
             packer.add(id, &fresh.targets, sessions, |out| fresh.message.encode(out));
         }
-        self.repack(&seg, &mut packer, &pending.dead_rows)?;
+        self.repack(&seg, &mut packer, &pending.dead)?;
+        let mut dead = pending.dead.clone();
         for (bytes, packed) in packer.finish() {
-            let row = self.next_row;
-            self.next_row += 1;
-            seg.insert(row, &bytes[..])?;
-            self.enter(row, bytes.len(), packed);
+            let number = self.rows.next_row();
+            seg.insert(number, &bytes[..])?;
+            self.enter(number, bytes.len(), bytes.len(), packed, &mut dead);
         }
-        let mut dead_rows = pending.dead_rows;
-        dead_rows.extend(self.emptied.drain(..));
-        for row in dead_rows {
-            seg.remove(row)?;
-            self.forget_row(row, |dead_ack| ack.remove(dead_ack).map(drop))?;
+        for &slot in &dead {
+            if let Some(number) = self.rows.number(slot) {
+                seg.remove(number)?;
+            }
+            self.rows.forget(slot, |dead_ack| ack.remove(dead_ack).map(drop))?;
         }
-        self.write_acks(&pending.acked, |number, packed| ack.insert(number, packed).map(drop))?;
+        let stay = pending.acked.iter().filter(|acked| !dead.contains(&acked.slot));
+        if let Some(number) = self.rows.add_ack(stay.clone().map(|acked| acked.slot)) {
+            let mut packed = Vec::new();
+            for acked in stay {
+                row::put_ack(&mut packed, acked.message, acked.session);
+            }
+            ack.insert(number, &packed[..])?;
+        }
+        self.rows.reuse(dead.into_iter());
         Ok(())
     }
 
-    /// Enters a row that was written, and moves messages there that were in another.
-    fn enter(&mut self, row: u64, bytes: usize, packed: Vec<Packed>) {
-        let mut account = Row { bytes: bytes as u64, ..Row::default() };
-        for Packed { id, len, targets } in packed {
-            account.live += 1;
-            account.live_bytes += u64::from(len);
-            self.live_bytes += u64::from(len);
-            if let Some(moved) = self.live.insert(id, Live { row, len, targets }) {
-                self.live_bytes = self.live_bytes.saturating_sub(u64::from(moved.len));
-                if let Some(old) = self.rows.get_mut(&moved.row) {
-                    old.live = old.live.saturating_sub(1);
-                    old.live_bytes = old.live_bytes.saturating_sub(u64::from(moved.len));
-                    if old.live == 0 {
-                        self.emptied.push(moved.row);
-                    }
-                }
-            }
-        }
-        self.bytes += account.bytes;
-        self.rows.insert(row, account);
-    }
-
-    fn forget_row(
+    /// Enters a row that was written, and moves messages there that were in another; those that
+    /// are left empty are added to `dead`.
+    fn enter(
         &mut self,
-        row: u64,
-        mut remove_ack: impl FnMut(u64) -> Result<(), redb::StorageError>,
-    ) -> Result<(), redb::Error> {
-        let Some(account) = self.rows.remove(&row) else { return Ok(()) };
-        self.bytes = self.bytes.saturating_sub(account.bytes);
-        for number in account.acks {
-            let Some(mentions) = self.acks.get_mut(&number) else { continue };
-            *mentions = mentions.saturating_sub(1);
-            if *mentions == 0 {
-                self.acks.remove(&number);
-                remove_ack(number)?;
+        number: u64,
+        bytes: usize,
+        live_bytes: usize,
+        packed: Vec<Packed>,
+        dead: &mut FxHashSet<u32>,
+    ) {
+        let slot = self.rows.enter(number, bytes, packed.len(), live_bytes);
+        if packed.is_empty() {
+            dead.insert(slot);
+        }
+        for Packed { id, sessions } in packed {
+            if let Some(former) = self.live.insert(id, slot, sessions)
+                && self.rows.one_less(former)
+            {
+                dead.insert(former);
             }
         }
-        Ok(())
-    }
-
-    fn write_acks(
-        &mut self,
-        acked: &[(u64, SessionId, u64)],
-        insert: impl FnOnce(u64, &[u8]) -> Result<(), redb::StorageError>,
-    ) -> Result<(), redb::Error> {
-        let number = self.next_ack;
-        let (mut packed, mut mentions) = (Vec::new(), 0);
-        for &(message, session, row) in acked {
-            let Some(account) = self.rows.get_mut(&row) else { continue };
-            row::put_ack(&mut packed, message, session);
-            if account.acks.last() != Some(&number) {
-                account.acks.push(number);
-                mentions += 1;
-            }
-        }
-        if mentions > 0 {
-            self.next_ack += 1;
-            self.acks.insert(number, mentions);
-            insert(number, &packed)?;
-        }
-        Ok(())
     }
 
     /// Copies what lives of old, mostly dead rows into this commit's, so that a slow receiver's
@@ -489,30 +472,29 @@ impl Ledger {
         &self,
         seg: &impl ReadableTable<u64, &'static [u8]>,
         packer: &mut Packer,
-        dead: &FxHashSet<u64>,
+        dead: &FxHashSet<u32>,
     ) -> Result<(), redb::Error> {
-        if self.bytes <= REPACK_FLOOR_BYTES.max(self.live_bytes + self.live_bytes / 2) {
+        let live_bytes = self.rows.live_bytes();
+        if self.rows.bytes() <= REPACK_FLOOR_BYTES.max(live_bytes + live_bytes / 2) {
             return Ok(());
         }
         let mut budget = packer.len() + ROW_BYTES;
-        for (&row, account) in self.rows.iter().take(REPACK_LOOKS) {
-            let is_sparse = account.live_bytes * 4 < account.bytes;
-            let is_old = row + REPACK_AGE_ROWS < self.next_row;
-            if !is_sparse || !is_old || dead.contains(&row) {
+        for (slot, account) in self.rows.oldest().take(REPACK_LOOKS) {
+            let is_sparse = u64::from(account.live_bytes) * 4 < u64::from(account.bytes);
+            let is_old = account.number + REPACK_AGE_ROWS < self.rows.next_row();
+            if !is_sparse || !is_old || dead.contains(&slot) {
                 continue;
             }
-            let Some(bytes) = seg.get(row)? else { continue };
-            let Ok(records) = row::records(bytes.value()) else { continue };
-            for record in records {
-                let Some(live) = self.live.get(&record.id).filter(|live| live.row == row) else {
+            let Some(bytes) = seg.get(account.number)? else { continue };
+            for record in row::records(bytes.value()).map_while(Result::ok) {
+                if self.live.slot(record.id) != Some(slot) {
                     continue;
-                };
-                let mut targets = record.targets;
-                targets.retain(|target| live.targets.contains(&target.session.0));
+                }
+                let sessions = self.live.sessions(record.id);
+                let left = record.targets().filter(|t| sessions.contains(&t.session.0));
+                let left: Vec<_> = left.collect();
                 let body = record.body;
-                packer.add(record.id, &targets, live.targets.clone(), |out| {
-                    out.extend_from_slice(body);
-                });
+                packer.add(record.id, &left, sessions, |out| out.extend_from_slice(body));
                 budget = budget.saturating_sub(record.len);
             }
             if budget == 0 {
@@ -531,26 +513,22 @@ impl Ledger {
         self.session_ids_spent = sessions;
     }
 
-    /// A row that was found with these messages living in it.
-    pub(super) fn restore_row(&mut self, row: u64, bytes: usize, packed: Vec<Packed>) {
-        self.next_row = self.next_row.max(row + 1);
-        if packed.is_empty() {
-            self.pending.dead_rows.insert(row);
-        }
-        self.enter(row, bytes, packed);
+    /// A row that was found, with these messages living in it and so many bytes of theirs.
+    pub(super) fn restore_row(
+        &mut self,
+        number: u64,
+        bytes: usize,
+        live_bytes: usize,
+        packed: Vec<Packed>,
+    ) {
+        let mut dead = std::mem::take(&mut self.pending.dead);
+        self.enter(number, bytes, live_bytes, packed, &mut dead);
+        self.pending.dead = dead;
     }
 
     /// An `ack` row that was found and mentions these rows; it goes with the last of them.
     pub(super) fn restore_ack(&mut self, number: u64, rows: &FxHashSet<u64>) {
-        self.next_ack = self.next_ack.max(number + 1);
-        let mut mentions = 0;
-        for row in rows {
-            if let Some(account) = self.rows.get_mut(row) {
-                account.acks.push(number);
-                mentions += 1;
-            }
-        }
-        self.acks.insert(number, mentions);
+        self.rows.restore_ack(number, rows);
     }
 
     /// QoS 2 exchanges that were found.
@@ -560,6 +538,42 @@ impl Ledger {
         }
         if !sent.is_empty() {
             self.sent.insert(id, sent.to_vec());
+        }
+    }
+}
+
+/// After a write that failed.
+impl Ledger {
+    /// A write has failed. What comes now is noted for when the file has been read anew.
+    pub(super) fn broken(&mut self) {
+        self.broken = true;
+    }
+
+    /// This ledger was read from the file after a write of `former` failed: takes over what was
+    /// noted and may not be in the file.
+    pub(super) fn adopt(&mut self, former: Self) {
+        self.received = former.received;
+        self.sent = former.sent;
+        let dead = std::mem::take(&mut self.pending.dead);
+        let Pending { fresh, acked, .. } = former.pending;
+        self.pending =
+            Pending { fresh: BTreeMap::new(), acked: Vec::new(), dead, ..former.pending };
+        for Acked { message, session, .. } in acked {
+            self.finish(message, session);
+        }
+        for (id, fresh) in fresh {
+            if self.live.slot(id).is_none() {
+                // One that everybody has finished with needs no row any more.
+                if !fresh.targets.is_empty() {
+                    self.pending.fresh.insert(id, fresh);
+                }
+                continue;
+            }
+            for session in self.live.sessions(id) {
+                if !fresh.targets.iter().any(|target| target.session.0 == session) {
+                    self.finish(id, SessionId(session));
+                }
+            }
         }
     }
 }

@@ -8,31 +8,41 @@
 //! 2. Answers come in the order of submission, each after its changes are durable.
 //! 3. A message whose receivers have all finished with it before it was written is not written;
 //!    its answer comes all the same.
-//! 4. After an error nothing more is acknowledged: every answer is [`Outcome::Failed`].
+//! 4. What cannot be written is not answered: it waits until it can be ([`Health`]). Only a store
+//!    that is closed meanwhile answers [`Outcome::Failed`].
+//! 5. A page of messages is asked for after the changes that brought them, and finds them whether
+//!    they are written or not ([`Store::fetch`]).
 //!
 //! The layout of the file is in [`tables`], of its rows in [`row`].
 
 pub mod committer;
+pub mod disk;
 pub mod error;
 pub mod ledger;
+mod live;
 mod packer;
-pub mod recover;
+mod reader;
+mod recover;
 pub mod row;
+mod rows;
 pub mod tables;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
 use crate::message::Message;
-use crate::queue::SubscriptionIds;
+use crate::queue::{Stored, SubscriptionIds};
 use committer::Committer;
+pub use disk::Disk;
 pub use error::OpenError;
 use ledger::Ledger;
+pub use reader::Fetch;
+use reader::Reader;
 
 /// A Session or share group in the store; 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +77,12 @@ pub struct Options {
     pub hold_us: u64,
     /// How long what nobody waits for may stay in memory, in microseconds.
     pub lazy_us: u64,
+    /// Bytes that wait to be written beyond which publishers are not read: the disk sets the pace.
+    pub backlog_bytes_max: usize,
+    /// Time between two attempts to use a file that could not be written, in microseconds.
+    pub retry_us: u64,
+    /// Free space of the disk below which messages are refused, in bytes.
+    pub free_bytes_min: u64,
 }
 
 impl Default for Options {
@@ -78,6 +94,9 @@ impl Default for Options {
             commit_interval_us: 1_000,
             hold_us: 2_000,
             lazy_us: 50_000,
+            backlog_bytes_max: 64 << 20,
+            retry_us: 1_000_000,
+            free_bytes_min: 64 << 20,
         }
     }
 }
@@ -191,6 +210,19 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Memory that it holds, about, in bytes.
+    fn weight(&self) -> usize {
+        let inside = match self {
+            Self::Message { message, .. } => message.weight(),
+            Self::Retained { kept: Some((message, _)), .. } => message.weight(),
+            Self::SessionPut { record, .. } => record.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + inside
+    }
+}
+
 /// How a submission went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -207,6 +239,26 @@ pub enum Submitted {
     Done,
     /// The answer will come.
     Pending,
+}
+
+/// What the store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Health {
+    /// Everything.
+    Good = 0,
+    /// The disk is nearly full: it takes what frees space and no new messages.
+    Full = 1,
+    /// It cannot be written now; what comes in waits.
+    Down = 2,
+    /// The file is damaged: the broker must end.
+    Broken = 3,
+}
+
+impl Health {
+    fn from_u8(byte: u8) -> Self {
+        [Self::Good, Self::Full, Self::Down].get(usize::from(byte)).copied().unwrap_or(Self::Broken)
+    }
 }
 
 /// What was found in the file.
@@ -233,10 +285,10 @@ pub struct RecoveredSession {
     /// where the receiver has it.
     pub sent: Vec<(u16, Option<Waiting>)>,
     /// Messages that wait, in order; without those in `sent`.
-    pub queue: Vec<Waiting>,
+    pub queue: Vec<Stored>,
 }
 
-/// A message that waits for a receiver.
+/// A message that is bound to a Packet Identifier.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// The message.
@@ -253,14 +305,16 @@ pub struct Waiting {
 pub type Answer<A> = Box<dyn Fn(&mut Vec<A>, Outcome) + Send>;
 
 /// What has come in and was not yet taken by the committer.
-#[derive(Debug)]
 pub(crate) struct Inbox<A> {
-    pub(crate) changes: Vec<Change>,
+    changes: Vec<Change>,
     /// Ends of submissions in `changes`, with who waits.
-    pub(crate) submissions: Vec<(usize, Option<A>)>,
+    submissions: Vec<(usize, Option<A>)>,
+    fetches: Vec<Fetch>,
+    /// Those that could not be read when they came.
+    fetches_later: Vec<Fetch>,
     /// Whether the committer sleeps with nothing to do, so that it must be woken.
-    pub(crate) committer_sleeps: bool,
-    pub(crate) closing: bool,
+    committer_sleeps: bool,
+    closing: bool,
 }
 
 impl<A> Default for Inbox<A> {
@@ -268,9 +322,17 @@ impl<A> Default for Inbox<A> {
         Self {
             changes: Vec::new(),
             submissions: Vec::new(),
+            fetches: Vec::new(),
+            fetches_later: Vec::new(),
             committer_sleeps: false,
             closing: false,
         }
+    }
+}
+
+impl<A> Inbox<A> {
+    fn has_mail(&self) -> bool {
+        !self.submissions.is_empty() || !self.fetches.is_empty()
     }
 }
 
@@ -279,16 +341,37 @@ pub type Bell = Box<dyn Fn() + Send + Sync>;
 
 /// The inbox and its bell.
 pub(crate) struct Shared<A> {
-    pub(crate) inbox: Mutex<Inbox<A>>,
+    inbox: Mutex<Inbox<A>>,
     /// Wakes the committer's thread.
-    pub(crate) bell: Condvar,
+    bell: Condvar,
     /// Wakes who steps the committer, where it has no thread.
     stepper: Option<Bell>,
+    health: AtomicU8,
+    /// Bytes of the changes in the inbox.
+    inbox_bytes: AtomicUsize,
+    /// Bytes that the committer has taken and not written.
+    pending_bytes: AtomicUsize,
 }
 
 impl<A> Shared<A> {
     fn new(stepper: Option<Bell>) -> Arc<Self> {
-        Arc::new(Self { inbox: Mutex::default(), bell: Condvar::new(), stepper })
+        Arc::new(Self {
+            inbox: Mutex::default(),
+            bell: Condvar::new(),
+            stepper,
+            health: AtomicU8::new(0),
+            inbox_bytes: AtomicUsize::new(0),
+            pending_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    fn health(&self) -> Health {
+        Health::from_u8(self.health.load(Ordering::Relaxed))
+    }
+
+    /// True: it was another before.
+    fn set_health(&self, health: Health) -> bool {
+        self.health.swap(health as u8, Ordering::Relaxed) != health as u8
     }
 
     fn ring(&self) {
@@ -310,6 +393,7 @@ pub struct Store<A> {
     committer: Mutex<Option<JoinHandle<()>>>,
     next_message_id: AtomicU64,
     next_session_id: AtomicU32,
+    backlog_bytes_max: usize,
     is_memory: bool,
 }
 
@@ -317,40 +401,21 @@ impl<A: Send + 'static> Store<A> {
     /// Opens the store of a directory, or begins one.
     pub fn open(options: &Options, answer: Answer<A>) -> Result<(Self, Recovered), OpenError> {
         if options.durability == Durability::Memory {
-            return Ok((Self::memory(), Recovered::default()));
+            return Ok((Self::memory(options), Recovered::default()));
         }
-        let database = tables::open(options)?;
-        Self::start(database, options, answer)
+        Self::open_on(disk::Directory, options, answer)
     }
 
-    /// Opens a store on any storage: for simulations and fault tests.
+    /// Opens a store on any disk: for fault tests.
     pub fn open_on(
-        storage: impl redb::StorageBackend,
+        disk: impl Disk,
         options: &Options,
         answer: Answer<A>,
     ) -> Result<(Self, Recovered), OpenError> {
-        let database = tables::open_on(storage, options, Path::new("(storage)"))?;
-        Self::start(database, options, answer)
-    }
-
-    /// Opens a store on any storage whose committer has no thread: it works when it is stepped,
-    /// and `bell` says when it wants to be. For simulations.
-    pub fn open_stepped(
-        storage: impl redb::StorageBackend,
-        options: &Options,
-        answer: Answer<A>,
-        bell: Bell,
-    ) -> Result<(Self, Committer<A>, Recovered), OpenError> {
-        let database = tables::open_on(storage, options, Path::new("(storage)"))?;
-        Self::recovered(database, options, answer, Some(bell))
-    }
-
-    fn start(
-        database: redb::Database,
-        options: &Options,
-        answer: Answer<A>,
-    ) -> Result<(Self, Recovered), OpenError> {
-        let (store, committer, recovered) = Self::recovered(database, options, answer, None)?;
+        let shared = Shared::new(None);
+        let reader = Reader::start(shared.clone()).map_err(OpenError::Thread)?;
+        let (store, committer, recovered) =
+            Self::recovered(Box::new(disk), options, answer, (shared, reader))?;
         let committer = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || committer.run())
@@ -359,33 +424,48 @@ impl<A: Send + 'static> Store<A> {
         Ok((store, recovered))
     }
 
-    fn recovered(
-        database: redb::Database,
+    /// Opens a store on any disk, whose committer has no thread: it works when it is stepped,
+    /// and `bell` says when it wants to be. For simulations.
+    pub fn open_stepped(
+        disk: impl Disk,
         options: &Options,
         answer: Answer<A>,
-        stepper: Option<Bell>,
+        bell: Bell,
     ) -> Result<(Self, Committer<A>, Recovered), OpenError> {
+        let shared = Shared::new(Some(bell));
+        Self::recovered(Box::new(disk), options, answer, (shared, Reader::Here))
+    }
+
+    fn recovered(
+        disk: Box<dyn Disk>,
+        options: &Options,
+        answer: Answer<A>,
+        (shared, reader): (Arc<Shared<A>>, Reader),
+    ) -> Result<(Self, Committer<A>, Recovered), OpenError> {
+        let database = disk.open(options)?;
         let mut ledger = Ledger::default();
         let (recovered, ids) = recover::recover(&database, &mut ledger)
             .map_err(|error| OpenError::damaged(&options.directory, error))?;
-        let shared = Shared::new(stepper);
-        let committer = Committer::new(database, ledger, options, shared.clone(), answer);
+        let books = (database, ledger);
+        let committer = Committer::new(disk, books, options, (shared.clone(), reader), answer);
         let store = Self {
             shared,
             committer: Mutex::new(None),
             next_message_id: AtomicU64::new(ids.next_message),
             next_session_id: AtomicU32::new(ids.next_session),
+            backlog_bytes_max: options.backlog_bytes_max,
             is_memory: false,
         };
         Ok((store, committer, recovered))
     }
 
-    fn memory() -> Self {
+    fn memory(options: &Options) -> Self {
         Self {
             shared: Shared::new(None),
             committer: Mutex::new(None),
             next_message_id: AtomicU64::new(1),
             next_session_id: AtomicU32::new(1),
+            backlog_bytes_max: options.backlog_bytes_max,
             is_memory: true,
         }
     }
@@ -397,6 +477,8 @@ impl<A: Send + 'static> Store<A> {
             changes.clear();
             return Submitted::Done;
         }
+        let bytes = changes.iter().map(Change::weight).sum();
+        self.shared.inbox_bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut inbox = self.shared.inbox.lock();
         inbox.changes.append(changes);
         let end = inbox.changes.len();
@@ -407,6 +489,34 @@ impl<A: Send + 'static> Store<A> {
             self.shared.ring();
         }
         Submitted::Pending
+    }
+
+    /// Asks for a page of messages that wait in a queue.
+    pub fn fetch(&self, fetch: Fetch) {
+        let mut inbox = self.shared.inbox.lock();
+        inbox.fetches.push(fetch);
+        let wake = std::mem::take(&mut inbox.committer_sleeps);
+        drop(inbox);
+        if wake {
+            self.shared.ring();
+        }
+    }
+
+    /// Whether messages can be read back, so that queues need not keep them.
+    pub fn keeps_messages(&self) -> bool {
+        !self.is_memory
+    }
+
+    /// What the store can do now.
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// Whether so much waits to be written that no more should be taken in.
+    pub fn is_crowded(&self) -> bool {
+        let waiting = self.shared.inbox_bytes.load(Ordering::Relaxed)
+            + self.shared.pending_bytes.load(Ordering::Relaxed);
+        waiting > self.backlog_bytes_max || self.health() >= Health::Down
     }
 
     /// An identity that no message has had or will have.

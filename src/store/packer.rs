@@ -1,25 +1,18 @@
 //! Fills `seg` rows: one commit's messages one after the other, a new row when one is full.
 
-use smallvec::SmallVec;
-
-use super::Target;
-use super::row;
+use super::live::Sessions;
+use super::{Target, row};
 
 /// A `seg` row is filled up to this: just under 16 pages of redb, with room for its header.
 pub(super) const ROW_BYTES: usize = (64 << 10) - 64;
-
-/// Who has yet to finish with a message.
-pub(super) type Sessions = SmallVec<[u32; 4]>;
 
 /// A record in a row.
 #[derive(Debug)]
 pub(super) struct Packed {
     /// The message's identity.
     pub(super) id: u64,
-    /// Bytes of the record.
-    pub(super) len: u32,
     /// Who has yet to finish with it.
-    pub(super) targets: Sessions,
+    pub(super) sessions: Sessions,
 }
 
 /// Fills rows with records.
@@ -48,8 +41,7 @@ impl Packer {
             self.close();
             self.bytes = record;
         }
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.packed.push(Packed { id, len, targets: sessions });
+        self.packed.push(Packed { id, sessions });
     }
 
     fn close(&mut self) {

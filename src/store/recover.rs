@@ -1,7 +1,8 @@
 //! What the file says at the start: who there is, and what waits for whom.
 //!
 //! Acknowledgements are read first, then the messages: a receiver that has finished, or is no
-//! more, is left out, and a message without receivers is not loaded.
+//! more, is left out. Messages stay in the file; only those that were on their way with QoS 2 are
+//! read.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +10,13 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ledger::Ledger;
+use super::live::Sessions;
 use super::packer::Packed;
 use super::row::{self, DamagedRow, Exchange};
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2, u32_of, u64_of};
-use super::{Recovered, RecoveredSession, SessionId, Waiting};
+use super::{Recovered, RecoveredSession, SessionId, Target, Waiting};
 use crate::message::Message;
+use crate::queue::Stored;
 
 /// Why the file cannot be read through.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +38,6 @@ pub(super) struct Ids {
     pub(super) next_message: u64,
     pub(super) next_session: u32,
 }
-
-/// A message that is still wanted by somebody.
-type Bodies = FxHashMap<u64, Message>;
 
 pub(super) fn recover(
     database: &Database,
@@ -74,8 +74,9 @@ pub(super) fn recover(
     }
     let acks = txn.open_table(ACK).map_err(table)?;
     let seg = txn.open_table(SEG).map_err(table)?;
-    let waiting = messages(&seg, &acks, &sessions, ledger)?;
-    settle(&mut sessions, &sent, waiting, ledger);
+    let mut bound = Bound::new(&sent);
+    messages(&seg, &acks, &mut sessions, &mut bound, ledger)?;
+    settle(&mut sessions, &sent, &bound, ledger);
 
     let meta = txn.open_table(META).map_err(table)?;
     let spent = |name| meta.get(name);
@@ -97,87 +98,105 @@ fn session(id: u32, record: &[u8]) -> RecoveredSession {
     }
 }
 
-/// Who waits for what, by receiver and in the order of the messages.
-type WaitingBySession = FxHashMap<u32, BTreeMap<u64, Waiting>>;
+/// Messages that are bound to a Packet Identifier, by their identity and the queue they were in.
+struct Bound(FxHashMap<(u64, u32), Option<Waiting>>);
+
+impl Bound {
+    fn new(sent: &FxHashMap<u32, Vec<Exchange>>) -> Self {
+        let exchanges = sent.values().flatten();
+        Self(exchanges.map(|exchange| ((exchange.message, exchange.queue.0), None)).collect())
+    }
+
+    /// The place for a message that is bound.
+    fn place(&mut self, message: u64, queue: u32) -> Option<&mut Option<Waiting>> {
+        self.0.get_mut(&(message, queue))
+    }
+}
 
 fn messages(
     seg: &impl ReadableTable<u64, &'static [u8]>,
     acks: &impl ReadableTable<u64, &'static [u8]>,
-    sessions: &BTreeMap<u32, RecoveredSession>,
+    sessions: &mut BTreeMap<u32, RecoveredSession>,
+    bound: &mut Bound,
     ledger: &mut Ledger,
-) -> Result<WaitingBySession, RecoverError> {
+) -> Result<(), RecoverError> {
     let mut finished: FxHashSet<(u64, u32)> = FxHashSet::default();
+    // The rows of messages that somebody has finished with.
+    let mut row_of: FxHashMap<u64, Option<u64>> = FxHashMap::default();
     for entry in acks.iter()? {
-        finished.extend(row::acks(entry?.1.value())?.into_iter().map(|(m, s)| (m, s.0)));
+        for (message, session) in row::acks(entry?.1.value())? {
+            finished.insert((message, session.0));
+            row_of.insert(message, None);
+        }
     }
-    let mut waiting = WaitingBySession::default();
-    let mut row_of: FxHashMap<u64, u64> = FxHashMap::default();
-    let mut bodies = Bodies::default();
     for entry in seg.iter()? {
         let (number, bytes) = entry?;
-        let mut packed = Vec::new();
-        for record in row::records(bytes.value())? {
-            row_of.insert(record.id, number.value());
-            let left: Vec<_> = record
-                .targets
-                .into_iter()
-                .filter(|target| {
-                    let session = target.session.0;
-                    sessions.contains_key(&session) && !finished.contains(&(record.id, session))
-                })
-                .collect();
-            if left.is_empty() {
-                continue;
+        let (mut packed, mut live_bytes) = (Vec::new(), 0);
+        for record in row::records(bytes.value()) {
+            let record = record?;
+            if let Some(row) = row_of.get_mut(&record.id) {
+                *row = Some(number.value());
             }
-            let message = Message::decode(record.id, record.body).ok_or(DamagedRow("seg"))?;
-            let len = u32::try_from(record.len).unwrap_or(u32::MAX);
-            packed.push(Packed {
-                id: record.id,
-                len,
-                targets: left.iter().map(|target| target.session.0).collect(),
-            });
-            for target in left {
-                let one = Waiting {
-                    message: message.clone(),
-                    queue: target.session,
-                    flags: target.flags,
-                    subscription_ids: target.subscription_ids,
-                };
-                waiting.entry(target.session.0).or_default().insert(record.id, one);
+            let is_finished = |session| finished.contains(&(record.id, session));
+            let left = enter(&record, is_finished, sessions, bound)?;
+            if !left.is_empty() {
+                packed.push(Packed { id: record.id, sessions: left });
+                live_bytes += record.len;
             }
-            bodies.insert(record.id, message);
         }
-        ledger.restore_row(number.value(), bytes.value().len(), packed);
+        ledger.restore_row(number.value(), bytes.value().len(), live_bytes, packed);
     }
     for entry in acks.iter()? {
         let (number, bytes) = entry?;
-        let rows = row::acks(bytes.value())?;
-        let rows = rows.iter().filter_map(|(message, _)| row_of.get(message).copied()).collect();
+        let mentioned = row::acks(bytes.value())?;
+        let row = |message: &u64| row_of.get(message).copied().flatten();
+        let rows = mentioned.iter().filter_map(|(message, _)| row(message)).collect();
         ledger.restore_ack(number.value(), &rows);
     }
-    Ok(waiting)
+    Ok(())
 }
 
-/// Gives each Session what waits for it. What is bound to a Packet Identifier of a Session is
-/// not in a queue any more: neither in its own nor in that of the share group it came from.
+/// Enters a message where it waits, or where it is bound; who has yet to finish with it.
+fn enter(
+    record: &row::Record<'_>,
+    is_finished: impl Fn(u32) -> bool,
+    sessions: &mut BTreeMap<u32, RecoveredSession>,
+    bound: &mut Bound,
+) -> Result<Sessions, DamagedRow> {
+    let mut left = Sessions::new();
+    for target in record.targets() {
+        let id = target.session.0;
+        let Some(session) = sessions.get_mut(&id).filter(|_| !is_finished(id)) else { continue };
+        left.push(id);
+        if let Some(place) = bound.place(record.id, id) {
+            let message = Message::decode(record.id, record.body).ok_or(DamagedRow("seg"))?;
+            let Target { session: queue, flags, subscription_ids, .. } = target;
+            *place = Some(Waiting { message, queue, flags, subscription_ids });
+            continue;
+        }
+        let (weight, expires_at) = Message::weigh_encoded(record.body).ok_or(DamagedRow("seg"))?;
+        session.queue.push(Stored::new(record.id, weight, expires_at, target.flags));
+    }
+    Ok(left)
+}
+
+/// Gives each Session its exchanges, and puts what waits for it in order. What is bound to a
+/// Packet Identifier of a Session is not in a queue any more: neither in its own nor in that of
+/// the share group it came from.
 fn settle(
     sessions: &mut BTreeMap<u32, RecoveredSession>,
     sent: &FxHashMap<u32, Vec<Exchange>>,
-    mut waiting: WaitingBySession,
+    bound: &Bound,
     ledger: &mut Ledger,
 ) {
-    for (id, exchanges) in sent {
-        let Some(session) = sessions.get_mut(id) else { continue };
-        for exchange in exchanges {
-            let bound = waiting
-                .get_mut(&exchange.queue.0)
-                .and_then(|queue| queue.remove(&exchange.message));
-            session.sent.push((exchange.packet_id, bound));
-        }
-    }
     for (id, session) in sessions {
         let exchanges = sent.get(id).map_or(&[][..], |exchanges| &exchanges[..]);
+        let waiting =
+            |exchange: &Exchange| bound.0.get(&(exchange.message, exchange.queue.0))?.clone();
+        session.sent = exchanges.iter().map(|e| (e.packet_id, waiting(e))).collect();
         ledger.restore_exchanges(*id, &session.received, exchanges);
-        session.queue = waiting.remove(id).unwrap_or_default().into_values().collect();
+        // Rows that were written together hold older messages too, moved there.
+        session.queue.sort_unstable_by_key(|stored| stored.id);
+        session.queue.shrink_to_fit();
     }
 }

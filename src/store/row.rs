@@ -13,6 +13,7 @@
 //!
 //! Reading never trusts a length: a row that does not add up is an error, not a panic.
 
+use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 use super::{SessionId, Target};
@@ -56,27 +57,39 @@ pub fn put_record<'t>(
 }
 
 /// A message in a `seg` row.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// The message's identity.
     pub id: u64,
-    /// Those who were to get it when the row was written.
-    pub targets: Vec<Target>,
+    /// Those who were to get it when the row was written, as bytes.
+    targets: &'a [u8],
     /// What [`Message::encode`] wrote.
     pub body: &'a [u8],
     /// Bytes of the whole record.
     pub len: usize,
 }
 
-/// Reads a `seg` row.
-pub fn records(mut row: &[u8]) -> Result<Vec<Record<'_>>, DamagedRow> {
-    let mut records = Vec::new();
-    while !row.is_empty() {
-        let record = record(row).ok_or(DamagedRow("seg"))?;
-        row = row.get(record.len..).unwrap_or_default();
-        records.push(record);
+impl Record<'_> {
+    /// Those who were to get it when the row was written.
+    pub fn targets(&self) -> impl Iterator<Item = Target> {
+        let mut rest = self.targets;
+        std::iter::from_fn(move || target(&mut rest))
     }
-    Ok(records)
+}
+
+/// Reads a `seg` row, record by record; ends with an error where it does not add up.
+pub fn records(mut row: &[u8]) -> impl Iterator<Item = Result<Record<'_>, DamagedRow>> {
+    std::iter::from_fn(move || {
+        if row.is_empty() {
+            return None;
+        }
+        let record = record(row).ok_or(DamagedRow("seg"));
+        row = match &record {
+            Ok(record) => row.get(record.len..).unwrap_or_default(),
+            Err(_) => &[],
+        };
+        Some(record)
+    })
 }
 
 fn record(row: &[u8]) -> Option<Record<'_>> {
@@ -84,18 +97,23 @@ fn record(row: &[u8]) -> Option<Record<'_>> {
     let id = u64::from_le_bytes(take(&mut rest)?);
     let body_len = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
     let count = u32::from_le_bytes(take(&mut rest)?);
-    let mut targets = Vec::new();
+    let targets = rest;
     for _ in 0..count {
-        let session = SessionId(u32::from_le_bytes(take(&mut rest)?));
-        let [flags, ids] = take(&mut rest)?;
-        let ids: Option<Vec<u32>> =
-            (0..ids).map(|_| Some(u32::from_le_bytes(take(&mut rest)?))).collect();
-        let ids = ids?;
-        let subscription_ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), &ids));
-        targets.push(Target { session, flags, online: false, subscription_ids });
+        let [_, _, _, _, _, ids] = take(&mut rest)?;
+        rest = rest.get(usize::from(ids) * 4..)?;
     }
+    let targets = targets.get(..targets.len() - rest.len())?;
     let (body, rest) = rest.split_at_checked(body_len)?;
     Some(Record { id, targets, body, len: row.len() - rest.len() })
+}
+
+fn target(rest: &mut &[u8]) -> Option<Target> {
+    let session = SessionId(u32::from_le_bytes(take(rest)?));
+    let [flags, ids] = take(rest)?;
+    let ids: SmallVec<[u32; 4]> =
+        (0..ids).map_while(|_| Some(u32::from_le_bytes(take(rest)?))).collect();
+    let subscription_ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), &ids));
+    Some(Target { session, flags, online: false, subscription_ids })
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -215,11 +233,12 @@ mod tests {
                     targets.iter().map(|(s, flags, ids)| target(*s, *flags, ids)).collect();
                 put_record(&mut row, *id, targets.iter(), |out| out.extend_from_slice(body));
             }
-            let read = records(&row).unwrap();
+            let read: Vec<_> = records(&row).collect::<Result<_, _>>().unwrap();
             prop_assert_eq!(read.len(), written.len());
             for (record, (id, targets, body)) in read.iter().zip(&written) {
                 prop_assert_eq!((record.id, record.body), (*id, &body[..]));
-                for (target, (session, flags, ids)) in record.targets.iter().zip(targets) {
+                prop_assert_eq!(record.targets().count(), targets.len());
+                for (target, (session, flags, ids)) in record.targets().zip(targets) {
                     prop_assert_eq!((target.session.0, target.flags), (*session, *flags));
                     let read = target.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
                     prop_assert_eq!(read, &ids[..]);
@@ -229,7 +248,9 @@ mod tests {
 
         #[test]
         fn no_bytes_make_a_reader_panic(row in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = records(&row);
+            for record in records(&row).flatten() {
+                let _ = record.targets().count();
+            }
             let _ = acks(&row);
             let _ = received(&row);
             let _ = sent(&row);

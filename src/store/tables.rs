@@ -4,13 +4,12 @@
 //! Keyed one by one by receiver they would scatter over as many pages as there are receivers,
 //! which costs 14 to 63 times the time of a plain log; packed it is 1.5 to 2.2 times.
 
-use std::ops::Bound;
 use std::path::Path;
 
-use redb::{BackendError, Database, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 
+use super::Options;
 use super::error::OpenError;
-use super::{Durability, Options};
 
 /// `format` u32, `message_ids` u64 and `session_ids` u32: identities below are spent.
 pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -32,32 +31,8 @@ pub const TX2: TableDefinition<u32, &[u8]> = TableDefinition::new("tx2");
 /// The layout that this code reads and writes.
 pub const FORMAT: u32 = 1;
 
-/// The name of the file in its directory.
-pub const FILE: &str = "whimbrel.redb";
-
-/// Opens the file of a directory, or makes both.
-pub fn open(options: &Options) -> Result<Database, OpenError> {
-    let directory = &options.directory;
-    std::fs::create_dir_all(directory)
-        .map_err(|error| OpenError::Directory { path: directory.clone(), error })?;
-    let path = directory.join(FILE);
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| OpenError::Unreadable { path: path.clone(), why: e.to_string() })?;
-    let storage = redb::backends::FileBackend::new(file)
-        .map_err(|error| OpenError::of_database(&path, &error))?;
-    match options.durability {
-        Durability::Fsync => open_on(storage, options, &path),
-        Durability::Written | Durability::Memory => open_on(Unsynced(storage), options, &path),
-    }
-}
-
-/// Opens a store on any storage.
-pub fn open_on(
+/// Opens a store on any storage, or begins one there; `path` is for errors.
+pub fn open(
     storage: impl StorageBackend,
     options: &Options,
     path: &Path,
@@ -122,62 +97,4 @@ pub fn u32_of(bytes: &[u8]) -> u32 {
 /// A number of `meta`; 0 for bytes that are none.
 pub fn u64_of(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_le_bytes)
-}
-
-/// Storage that leaves it to the operating system when bytes reach the disk.
-#[derive(Debug)]
-struct Unsynced<B>(B);
-
-impl<B: StorageBackend> StorageBackend for Unsynced<B> {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> Result<(), std::io::Error> {
-        self.0.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
-    }
 }

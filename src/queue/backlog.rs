@@ -1,0 +1,192 @@
+//! The part of a queue whose messages are in the store alone: a few bytes for each.
+
+use std::collections::VecDeque;
+
+use super::{Delivery, Trace};
+use crate::clock::Moment;
+use crate::codec::QoS;
+
+/// A delivery whose message the store keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The message's identity.
+    pub id: u64,
+    /// What the message weighs when it is in memory, in bytes.
+    pub weight: u32,
+    /// When it expires, in seconds since the Unix epoch, rounded up; 0: never.
+    expires_s: u32,
+    /// As [`Delivery::sequence`].
+    pub(super) sequence: u32,
+    /// Bits 0 and 1: QoS; bit 2: RETAIN; bit 3: DUP.
+    flags: u8,
+}
+
+const RETAIN: u8 = 4;
+const DUP: u8 = 8;
+
+impl Stored {
+    /// What is left of a delivery when its message is left to the store.
+    pub fn of(delivery: &Delivery) -> Self {
+        let message = &delivery.message;
+        let retain = if delivery.retain { RETAIN } else { 0 };
+        let dup = if delivery.dup { DUP } else { 0 };
+        Self {
+            sequence: delivery.sequence,
+            flags: delivery.qos as u8 | retain | dup,
+            ..Self::new(message.id(), message.weight(), message.expires_at(), 0)
+        }
+    }
+
+    /// A delivery found in the store: `flags` has its QoS in bits 0 and 1, RETAIN in bit 2.
+    pub fn new(id: u64, weight: usize, expires_at: Moment, flags: u8) -> Self {
+        let expires_s = match expires_at {
+            Moment::NEVER => 0,
+            at => u32::try_from(at.unix_ms().div_ceil(1000)).unwrap_or(0),
+        };
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        Self { id, weight, expires_s, sequence: 0, flags: flags & 7 }
+    }
+
+    /// Its quality of service.
+    pub fn qos(&self) -> QoS {
+        QoS::from_bits(self.flags & 3).unwrap_or(QoS::AtLeastOnce)
+    }
+
+    /// The RETAIN flag to be sent.
+    pub fn retain(&self) -> bool {
+        self.flags & RETAIN != 0
+    }
+
+    /// Whether a consumer may have seen it before.
+    pub fn dup(&self) -> bool {
+        self.flags & DUP != 0
+    }
+
+    /// The same, seen before.
+    pub fn seen(self) -> Self {
+        Self { flags: self.flags | DUP, ..self }
+    }
+
+    /// When it expires; [`Moment::NEVER`] for never.
+    pub fn expires_at(&self) -> Moment {
+        match self.expires_s {
+            0 => Moment::NEVER,
+            s => Moment::from_unix_ms(u64::from(s) * 1000),
+        }
+    }
+
+    pub(super) fn trace(&self, source: u32) -> Trace {
+        Trace { message: self.id, qos: self.qos(), source }
+    }
+
+    pub(super) fn is_expired(&self, now: Moment) -> bool {
+        now >= self.expires_at()
+    }
+}
+
+/// Entries of one block.
+const BLOCK: usize = 512;
+
+/// Entries in order, in blocks: a long backlog is not moved when it grows and holds little that
+/// it does not use.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    blocks: VecDeque<VecDeque<Stored>>,
+    len: usize,
+    /// Whether entries at the front have been asked of the store.
+    pub(super) asked: bool,
+}
+
+impl Backlog {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn front(&self) -> Option<&Stored> {
+        self.blocks.front()?.front()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stored> {
+        self.blocks.iter().flatten()
+    }
+
+    pub(super) fn push_back(&mut self, stored: Stored) {
+        self.len += 1;
+        match self.blocks.back_mut() {
+            Some(block) if block.len() < BLOCK => block.push_back(stored),
+            last => {
+                // The first block grows with what there is; most queues never fill it.
+                let capacity = if last.is_some() { BLOCK } else { 4 };
+                let mut block = VecDeque::with_capacity(capacity);
+                block.push_back(stored);
+                self.blocks.push_back(block);
+            }
+        }
+    }
+
+    pub(super) fn push_front(&mut self, stored: Stored) {
+        self.len += 1;
+        match self.blocks.front_mut() {
+            Some(block) if block.len() < BLOCK => block.push_front(stored),
+            _ => self.blocks.push_front(VecDeque::from([stored])),
+        }
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Stored> {
+        let block = self.blocks.front_mut()?;
+        let stored = block.pop_front()?;
+        self.len -= 1;
+        if block.is_empty() {
+            self.blocks.pop_front();
+        }
+        Some(stored)
+    }
+
+    /// Takes out those that `wanted` chooses, in order.
+    pub(super) fn extract(&mut self, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
+        let mut extracted = Vec::new();
+        for block in &mut self.blocks {
+            block.retain(|stored| {
+                let goes = wanted(stored);
+                extracted.extend(goes.then_some(*stored));
+                !goes
+            });
+        }
+        self.blocks.retain(|block| !block.is_empty());
+        self.len -= extracted.len();
+        extracted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(id: u64) -> Stored {
+        Stored::new(id, 1, Moment::NEVER, 1)
+    }
+
+    #[test]
+    fn entries_leave_in_order_whatever_the_blocks() {
+        let mut backlog = Backlog::default();
+        let count = 3 * BLOCK as u64 + 7;
+        for id in 10..count {
+            backlog.push_back(stored(id));
+        }
+        for id in (0..10).rev() {
+            backlog.push_front(stored(id));
+        }
+        assert_eq!(backlog.len() as u64, count);
+        let odd = backlog.extract(|stored| stored.id % 2 == 1);
+        assert!(odd.iter().map(|stored| stored.id).eq((0..count).filter(|id| id % 2 == 1)));
+        let left: Vec<u64> =
+            std::iter::from_fn(|| backlog.pop_front()).map(|stored| stored.id).collect();
+        assert!(left.into_iter().eq((0..count).filter(|id| id % 2 == 0)));
+        assert_eq!((backlog.len(), backlog.blocks.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Stored>(), 24);
+    }
+}

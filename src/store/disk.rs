@@ -1,0 +1,120 @@
+//! What the file lies on: a directory of the file system, or whatever a test makes of it.
+
+use std::ops::Bound;
+use std::path::Path;
+
+use redb::{BackendError, Database, StorageBackend};
+
+use super::error::OpenError;
+use super::{Durability, Options, tables};
+
+/// The name of the file in its directory.
+pub const FILE: &str = "whimbrel.redb";
+
+/// Where a store lies. It is opened at the start, and again after an error.
+pub trait Disk: Send + 'static {
+    /// Opens the file, or makes it.
+    fn open(&self, options: &Options) -> Result<Database, OpenError>;
+
+    /// Bytes that are free; `None` where nobody knows.
+    fn free_bytes(&self, _options: &Options) -> Option<u64> {
+        None
+    }
+}
+
+/// A storage that is made anew each time.
+impl<B: StorageBackend, F: Fn() -> B + Send + 'static> Disk for F {
+    fn open(&self, options: &Options) -> Result<Database, OpenError> {
+        tables::open(self(), options, Path::new("(storage)"))
+    }
+}
+
+/// The directory that the options name.
+pub struct Directory;
+
+impl Disk for Directory {
+    fn open(&self, options: &Options) -> Result<Database, OpenError> {
+        let directory = &options.directory;
+        std::fs::create_dir_all(directory)
+            .map_err(|error| OpenError::Directory { path: directory.clone(), error })?;
+        let path = directory.join(FILE);
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| OpenError::Unreadable { path: path.clone(), why: e.to_string() })?;
+        let storage = redb::backends::FileBackend::new(file)
+            .map_err(|error| OpenError::of_database(&path, &error))?;
+        match options.durability {
+            Durability::Fsync => tables::open(storage, options, &path),
+            Durability::Written | Durability::Memory => {
+                tables::open(Unsynced(storage), options, &path)
+            }
+        }
+    }
+
+    fn free_bytes(&self, options: &Options) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&options.directory).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Storage that leaves it to the operating system when bytes reach the disk.
+#[derive(Debug)]
+struct Unsynced<B>(B);
+
+impl<B: StorageBackend> StorageBackend for Unsynced<B> {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}
