@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
 use crate::net::listener::{ListenError, Listener};
-use crate::store::OpenError;
+use crate::store::{Health, OpenError};
 
 /// Why the broker cannot start.
 #[derive(Debug, Error)]
@@ -28,6 +28,9 @@ pub enum ServerError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store was damaged while the broker ran.
+    #[error("the store is damaged; what was acknowledged before is in it: restore or repair it")]
+    Damaged,
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -84,14 +87,14 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     );
     let workers: Vec<Worker> =
         (0..config.workers.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
-    runtime.block_on(serve(config, &broker, listeners, &workers))?;
+    let served = runtime.block_on(serve(config, &broker, listeners, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();
     }
     broker.close();
     tracing::info!("stopped");
-    Ok(())
+    served
 }
 
 fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError> {
@@ -119,7 +122,7 @@ async fn serve(
     broker: &Arc<Broker>,
     listeners: Vec<(Listener, Opening)>,
     workers: &[Worker],
-) -> io::Result<()> {
+) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -129,6 +132,7 @@ async fn serve(
         let options = Arc::new(connection::Options {
             connect_timeout: config.connect_timeout,
             anonymous: opening.anonymous,
+            in_memory: opening.in_memory,
         });
         let (broker, handles) = (broker.clone(), handles.clone());
         let connections = connections.clone();
@@ -136,18 +140,23 @@ async fn serve(
             accept(&listener, &broker, &options, &handles, &connections).await;
         }));
     }
-    let expiring = broker.clone();
-    tasks.push(tokio::spawn(async move {
-        let mut every_second = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            every_second.tick().await;
-            expiring.expire();
-        }
-    }));
+    let mut keeper = {
+        let broker = broker.clone();
+        let keep = async move {
+            let mut every_second = tokio::time::interval(Duration::from_secs(1));
+            while broker.store_health() != Health::Broken {
+                every_second.tick().await;
+                broker.expire();
+            }
+        };
+        tokio::spawn(keep)
+    };
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        _ = &mut keeper => "the store is damaged",
     };
+    keeper.abort();
     tracing::info!("{name}: stopping");
     for task in &tasks {
         task.abort();
@@ -156,6 +165,9 @@ async fn serve(
         let _ = task.await;
     }
     close(config, broker, &connections).await;
+    if broker.store_health() == Health::Broken {
+        return Err(ServerError::Damaged);
+    }
     Ok(())
 }
 

@@ -81,6 +81,11 @@ impl Reader {
         Poll::Ready(Ok(Input::Own(std::mem::take(&mut self.tail))))
     }
 
+    /// Bytes that are kept.
+    pub fn kept(&self) -> usize {
+        self.tail.len()
+    }
+
     /// Takes what was kept, to be handled before anything is read.
     pub fn take_kept(&mut self) -> Vec<u8> {
         self.needed = 0;

@@ -106,7 +106,7 @@ impl Broker {
 
     fn lend(
         self: &Arc<Self>,
-        request: Request,
+        mut request: Request,
         (mailbox, former): (Arc<Mailbox>, Option<Box<Parked>>),
         returned: Arc<Notify>,
         turn: &mut Turn,
@@ -118,6 +118,8 @@ impl Broker {
         let session_present = former.as_deref().is_some_and(is_kept);
         let (session, groups) = match former {
             Some(former) if session_present => {
+                // What was stored stays stored, also if the Client now comes by another way.
+                request.terms.durable = mailbox.stored().is_some();
                 let Parked { mut session, groups, since, .. } = *former;
                 let now = self.now();
                 let is_due = |will: &Will| since.after_s(will.delay_s.into()) <= now;

@@ -179,6 +179,11 @@ impl Broker {
         self.store.fetch(Fetch { queue, ids, answer: Box::new(answer) });
     }
 
+    /// Whether so much waits for the store that no more should be taken in.
+    pub fn store_is_crowded(&self) -> bool {
+        self.store.is_crowded()
+    }
+
     /// What the store can do now.
     pub fn store_health(&self) -> Health {
         self.store.health()

@@ -14,7 +14,7 @@ use crate::metrics::DropReason;
 use crate::router::Routes;
 use crate::session::connect::levels;
 use crate::session::will::Will;
-use crate::store::{Change, SessionId, Target, Targets};
+use crate::store::{Change, Health, SessionId, Target, Targets};
 
 /// Topics whose routes a publisher keeps; beyond that it begins anew.
 const CACHED_TOPICS_MAX: usize = 1024;
@@ -60,6 +60,14 @@ pub struct Published {
     pub reason: ReasonCode,
     /// Whether that must wait for the store.
     pub waits: bool,
+    /// Nothing became of it, because the store takes no messages now; it may later.
+    pub later: bool,
+}
+
+impl Published {
+    fn refused(reason: ReasonCode) -> Self {
+        Self { reason, waits: false, later: false }
+    }
 }
 
 impl Broker {
@@ -73,19 +81,23 @@ impl Broker {
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
-        let distribution = self.routes(publisher, topic).and_then(|routes| {
-            if publish.retain {
-                self.publish_retained(publisher, publish, topic, body, now, turn)
-            } else {
-                Ok((None, routes))
+        let routes = match self.routes(publisher, topic) {
+            Ok(routes) => routes,
+            Err(reason) => return Published::refused(reason),
+        };
+        if self.store.health() != Health::Good && needs_store(publisher, publish, &routes) {
+            return Published { later: true, ..Published::refused(ReasonCode::QuotaExceeded) };
+        }
+        let (retained, routes) = if publish.retain {
+            match self.publish_retained(publisher, publish, topic, body, now, turn) {
+                Ok((message, routes)) => (Some(message), routes),
+                Err(reason) => return Published::refused(reason),
             }
-        });
-        let (retained, routes) = match distribution {
-            Ok(distribution) => distribution,
-            Err(reason) => return Published { reason, waits: false },
+        } else {
+            (None, routes)
         };
         let receives_twice = publish.qos == QoS::ExactlyOnce;
-        let mut published = Published { reason: ReasonCode::Success, waits: false };
+        let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
         if let (true, Some(session), Some(id)) =
             (receives_twice, publisher.stored, publish.packet_id)
         {
@@ -122,7 +134,7 @@ impl Broker {
         body: &[u8],
         now: Moment,
         turn: &mut Turn,
-    ) -> Result<(Option<Message>, Routes<Receiver>), ReasonCode> {
+    ) -> Result<(Message, Routes<Receiver>), ReasonCode> {
         let is_stored = publish.qos != QoS::AtMostOnce;
         let id = if is_stored { self.store.next_message_id() } else { 0 };
         let message = Message::of_publish(id, body, publish, topic, now);
@@ -136,7 +148,7 @@ impl Broker {
             self.metrics.drops.add(DropReason::NotRetained, 1);
         }
         turn.retained(&message);
-        Ok((Some(message), routes?))
+        Ok((message, routes?))
     }
 
     /// Publishes the Will of a Client, whose mailbox has the key `publisher`.
@@ -229,6 +241,15 @@ impl Broker {
         }
         Ok(routes)
     }
+}
+
+/// Whether a message can be acknowledged only when something of it is in the store.
+fn needs_store(publisher: &Publisher, publish: &Publish<'_>, routes: &Routes<Receiver>) -> bool {
+    let received_once = publish.qos == QoS::ExactlyOnce && publisher.stored.is_some();
+    publish.qos != QoS::AtMostOnce
+        && (received_once
+            || publish.retain
+            || !targets(routes, publish.qos, publish.retain).is_empty())
 }
 
 /// Bits of [`Target::flags`]: QoS in the lowest two, then RETAIN.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::access::Anonymous;
 use crate::net::listener::{self, Bind};
 use crate::net::{tls, websocket};
+use crate::store::Durability;
 use crate::{broker, store};
 
 /// Everything that the program needs to know.
@@ -89,6 +90,8 @@ pub struct Listener {
     pub anonymous: Option<Anonymous>,
     /// TCP_NODELAY off.
     pub is_delayed: bool,
+    /// What an acknowledged message of its Clients survives, if less than elsewhere.
+    pub durability: Option<Durability>,
 }
 
 /// A listener as it is opened.
@@ -98,6 +101,8 @@ pub struct Opening {
     pub options: listener::Options,
     /// Who may come without proof of identity.
     pub anonymous: Anonymous,
+    /// Whether what its Clients do need not survive.
+    pub in_memory: bool,
     /// Whether the broker starts without it when the system has no such address family.
     pub is_optional: bool,
 }
@@ -122,6 +127,7 @@ impl Config {
     pub fn openings(&self) -> Result<Vec<Opening>, String> {
         let mut openings = Vec::new();
         for listener in &self.listeners {
+            let in_memory = self.is_in_memory(listener)?;
             let binds = listener.binds()?;
             let is_pair = binds.len() > 1;
             for bind in binds {
@@ -129,11 +135,28 @@ impl Config {
                 openings.push(Opening {
                     options: self.listener_options(listener, bind)?,
                     anonymous: listener.anonymous.unwrap_or(self.broker.anonymous),
+                    in_memory,
                     is_optional: is_pair && is_v6,
                 });
             }
         }
         Ok(openings)
+    }
+
+    /// Whether what a listener's Clients do need not survive; an error when it asks for more than
+    /// the store gives. What is written with the store's care survives as much as the store's.
+    fn is_in_memory(&self, listener: &Listener) -> Result<bool, String> {
+        let care = |durability| match durability {
+            Durability::Memory => 0,
+            Durability::Written => 1,
+            Durability::Fsync => 2,
+        };
+        match listener.durability {
+            Some(own) if care(own) > care(self.store.durability) => {
+                Err("a listener's `durability` cannot be higher than the one above".into())
+            }
+            own => Ok(own == Some(Durability::Memory)),
+        }
     }
 
     fn listener_options(

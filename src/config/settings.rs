@@ -38,6 +38,16 @@ fn anonymous(value: &Value) -> Anonymous {
     }
 }
 
+const DURABILITY: Kind = Kind::Choice(&["fsync", "written", "memory"]);
+
+fn durability(value: &Value) -> Durability {
+    match value.text() {
+        "memory" => Durability::Memory,
+        "written" => Durability::Written,
+        _ => Durability::Fsync,
+    }
+}
+
 fn window(value: &Value) -> NonZeroU16 {
     NonZeroU16::new(value.u16()).unwrap_or(NonZeroU16::MAX)
 }
@@ -58,19 +68,21 @@ settings! { GLOBAL: Config;
     "persistence_location" Kind::Path, "$STATE_DIRECTORY or \"whimbrel-data\"",
         "The directory of the store."
         => |c, v, base| c.store.directory = relative_to(base, v.text());
-    "durability" Kind::Choice(&["fsync", "written", "memory"]), "\"fsync\"",
+    "durability" DURABILITY, "\"fsync\"",
         "What an acknowledged message survives: power loss; the end of the process only; nothing."
-        => |c, v, _| c.store.durability = match v.text() {
-            "memory" => Durability::Memory,
-            "written" => Durability::Written,
-            _ => Durability::Fsync,
-        };
+        => |c, v, _| c.store.durability = durability(v);
     "store_cache_size" Kind::Size { min: 1 << 20, max: 1 << 40 }, "\"64 MiB\"",
         "Memory for the store's cache."
         => |c, v, _| c.store.cache_bytes = v.usize();
     "commit_interval" Kind::Time, "\"1ms\"",
         "Least time between two commits of the store; a longer one makes bigger batches."
         => |c, v, _| c.store.commit_interval_us = v.time().as_micros() as u64;
+    "max_store_backlog" Kind::Size { min: 1 << 20, max: 1 << 40 }, "\"64 MiB\"",
+        "Memory of what waits to be written; beyond it publishers are not read until the disk has caught up."
+        => |c, v, _| c.store.backlog_bytes_max = v.usize();
+    "min_free_space" Kind::Size { min: 0, max: 1 << 50 }, "\"64 MiB\"",
+        "Free space of the disk below which messages that must be stored are refused (0x97), or their publishers before MQTT 5.0 not read."
+        => |c, v, _| c.store.free_bytes_min = v.usize() as u64;
     "workers" Kind::Int { min: 1, max: 1024 }, "the number of cores",
         "Threads that serve connections."
         => |c, v, _| c.workers = v.usize();
@@ -183,6 +195,9 @@ settings! { LISTENER: Listener;
     "allow_anonymous" ANONYMOUS, "as above",
         "Who may connect here without proving who they are."
         => |l, v, _| l.anonymous = Some(anonymous(v));
+    "durability" DURABILITY, "as above",
+        "What an acknowledged message of these Clients survives. \"memory\": their Sessions are not stored and their messages are acknowledged at once; anything else: as above."
+        => |l, v, _| l.durability = Some(durability(v));
     "set_tcp_nodelay" Kind::Bool, "true",
         "Whether small packets are sent without delay."
         => |l, v, _| l.is_delayed = !v.bool();

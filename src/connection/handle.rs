@@ -32,6 +32,7 @@ impl Connection {
             self.reader.keep_own(early, consumed, needed);
             return Ok(true);
         }
+        let kept = self.reader.kept();
         let read = match self.reader.poll_read(cx, &mut self.io, input) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
@@ -52,6 +53,8 @@ impl Connection {
                 (consumed, len)
             }
         };
+        let fresh = len.saturating_sub(kept);
+        self.lease.broker.metrics.bytes_received.add(fresh as u64);
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
         // large packet on its way is not silence.
         if consumed > 0 || len >= self.heard_len.saturating_add(PROGRESS) {
@@ -70,7 +73,6 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(usize, usize), Ending> {
         let broker = self.lease.broker.clone();
-        broker.metrics.bytes_received.add(input.len() as u64);
         let maximum = broker.options().limits.maximum_packet_size;
         let mut consumed = 0;
         loop {
@@ -79,6 +81,9 @@ impl Connection {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
                 Split::Frame(frame) => {
                     self.handle(&frame, now, turn)?;
+                    if self.is_held_back {
+                        return Ok((consumed, frame.len));
+                    }
                     consumed += frame.len;
                 }
             }
@@ -155,8 +160,14 @@ impl Connection {
     ) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
-        broker.metrics.messages_received.increment();
         let published = broker.publish(&mut self.publisher, publish, topic, body, now, turn);
+        if published.later && !self.version.has_reason_codes() {
+            // It cannot be told; it is not read on until the store takes messages again.
+            parts.session.withdraw(publish);
+            self.is_held_back = true;
+            return Ok(());
+        }
+        broker.metrics.messages_received.increment();
         let is_refused = published.reason.is_error();
         if is_refused {
             broker.metrics.drops.add(DropReason::NotAccepted, 1);
@@ -171,7 +182,8 @@ impl Connection {
         {
             turn.change(Change::Released { session, packet_id: id.get() });
         }
-        parts.session.published(publish, published.reason, published.waits);
+        let waits = published.waits && !self.is_hasty;
+        parts.session.published(publish, published.reason, waits);
         Ok(())
     }
 

@@ -33,7 +33,7 @@ use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
 use crate::session::ProtocolError;
-use crate::store::{Outcome, Submitted};
+use crate::store::{Health, Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 use scratch::Scratch;
 
@@ -44,6 +44,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Who may come without proof of identity.
     pub anonymous: Anonymous,
+    /// Whether what these Clients do need not survive: their Sessions are not stored, and their
+    /// messages are acknowledged before they are.
+    pub in_memory: bool,
 }
 
 /// Bytes that a Client may leave unread before it gets no more messages from its queue.
@@ -58,6 +61,9 @@ const WAITING_ANSWERS_MAX: usize = 4096;
 
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
+
+/// How often a connection that is held back looks whether the store takes messages again.
+const HELD_BACK_LOOK: Duration = Duration::from_millis(250);
 
 /// How long a closed connection is given to take the last bytes.
 const LINGER: Duration = Duration::from_millis(500);
@@ -140,6 +146,10 @@ struct Connection {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
+    /// Whether the next packet is a PUBLISH that the store cannot take now.
+    is_held_back: bool,
+    /// Whether acknowledgements do not wait for the store.
+    is_hasty: bool,
     /// Held for its drop: the listener's count of connections.
     _permit: Option<Permit>,
 }
@@ -230,8 +240,17 @@ impl Connection {
 
     /// Whether the Client is listened to: not while it owes us too much.
     fn is_heard(&mut self) -> bool {
-        let waiting = self.lease.parts.as_mut().map_or(0, |parts| parts.session.waiting_answers());
-        self.writer.backlog() < READ_BACKLOG_MAX && waiting < WAITING_ANSWERS_MAX
+        let broker = &self.lease.broker;
+        if self.is_held_back {
+            if broker.store_health() != Health::Good {
+                return false;
+            }
+            self.is_held_back = false;
+            self.has_early_bytes = true;
+        }
+        let waiting = self.lease.parts.as_ref().map_or(0, |parts| parts.session.waiting_answers());
+        let is_ahead = waiting > 0 && broker.store_is_crowded();
+        self.writer.backlog() < READ_BACKLOG_MAX && waiting < WAITING_ANSWERS_MAX && !is_ahead
     }
 
     /// Hands over what is retained for new subscriptions, once SUBACK has left.
@@ -309,6 +328,12 @@ impl Connection {
     fn sleep(&mut self, cx: &mut Context<'_>, now: Moment) -> Poll<Ending> {
         if self.keep_alive_ms > 0 && self.poll_timer(cx, now) {
             return Poll::Ready(Ending::Silent);
+        }
+        if self.is_held_back {
+            let timer = self.timer.insert(Box::pin(tokio::time::sleep(HELD_BACK_LOOK)));
+            if timer.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
         }
         let backlog = self.writer.backlog();
         let Some(parts) = self.lease.parts.as_mut() else { return Poll::Ready(Ending::Closed) };

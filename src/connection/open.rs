@@ -24,7 +24,7 @@ use crate::net::transport::{Peer, Transport};
 use crate::session::auth::Exchange;
 use crate::session::connect::{Identifier, Terms, connack_properties, judge};
 use crate::session::will::Will;
-use crate::store::{Outcome, Submitted};
+use crate::store::{Health, Outcome, Submitted};
 use crate::wire::{Input, Reader, Writer};
 
 /// A connection whose Client is not known yet.
@@ -79,7 +79,11 @@ pub(super) async fn open(
         Err(_) => Err(Refusal::Gone("no CONNECT packet in time".into())),
     };
     match result {
-        Ok((lease, terms)) => Some(opening.established(lease, &terms, permit)),
+        Ok((lease, terms)) => {
+            let mut connection = opening.established(lease, &terms, permit);
+            connection.is_hasty = options.in_memory;
+            Some(connection)
+        }
         Err(refusal) => {
             broker.metrics.connections_refused.increment();
             opening.refuse(refusal).await;
@@ -144,8 +148,9 @@ impl Opening<'_> {
         let version = connect.version;
         let told = |reason: ReasonCode, why: &str| Refusal::Told(version, reason, why.to_owned());
         let limits = &self.broker.options().limits;
-        let (identifier, terms) =
+        let (identifier, mut terms) =
             judge(&connect, limits).map_err(|error| told(error.reason, error.what))?;
+        terms.durable &= !options.in_memory;
         let credentials = Credentials {
             username: connect.username,
             is_loopback: self.peer.is_loopback(),
@@ -167,6 +172,9 @@ impl Opening<'_> {
             };
         if self.broker.is_closing() {
             return Err(told(ReasonCode::ServerUnavailable, "shutting down"));
+        }
+        if terms.durable && self.broker.store_health() >= Health::Down {
+            return Err(told(ReasonCode::QuotaExceeded, "the store cannot be written"));
         }
         let (client_id, assigned) = match identifier {
             Identifier::Given(client_id) => (Arc::from(client_id), false),
@@ -338,6 +346,8 @@ impl Opening<'_> {
             keep_alive_ms: terms.keep_alive_ms,
             timer: None,
             has_early_bytes: true,
+            is_held_back: false,
+            is_hasty: false,
             _permit: permit,
         })
     }

@@ -296,6 +296,15 @@ impl Session {
         self.answers.push(answer, waits);
     }
 
+    /// The broker could do nothing with a PUBLISH, which is to be handled again later as if it
+    /// had not come.
+    pub fn withdraw(&mut self, publish: &Publish<'_>) {
+        if let Some(packet_id) = publish.packet_id {
+            self.incoming.forget(packet_id);
+            self.incoming.answered();
+        }
+    }
+
     fn handle_puback<'p>(&mut self, ack: Ack<'_>) -> Result<Action<'p>, ProtocolError> {
         Ok(match self.outgoing.acknowledge(ack.packet_id)? {
             Some((delivery, recorded)) => Action::Finished {

@@ -217,3 +217,86 @@ fn after_a_kill_what_may_have_been_sent_carries_dup() {
     broker.kill_and_restart();
     assert!(Client::connect(broker.port, &connect).receive().dup());
 }
+
+/// Far more than a queue keeps at hand: the rest is read from the store, before and after a kill.
+#[test]
+fn a_long_queue_is_delivered_whole_and_in_order() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("long").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("long/#", 1);
+    client.disconnect();
+    let mut sender = Client::v4(broker.port, "long-s");
+    let publish = |sender: &mut Client, n: u32| {
+        let bytes = sender.publish_bytes(2, "long/t", 9, &[], format!("{n} {}", "x".repeat(500)));
+        sender.send(&bytes);
+        sender.expect(&[0x40, 2, 0, 9]);
+    };
+    for n in 0..3_000 {
+        publish(&mut sender, n);
+    }
+    let mut client = Client::connect(broker.port, &connect);
+    let number = |received: &str| received.split(' ').next().unwrap().parse::<u32>().unwrap();
+    for n in 0..1_000 {
+        assert_eq!(number(client.receive().text()), n);
+    }
+    for n in 3_000..3_100 {
+        publish(&mut sender, n);
+    }
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    // Acknowledgements of the last moments may not have been on the disk.
+    let mut next = number(client.receive().text());
+    assert!(next <= 1_000);
+    while next < 3_099 {
+        next += 1;
+        assert_eq!(number(client.receive().text()), next);
+    }
+    client.expect_nothing();
+}
+
+#[test]
+fn a_long_queue_of_a_share_group_is_delivered_whole() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("longs").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("$share/g/longs", 1);
+    client.disconnect();
+    let mut sender = Client::v4(broker.port, "longs-s");
+    for n in 0..2_000 {
+        sender.publish(2, "longs", n.to_string());
+    }
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    for n in 0..2_000 {
+        assert_eq!(client.receive().text(), n.to_string());
+    }
+    client.expect_nothing();
+}
+
+#[test]
+fn clients_of_a_listener_in_memory_leave_nothing_behind() {
+    let port = crate::broker::free_port();
+    let settings = format!(
+        "[[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\ndurability = \"memory\"\n"
+    );
+    let mut broker = Broker::start_with("", &settings);
+    let connect = Connect::v4("forgotten").durable();
+    let mut client = Client::connect(port, &connect);
+    client.subscribe("#", 1);
+    client.disconnect();
+    let stored = Connect::v4("stored").durable();
+    Client::connect(broker.port, &stored).subscribe("#", 1);
+    let mut sender = Client::v4(port, "memory-s");
+    sender.publish(2, "m", "x");
+    let (mut client, present) = Client::resume(port, &connect);
+    assert!(present, "it waits as long as the broker lives");
+    assert_eq!(client.receive().text(), "x");
+    sender.publish(2, "m", "y");
+    Client::v4(broker.port, "barrier").publish(3, "barrier", "x");
+    broker.kill_and_restart();
+    assert!(!Client::resume(port, &connect).1);
+    let (mut client, present) = Client::resume(broker.port, &stored);
+    assert!(present);
+    assert_eq!(client.receive().text(), "x");
+}
