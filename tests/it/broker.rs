@@ -59,14 +59,15 @@ impl Broker {
         broker
     }
 
-    /// A broker that may have so many descriptors open.
-    pub fn start_limited(descriptors: u32, settings: &str) -> Self {
+    /// A broker under a limit, as the shell's `ulimit` sets it.
+    pub fn start_limited(limit: &str, settings: &str) -> Self {
         let mut broker = Self::start(settings);
         broker.child.kill().unwrap();
         broker.child.wait().unwrap();
         broker.restarts += 1;
         let mut limited = Command::new("sh");
-        limited.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""));
+        let command = format!("trap '' XFSZ; ulimit {limit}; exec \"$0\" \"$@\"");
+        limited.arg("-c").arg(command);
         limited.arg(program().get_program());
         broker.child = spawn(limited, &broker.config, broker.directory.path());
         broker.wait_until_it_listens();
@@ -103,6 +104,11 @@ impl Broker {
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The directory of its files.

@@ -209,7 +209,7 @@ fn a_connection_too_many_is_closed() {
 
 #[test]
 fn a_broker_without_descriptors_pauses_and_goes_on() {
-    let broker = Broker::start_limited(64, "accept_backoff = \"100ms\"");
+    let broker = Broker::start_limited("-n 64", "accept_backoff = \"100ms\"");
     let crowd: Vec<_> = (0..100).map(|_| Client::open(broker.port, false)).collect();
     while !broker.log().contains("cannot accept on") {
         std::thread::sleep(Duration::from_millis(5));

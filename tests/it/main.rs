@@ -28,4 +28,5 @@ mod retained;
 mod session;
 mod shared;
 mod subscribe;
+mod trouble;
 mod will;

@@ -394,6 +394,17 @@ impl Client {
         }
     }
 
+    /// Whether something has come, or comes within this time.
+    pub fn has_bytes(&mut self, within: Duration) -> bool {
+        if !self.early.is_empty() {
+            return true;
+        }
+        self.stream.set_read_timeout(Some(within.max(Duration::from_micros(1)))).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        peeked.is_ok_and(|n| n > 0)
+    }
+
     /// Whether a PINGREQ is answered.
     pub fn try_ping(&mut self) -> bool {
         self.try_send(&[0xC0, 0]);
