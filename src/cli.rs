@@ -8,7 +8,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::read::{self, Problem};
 use crate::config::{Config, settings};
+use crate::control;
 use crate::server::{self, ServerError};
+use crate::store;
+use crate::store::tools::{Request, ToolError};
 
 /// An MQTT broker that loses nothing it acknowledged.
 #[derive(Debug, Parser)]
@@ -21,13 +24,14 @@ Examples:
   whimbrel -c whimbrel.toml                serve as the file says
   whimbrel -c whimbrel.toml --check-config say what is wrong with the file
   whimbrel settings                        list all settings
+  whimbrel store backup FILE               copy the store, also while the broker runs
 
 SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Configuration file (TOML)
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this port of localhost instead of 1883, for a broker without listeners in a file
     #[arg(short, long)]
@@ -46,6 +50,29 @@ enum Command {
     Serve,
     /// Print all settings as Markdown
     Settings,
+    /// Look at the store, check it, copy it; also while the broker runs
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+        /// The store's directory, if the configuration does not name it
+        #[arg(long, global = true, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Say what is in it
+    Stats,
+    /// Read it all and say what does not add up: status 0 if it is sound. Of a stopped broker's
+    /// store all pages are checked too
+    Check,
+    /// Copy it, consistent as of one moment, to a file that does not exist. To restore: stop the
+    /// broker, put the file in place of whimbrel.redb, start the broker
+    Backup {
+        /// The copy
+        file: PathBuf,
+    },
 }
 
 /// Why the program ends with an error.
@@ -60,6 +87,12 @@ pub enum CliError {
     /// The broker cannot start.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// A tool for the store failed.
+    #[error(transparent)]
+    Store(#[from] ToolError),
+    /// The broker says why.
+    #[error("{0}")]
+    Control(String),
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
@@ -73,6 +106,9 @@ pub fn run() -> Result<(), CliError> {
         return Ok(());
     }
     let config = configuration(&arguments)?;
+    if let Some(Command::Store { command, directory }) = arguments.command {
+        return store(&command, directory, config.store);
+    }
     if arguments.check_config {
         let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
         writeln!(std::io::stdout(), "{}: ok", path.display())?;
@@ -80,6 +116,26 @@ pub fn run() -> Result<(), CliError> {
     }
     log(&config, arguments.verbose);
     server::run(&config)?;
+    Ok(())
+}
+
+/// Asks the broker that has the store open, or opens the store.
+fn store(
+    command: &StoreCommand,
+    directory: Option<PathBuf>,
+    mut options: store::Options,
+) -> Result<(), CliError> {
+    options.directory = directory.unwrap_or(options.directory);
+    let request = match command {
+        StoreCommand::Stats => Request::Stats,
+        StoreCommand::Check => Request::Check,
+        StoreCommand::Backup { file } => Request::Backup(std::path::absolute(file)?),
+    };
+    let text = match control::ask(&options.directory, &request) {
+        Some(answer) => answer?.map_err(CliError::Control)?,
+        None => request.carry_out_offline(&options)?,
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 

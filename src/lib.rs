@@ -53,6 +53,7 @@ pub mod store;
 pub mod access;
 pub mod broker;
 pub mod connection;
+pub mod control;
 pub mod config;
 pub mod server;
 pub mod cli;

@@ -19,8 +19,9 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
+use crate::control::Control;
 use crate::net::listener::{ListenError, Listener};
-use crate::store::{Health, OpenError};
+use crate::store::{Durability, Health, OpenError};
 
 /// Why the broker cannot start.
 #[derive(Debug, Error)]
@@ -80,6 +81,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     let listeners = listen(&openings)?;
     let broker_options = config.broker.clone();
     let (broker, restored) = Broker::open(broker_options, Clock::system(), &config.store)?;
+    let control = control(config);
     tracing::info!(
         store = %config.store.directory.display(), durability = ?config.store.durability,
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
@@ -87,7 +89,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     );
     let workers: Vec<Worker> =
         (0..config.workers.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
-    let served = runtime.block_on(serve(config, &broker, listeners, &workers));
+    let served = runtime.block_on(serve(config, &broker, listeners, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();
@@ -121,6 +123,7 @@ async fn serve(
     config: &Config,
     broker: &Arc<Broker>,
     listeners: Vec<(Listener, Opening)>,
+    control: Option<Control>,
     workers: &[Worker],
 ) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -139,6 +142,10 @@ async fn serve(
         tasks.push(tokio::spawn(async move {
             accept(&listener, &broker, &options, &handles, &connections).await;
         }));
+    }
+    if let Some(control) = control {
+        let broker = broker.clone();
+        tasks.push(tokio::spawn(async move { control.serve(&broker).await }));
     }
     let mut keeper = {
         let broker = broker.clone();
@@ -169,6 +176,17 @@ async fn serve(
         return Err(ServerError::Damaged);
     }
     Ok(())
+}
+
+/// The operator's socket, where there is a store.
+fn control(config: &Config) -> Option<Control> {
+    if config.store.durability == Durability::Memory {
+        return None;
+    }
+    let no_control = |error: &io::Error| {
+        tracing::warn!("no control socket: {error}; `whimbrel store` needs a stopped broker");
+    };
+    Control::open(&config.store.directory).inspect_err(no_control).ok()
 }
 
 async fn accept(

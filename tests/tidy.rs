@@ -41,7 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("clap", &["cli"]),
     ("dashmap", &["broker"]),
-    ("tokio", &["net", "wire", "broker", "connection", "server"]),
+    ("tokio", &["net", "wire", "broker", "connection", "control", "server"]),
 ];
 
 struct Source {

@@ -37,6 +37,7 @@ use crate::queue::{self, Delivery, Trace};
 use crate::router::Router;
 use crate::router::retained::{self, Retained};
 use crate::session::connect::Limits;
+use crate::store::tools::{Request, ToolError};
 use crate::store::{Change, Fetch, Health, SessionId, Store};
 use expire::Expiry;
 use groups::Groups;
@@ -177,6 +178,11 @@ impl Broker {
             }
         };
         self.store.fetch(Fetch { queue, ids, answer: Box::new(answer) });
+    }
+
+    /// Does what an operator asks for with the store; for a thread that may wait.
+    pub fn store_tool(&self, request: &Request) -> Result<String, ToolError> {
+        self.store.carry_out(request)
     }
 
     /// Whether so much waits for the store that no more should be taken in.

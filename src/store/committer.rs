@@ -210,6 +210,12 @@ impl<A: Send + 'static> Committer<A> {
             self.read_again_at_us = self.now_us + self.options.retry_us;
         }
         self.shared.inbox_bytes.store(0, Ordering::Relaxed);
+        for onlooker in inbox.onlookers.drain(..) {
+            // Who does not get it is told by the end of the channel.
+            if let Some(Ok(txn)) = self.database.as_ref().map(ReadableDatabase::begin_read) {
+                drop(onlooker.try_send(txn));
+            }
+        }
         inbox.closing
     }
 

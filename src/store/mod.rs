@@ -26,13 +26,16 @@ mod recover;
 pub mod row;
 mod rows;
 pub mod tables;
+pub mod tools;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use redb::ReadTransaction;
 use smallvec::SmallVec;
 
 use crate::message::Message;
@@ -43,6 +46,7 @@ pub use error::OpenError;
 use ledger::Ledger;
 pub use reader::Fetch;
 use reader::Reader;
+use tools::{Request, ToolError};
 
 /// A Session or share group in the store; 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -304,6 +308,9 @@ pub struct Waiting {
 /// Tells those who wait; called by the committer with all answers of a commit.
 pub type Answer<A> = Box<dyn Fn(&mut Vec<A>, Outcome) + Send>;
 
+/// Longest time in which the committer lets somebody look at the store.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What has come in and was not yet taken by the committer.
 pub(crate) struct Inbox<A> {
     changes: Vec<Change>,
@@ -312,6 +319,8 @@ pub(crate) struct Inbox<A> {
     fetches: Vec<Fetch>,
     /// Those that could not be read when they came.
     fetches_later: Vec<Fetch>,
+    /// Who waits for a look at the store as it is.
+    onlookers: Vec<mpsc::SyncSender<ReadTransaction>>,
     /// Whether the committer sleeps with nothing to do, so that it must be woken.
     committer_sleeps: bool,
     closing: bool,
@@ -324,6 +333,7 @@ impl<A> Default for Inbox<A> {
             submissions: Vec::new(),
             fetches: Vec::new(),
             fetches_later: Vec::new(),
+            onlookers: Vec::new(),
             committer_sleeps: false,
             closing: false,
         }
@@ -332,7 +342,7 @@ impl<A> Default for Inbox<A> {
 
 impl<A> Inbox<A> {
     fn has_mail(&self) -> bool {
-        !self.submissions.is_empty() || !self.fetches.is_empty()
+        !self.submissions.is_empty() || !self.fetches.is_empty() || !self.onlookers.is_empty()
     }
 }
 
@@ -393,7 +403,7 @@ pub struct Store<A> {
     committer: Mutex<Option<JoinHandle<()>>>,
     next_message_id: AtomicU64,
     next_session_id: AtomicU32,
-    backlog_bytes_max: usize,
+    options: Options,
     is_memory: bool,
 }
 
@@ -453,7 +463,7 @@ impl<A: Send + 'static> Store<A> {
             committer: Mutex::new(None),
             next_message_id: AtomicU64::new(ids.next_message),
             next_session_id: AtomicU32::new(ids.next_session),
-            backlog_bytes_max: options.backlog_bytes_max,
+            options: options.clone(),
             is_memory: false,
         };
         Ok((store, committer, recovered))
@@ -465,7 +475,7 @@ impl<A: Send + 'static> Store<A> {
             committer: Mutex::new(None),
             next_message_id: AtomicU64::new(1),
             next_session_id: AtomicU32::new(1),
-            backlog_bytes_max: options.backlog_bytes_max,
+            options: options.clone(),
             is_memory: true,
         }
     }
@@ -502,6 +512,24 @@ impl<A: Send + 'static> Store<A> {
         }
     }
 
+    /// Does what an operator asks for, while the broker goes on. Takes as long as it takes to read
+    /// the store.
+    pub fn carry_out(&self, request: &Request) -> Result<String, ToolError> {
+        if self.is_memory {
+            return Err(ToolError::InMemory);
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let mut inbox = self.shared.inbox.lock();
+        inbox.onlookers.push(sender);
+        let wake = std::mem::take(&mut inbox.committer_sleeps);
+        drop(inbox);
+        if wake {
+            self.shared.ring();
+        }
+        let txn = receiver.recv_timeout(LOOK_TIMEOUT).map_err(|_| ToolError::Unreadable)?;
+        request.carry_out(&txn, &self.options)
+    }
+
     /// Whether messages can be read back, so that queues need not keep them.
     pub fn keeps_messages(&self) -> bool {
         !self.is_memory
@@ -516,7 +544,7 @@ impl<A: Send + 'static> Store<A> {
     pub fn is_crowded(&self) -> bool {
         let waiting = self.shared.inbox_bytes.load(Ordering::Relaxed)
             + self.shared.pending_bytes.load(Ordering::Relaxed);
-        waiting > self.backlog_bytes_max || self.health() >= Health::Down
+        waiting > self.options.backlog_bytes_max || self.health() >= Health::Down
     }
 
     /// An identity that no message has had or will have.

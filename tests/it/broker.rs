@@ -59,6 +59,16 @@ impl Broker {
         broker
     }
 
+    /// A broker on a store that lies in this file.
+    pub fn start_on(file: &Path) -> Self {
+        let mut broker = Self::start("");
+        broker.terminate();
+        broker.child.wait().unwrap();
+        std::fs::copy(file, broker.directory().join("data/whimbrel.redb")).unwrap();
+        broker.restart();
+        broker
+    }
+
     /// A broker under a limit, as the shell's `ulimit` sets it.
     pub fn start_limited(limit: &str, settings: &str) -> Self {
         let mut broker = Self::start(settings);
@@ -91,6 +101,16 @@ impl Broker {
         self.restarts += 1;
         self.child = spawn(program(), &self.config, self.directory.path());
         self.wait_until_it_listens();
+    }
+
+    /// SIGTERM; its files, which whoever gets them removes.
+    pub fn keep_directory(mut self) -> PathBuf {
+        self.terminate();
+        self.child.wait().unwrap();
+        let kept = TempDir::new().unwrap().keep();
+        std::fs::remove_dir(&kept).unwrap();
+        std::fs::rename(self.directory.path(), &kept).unwrap();
+        kept
     }
 
     /// SIGTERM; the exit status and what was logged.

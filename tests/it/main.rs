@@ -27,6 +27,7 @@ mod real_clients;
 mod retained;
 mod session;
 mod shared;
+mod store;
 mod subscribe;
 mod trouble;
 mod will;
