@@ -23,6 +23,8 @@ pub struct Step {
     /// Counted from 1.
     pub line: usize,
     pub text: String,
+    /// The items of the `for` blocks it stands in.
+    pub with: String,
     /// How long it may take, if not as long as usual.
     pub within: Option<Duration>,
     pub action: Action,
@@ -161,15 +163,25 @@ fn check_shown(id: &str) -> Result<(), String> {
     }
 }
 
+/// A line of a file; written out, it may stand there several times.
+#[derive(Clone)]
+struct Line {
+    number: usize,
+    text: String,
+    /// The items of the `for` blocks it stands in.
+    with: String,
+}
+
 /// Reads the steps for one version; `unique` stands for `{t}`.
 pub fn steps(text: &str, version: Version, unique: &str) -> Result<Vec<Step>, Mistake> {
     let header = header(text)?;
-    let lines: Vec<(usize, String)> = text
-        .lines()
-        .enumerate()
-        .map(|(number, line)| (number + 1, line.trim().replace("{t}", unique)))
-        .filter(|(_, line)| !is_header(line))
-        .collect();
+    let line = |(number, line): (usize, &str)| Line {
+        number: number + 1,
+        text: line.trim().replace("{t}", unique),
+        with: String::new(),
+    };
+    let lines = text.lines().enumerate().map(line).filter(|line| !is_header(&line.text));
+    let lines: Vec<Line> = lines.collect();
     let has_5 = header.versions.contains(&Version::V5);
     let mut parser = Parser { version, has_5, unique, names: BTreeMap::new() };
     let steps = parser.block(&unrolled(&lines)?)?;
@@ -191,32 +203,36 @@ fn is_header(line: &str) -> bool {
 }
 
 /// Writes `for` blocks out.
-fn unrolled(lines: &[(usize, String)]) -> Result<Vec<(usize, String)>, Mistake> {
+fn unrolled(lines: &[Line]) -> Result<Vec<Line>, Mistake> {
     let mut out = vec![];
     let mut at = 0;
-    while let Some((line, text)) = lines.get(at) {
+    while let Some(line) = lines.get(at) {
         at += 1;
-        let Some(rest) = text.strip_prefix("for ") else {
-            out.push((*line, text.clone()));
+        let Some(rest) = line.text.strip_prefix("for ") else {
+            out.push(line.clone());
             continue;
         };
-        let mistake = |what: &str| Mistake { line: *line, what: what.into() };
+        let mistake = |what: &str| Mistake { line: line.number, what: what.into() };
         let (name, items) = rest.split_once(" in ").ok_or(mistake("for NAME in ITEMS"))?;
         let len = block_len(&lines[at..]).ok_or(mistake("this block has no `end`"))?;
         let body = unrolled(&lines[at..at + len])?;
         at += len + 1;
         for item in items_of(items).map_err(|what| mistake(&what))? {
             let hole = format!("{{{name}}}");
-            out.extend(body.iter().map(|(line, text)| (*line, text.replace(&hole, &item))));
+            out.extend(body.iter().map(|line| Line {
+                number: line.number,
+                text: line.text.replace(&hole, &item),
+                with: format!(" {name}={item}{}", line.with.replace(&hole, &item)),
+            }));
         }
     }
     Ok(out)
 }
 
 /// Lines before the `end` of a block that began before the first.
-fn block_len(lines: &[(usize, String)]) -> Option<usize> {
+fn block_len(lines: &[Line]) -> Option<usize> {
     let mut depth = 1;
-    lines.iter().position(|(_, text)| {
+    lines.iter().position(|Line { text, .. }| {
         if text.starts_with("for ") || text == "any order" {
             depth += 1;
         }
@@ -262,6 +278,9 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
     if quoted { Err("a quote is not closed".into()) } else { Ok(tokens) }
 }
 
+/// An action and how long it may take, if not as long as usual.
+type Timed = (Option<Duration>, Action);
+
 struct Parser<'a> {
     version: Version,
     unique: &'a str,
@@ -272,12 +291,12 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn block(&mut self, lines: &[(usize, String)]) -> Result<Vec<Step>, Mistake> {
+    fn block(&mut self, lines: &[Line]) -> Result<Vec<Step>, Mistake> {
         let mut steps = vec![];
         let mut at = 0;
-        while let Some((line, text)) = lines.get(at) {
+        while let Some(Line { number, text, with }) = lines.get(at) {
             at += 1;
-            let mistake = |what: String| Mistake { line: *line, what };
+            let mistake = |what: String| Mistake { line: *number, what };
             if text == "any order" {
                 let missing = || mistake("this block has no `end`".into());
                 let len = block_len(&lines[at..]).ok_or_else(missing)?;
@@ -293,17 +312,21 @@ impl Parser<'_> {
                     let what = "only packets that must come may stand in `any order`".into();
                     return Err(Mistake { line: step.line, what });
                 }
+                let (text, with) = (text.clone(), with.clone());
                 let action = Action::AnyOrder(inner);
-                steps.push(Step { line: *line, text: text.clone(), within: None, action });
+                steps.push(Step { line: *number, text, with, within: None, action });
                 continue;
             }
-            steps.extend(self.step(*line, text).map_err(mistake)?);
+            if let Some((within, action)) = self.step(*number, text).map_err(mistake)? {
+                let (text, with) = (text.clone(), with.clone());
+                steps.push(Step { line: *number, text, with, within, action });
+            }
         }
         Ok(steps)
     }
 
     /// A line that is played with this version.
-    fn step(&mut self, line: usize, text: &str) -> Result<Option<Step>, String> {
+    fn step(&mut self, line: usize, text: &str) -> Result<Option<Timed>, String> {
         let mut rest = text;
         if let Some(marked) = text.strip_prefix('@') {
             let (versions, step) = marked.split_once(' ').ok_or("@VERSION STEP")?;
@@ -323,7 +346,7 @@ impl Parser<'_> {
             Some(time) => Action::Wait(duration(time)?),
             None => self.exchange(line, rest)?,
         };
-        Ok(Some(Step { line, text: text.into(), within, action }))
+        Ok(Some((within, action)))
     }
 
     fn exchange(&mut self, line: usize, text: &str) -> Result<Action, String> {

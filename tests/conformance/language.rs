@@ -286,7 +286,11 @@ fn loops_are_written_out_and_versions_have_their_lines() {
     let texts: Vec<&str> = steps.iter().map(|step| step.text.as_str()).collect();
     assert_eq!(texts[0], "a> PUBLISH topic=T payload=\"1\"");
     assert_eq!(texts[3..], ["a> PUBLISH topic=T payload=\"b c\"", "@3.1,3.1.1 a< closed"]);
-    assert_eq!(steps[3].line, 5);
+    assert_eq!((steps[3].line, steps[3].with.as_str()), (5, " n=b c"));
+    let nested = "for a in 1 2\nfor b in x {a}\na< PUBLISH topic={a}{b}\nend\nend";
+    let with = read(Version::V311, nested).unwrap();
+    let with: Vec<&str> = with.iter().map(|step| step.with.as_str()).collect();
+    assert_eq!(with, [" a=1 b=x", " a=1 b=1", " a=2 b=x", " a=2 b=2"]);
 }
 
 #[test]

@@ -106,8 +106,9 @@ fn play_one(dialogue: &Dialogue, version: Version, number: usize, at: Target) ->
     match play::play(address, version, &steps) {
         Ok(()) => Outcome::Ok,
         Err(mut failure) => {
-            failure.what = failure.what.replace(&unique, "{t}");
-            failure.step = failure.step.replace(&unique, "{t}");
+            for text in [&mut failure.what, &mut failure.step, &mut failure.with] {
+                *text = text.replace(&unique, "{t}");
+            }
             Outcome::Failed(failure)
         }
     }

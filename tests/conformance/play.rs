@@ -21,6 +21,8 @@ pub struct Failure {
     /// 0 for the end of the dialogue.
     pub line: usize,
     pub step: String,
+    /// The items of the `for` blocks it stands in.
+    pub with: String,
     pub what: String,
     /// What was sent and came before.
     pub trace: Vec<String>,
@@ -30,10 +32,11 @@ impl Failure {
     /// For people, with the file's name.
     pub fn explained(&self, file: &str, version: Version) -> String {
         let place = if self.line == 0 { String::new() } else { format!(":{}", self.line) };
-        let Self { step, what, trace, .. } = self;
+        let Self { step, with, what, trace, .. } = self;
+        let with = if with.is_empty() { String::new() } else { format!("    with   {with}\n") };
         let trace = trace.join("\n        ");
         format!(
-            "{file}{place} (MQTT {version})\n    step    {step}\n    {}\n    before  {trace}\n",
+            "{file}{place} (MQTT {version})\n    step    {step}\n{with}    {}\n    before  {trace}\n",
             what.replace('\n', "\n    ")
         )
     }
@@ -64,17 +67,25 @@ pub fn play(address: SocketAddr, version: Version, steps: &[Step]) -> Result<(),
     for step in steps {
         play.patience = step.within.unwrap_or(PATIENCE);
         let done = play.step(step);
-        done.map_err(|what| play.failure(step.line, &step.text, what))?;
+        done.map_err(|what| play.failure(step, what))?;
     }
     play.patience = PATIENCE;
+    let end = Step {
+        line: 0,
+        text: "the end: nothing may be left".into(),
+        with: String::new(),
+        within: None,
+        action: Action::Wait(Duration::ZERO),
+    };
     let done = play.end();
-    done.map_err(|what| play.failure(0, "the end: nothing may be left unread", what))
+    done.map_err(|what| play.failure(&end, what))
 }
 
 impl Play {
-    fn failure(&self, line: usize, step: &str, what: String) -> Failure {
-        let first = self.trace.len().saturating_sub(TRACE_LINES);
-        Failure { line, step: step.into(), what, trace: self.trace[first..].to_vec() }
+    fn failure(&self, step: &Step, what: String) -> Failure {
+        let trace = self.trace[self.trace.len().saturating_sub(TRACE_LINES)..].to_vec();
+        let Step { line, text, with, .. } = step.clone();
+        Failure { line, step: text, with, what, trace }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
@@ -121,7 +132,8 @@ impl Play {
             Sent::Packet(template) => {
                 let packet = filled(template, &self.variables)?;
                 if packet.name == "CONNECT" {
-                    let maximum = packet.find_number("maximum_packet_size");
+                    let maximum =
+                        packet.find_number("maximum_packet_size").filter(|&size| size > 0);
                     self.connection(who)?.maximum_packet_size = maximum;
                 }
                 let bytes = encode(&packet, version);

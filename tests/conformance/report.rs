@@ -61,7 +61,11 @@ pub fn page(broker: &str, played: &[Played]) -> String {
 fn difference(broker: &str, header: &Header, failure: &Failure) -> String {
     let lines = failure.what.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<String> = lines.map(without_bytes).collect();
-    let place = if failure.line == 0 { "end".into() } else { format!("line {}", failure.line) };
+    let with = if failure.with.is_empty() { "" } else { " with" };
+    let place = match failure.line {
+        0 => "end".into(),
+        line => format!("line {line}{with}{}", failure.with),
+    };
     let broker = broker.split(' ').next().unwrap_or_default().to_lowercase();
     let why = header.differs.iter().find(|(name, _)| *name == broker);
     let why = why.map_or("**Not explained.**", |(_, why)| why);
