@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::codec::{SubscriptionOptions, Version};
 
@@ -79,8 +79,16 @@ impl Subscriptions {
 #[derive(Debug, Default)]
 pub struct RetainedDue {
     due: VecDeque<Due>,
-    /// Those that are at their beginning.
-    fresh: FxHashSet<Box<str>>,
+    /// Those that have not begun, and how often they were made again meanwhile: a Client that
+    /// repeats a subscription a million times has one entry here.
+    fresh: FxHashMap<Box<str>, Again>,
+}
+
+/// Repetitions of a subscription, each of which brings everything again [MQTT-3.8.4-4].
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    times: usize,
+    until: u64,
 }
 
 /// One of them.
@@ -92,14 +100,19 @@ pub struct Due {
     pub after: Option<String>,
     /// The last message that counts as retained for it: the later ones it gets as they come.
     pub until: u64,
+    /// What follows; `None` until it begins, when `fresh` hands it over.
+    again: Option<Again>,
 }
 
 impl RetainedDue {
-    /// Adds a subscription, unless all its messages are still to come.
+    /// Adds a subscription.
     pub fn push(&mut self, filter: &str, until: u64) {
-        if self.fresh.insert(filter.into()) {
-            self.due.push_back(Due { filter: filter.into(), after: None, until });
+        if let Some(again) = self.fresh.get_mut(filter) {
+            *again = Again { times: again.times + 1, until };
+            return;
         }
+        self.fresh.insert(filter.into(), Again { times: 0, until });
+        self.due.push_back(Due { filter: filter.into(), after: None, until, again: None });
     }
 
     /// What is next.
@@ -110,12 +123,16 @@ impl RetainedDue {
     /// Goes on after this topic, or with the next subscription.
     pub fn advance(&mut self, after: Option<String>) {
         let Some(first) = self.due.front_mut() else { return };
-        if first.after.is_none() {
-            self.fresh.remove(&first.filter);
-        }
-        match after {
-            None => drop(self.due.pop_front()),
-            after => first.after = after,
+        let again = first.again.or_else(|| self.fresh.remove(&first.filter));
+        let left = again.filter(|again| after.is_none() && again.times > 0);
+        first.again = again;
+        match (left, after) {
+            (Some(Again { times, until }), _) => {
+                (first.after, first.until) = (None, until);
+                first.again = Some(Again { times: times - 1, until });
+            }
+            (None, None) => drop(self.due.pop_front()),
+            (None, after) => first.after = after,
         }
         if self.due.is_empty() {
             *self = Self::default();
