@@ -104,6 +104,9 @@ drop_reasons! {
     OfflineQos0 = "offline-qos0",
     /// The receiver's queue has reached its limit.
     QueueFull = "queue-full",
+    /// The queues have reached the limit of memory that they share, and the store does not keep
+    /// this message for its receiver.
+    MemoryLimit = "memory-limit",
     /// The Message Expiry Interval passed before delivery began.
     Expired = "expired",
     /// Larger than the Maximum Packet Size that the receiver set.

@@ -101,7 +101,7 @@ impl Broker {
 
     fn new_mailbox(&self, terms: &Terms) -> Arc<Mailbox> {
         let stored = terms.durable.then(|| self.store.next_session_id());
-        Mailbox::new(self.next_key(), stored, self.store.keeps_messages())
+        Mailbox::new(self.next_key(), stored, self.store.keeps_messages(), self.memory.clone())
     }
 
     fn lend(

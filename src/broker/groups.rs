@@ -76,7 +76,7 @@ impl Broker {
     }
 
     fn new_group(&self, filter: &str) -> Arc<ShareGroup> {
-        let group = Arc::new(ShareGroup::new(self.next_key(), filter));
+        let group = Arc::new(ShareGroup::new(self.next_key(), filter, self.memory.clone()));
         self.groups.by_source.insert(group.source(), group.clone());
         group
     }

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
+use super::memory::{Memory, Share};
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};
 use crate::queue::{Delivery, Dropped, Fetched, Limits, Queue, Stored, Trace};
@@ -31,6 +32,7 @@ pub enum Mail {
 #[derive(Debug, Default)]
 struct Inner {
     queue: Queue,
+    share: Share,
     mail: Vec<Mail>,
     bell: Option<Waker>,
     online: bool,
@@ -44,7 +46,14 @@ pub struct Mailbox {
     key: u64,
     /// The Session's identity in the store, when it outlives its connections.
     stored: Option<SessionId>,
+    memory: Arc<Memory>,
     inner: Mutex<Inner>,
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.inner.get_mut().share.end(&self.memory);
+    }
 }
 
 /// What pushes leave to be done: what found no room, and what queues want of the store.
@@ -75,10 +84,15 @@ pub struct Taken {
 impl Mailbox {
     /// An empty mailbox of a Client that is connected; `in_store`: its messages of QoS 1 and 2
     /// can be read back from the store.
-    pub fn new(key: u64, stored: Option<SessionId>, in_store: bool) -> Arc<Self> {
+    pub fn new(
+        key: u64,
+        stored: Option<SessionId>,
+        in_store: bool,
+        memory: Arc<Memory>,
+    ) -> Arc<Self> {
         let queue = Queue::of_session(in_store && stored.is_some());
         let inner = Mutex::new(Inner { online: true, queue, ..Inner::default() });
-        Arc::new(Self { key, stored, inner })
+        Arc::new(Self { key, stored, memory, inner })
     }
 
     /// The Session's identity in the store, when it outlives its connections.
@@ -102,7 +116,7 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         // Nobody is there to take what the store keeps anyhow.
         let at_hand_max = if inner.online { limits.at_hand_max } else { 0 };
-        let limits = Limits { at_hand_max, ..*limits };
+        let limits = self.memory.bound(&Limits { at_hand_max, ..*limits });
         for delivery in deliveries {
             if inner.ended {
                 remainder.ended.push((delivery.trace(), self.stored));
@@ -112,7 +126,14 @@ impl Mailbox {
                 inner.queue.push(delivery, &limits, now, &mut remainder.overflow);
             }
         }
-        let bell = inner.bell.take();
+        self.release(inner);
+    }
+
+    /// Reports what the queue holds, lets go of the lock, and rings the bell.
+    fn release(&self, mut inner: MutexGuard<'_, Inner>) {
+        let Inner { queue, share, bell, .. } = &mut *inner;
+        share.report(queue, &self.memory);
+        let bell = bell.take();
         drop(inner);
         if let Some(bell) = bell {
             bell.wake();
@@ -128,11 +149,7 @@ impl Mailbox {
     pub fn post(&self, mail: Mail) {
         let mut inner = self.inner.lock();
         inner.mail.push(mail);
-        let bell = inner.bell.take();
-        drop(inner);
-        if let Some(bell) = bell {
-            bell.wake();
-        }
+        self.release(inner);
     }
 
     /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together until they
@@ -154,6 +171,8 @@ impl Mailbox {
             deliveries.push(delivery);
         }
         let wanted = if window > 0 && may_deliver { inner.queue.wanted() } else { None };
+        let Inner { queue, share, .. } = &mut *inner;
+        share.report(queue, &self.memory);
         Taken { any: !mail.is_empty() || !deliveries.is_empty(), wanted }
     }
 
@@ -164,11 +183,7 @@ impl Mailbox {
         if !inner.online {
             inner.queue.leave_to_store();
         }
-        let bell = inner.bell.take();
-        drop(inner);
-        if let Some(bell) = bell {
-            bell.wake();
-        }
+        self.release(inner);
     }
 
     /// Puts back what the store remembers at a start, for a Client that is away.
@@ -196,9 +211,12 @@ impl Mailbox {
         inner.online = false;
         inner.bell = None;
         inner.mail = Vec::new();
-        let lent = inner.queue.extract(|delivery| delivery.source != 0);
-        inner.queue.leave_to_store();
-        (inner.queue.clear_qos0(), lent)
+        let Inner { queue, share, .. } = &mut *inner;
+        let lent = queue.extract(|delivery| delivery.source != 0);
+        queue.leave_to_store();
+        let cleared = queue.clear_qos0();
+        share.report(queue, &self.memory);
+        (cleared, lent)
     }
 
     /// Takes out what a share group had lent and nobody has taken, in order.

@@ -18,6 +18,7 @@ pub mod connect;
 pub mod expire;
 pub mod groups;
 pub mod mailbox;
+pub mod memory;
 pub mod publish;
 pub mod recover;
 pub mod receiver;
@@ -42,21 +43,36 @@ use crate::store::{Change, Fetch, Health, SessionId, Store};
 use expire::Expiry;
 use groups::Groups;
 use mailbox::Mailbox;
+use memory::Memory;
 use receiver::Receiver;
 use registry::Registry;
 use turn::Turn;
 
 /// Settings of the broker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What Clients are granted.
     pub limits: Limits,
     /// Bounds of each Session's queue and of each share group's.
     pub queue: queue::Limits,
+    /// Memory of the messages that all queues have at hand together, in bytes.
+    pub queue_memory_max: usize,
     /// Bounds of the retained messages.
     pub retained: retained::Limits,
     /// Who may come without proof of identity, where a listener does not say otherwise.
     pub anonymous: Anonymous,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            queue: queue::Limits::default(),
+            queue_memory_max: 256 << 20,
+            retained: retained::Limits::default(),
+            anonymous: Anonymous::default(),
+        }
+    }
 }
 
 /// What a turn that waits for the store is told through: a mailbox and the ticket it closed.
@@ -78,6 +94,7 @@ pub struct Broker {
     pub metrics: Metrics,
     router: Router<Receiver>,
     retained: Retained,
+    memory: Arc<Memory>,
     registry: Registry,
     groups: Groups,
     expiry: Expiry,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::expire::{Due, Expiry};
 use super::groups::Groups;
 use super::mailbox::{Mail, Mailbox};
+use super::memory::Memory;
 use super::registry::{Parked, Parts, Place, Registry};
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
@@ -55,6 +56,7 @@ impl Broker {
         let broker = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             retained: Retained::new(options.retained),
+            memory: Arc::new(Memory::new(options.queue_memory_max)),
             options,
             clock,
             metrics: Metrics::default(),
@@ -121,7 +123,7 @@ impl Broker {
             Some((PacketId::new(id)?, waiting))
         });
         session.restore(&received, sent.collect());
-        let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true);
+        let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true, self.memory.clone());
         mailbox.disconnected();
         // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
         let may_be_seen = record.disconnected_at.is_none();

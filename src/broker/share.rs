@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use triomphe::ThinArc;
 
 use super::mailbox::{Mailbox, Remainder};
+use super::memory::{Memory, Share};
 use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::metrics::DropReason;
@@ -48,6 +49,7 @@ impl Member {
 #[derive(Debug, Default)]
 struct Inner {
     queue: Queue,
+    share: Share,
     members: Vec<Member>,
     /// Whose turn it is.
     turn: usize,
@@ -64,18 +66,25 @@ pub struct ShareGroup {
     /// The whole Topic Filter, `$share/...`, which names the group.
     filter: Box<str>,
     stored: OnceLock<SessionId>,
+    memory: Arc<Memory>,
     inner: Mutex<Inner>,
+}
+
+impl Drop for ShareGroup {
+    fn drop(&mut self) {
+        self.inner.get_mut().share.end(&self.memory);
+    }
 }
 
 impl ShareGroup {
     /// A group without members.
-    pub(super) fn new(key: u64, filter: &str) -> Self {
+    pub(super) fn new(key: u64, filter: &str, memory: Arc<Memory>) -> Self {
         // Keys rise by one for each Session or group; four thousand million of them would have to
         // come before two groups shared a mark.
         let source = (key as u32).max(1);
         let inner = Inner { queue: Queue::of_group(source), ..Inner::default() };
         let (filter, inner) = (filter.into(), Mutex::new(inner));
-        Self { key, source, filter, stored: OnceLock::new(), inner }
+        Self { key, source, filter, stored: OnceLock::new(), memory, inner }
     }
 
     /// The mark of its deliveries in the hands of members; never 0.
@@ -115,7 +124,7 @@ impl ShareGroup {
         let is_online = inner.has_online_member();
         // Nobody is there to take what the store keeps anyhow.
         let at_hand_max = if is_online { limits.at_hand_max } else { 0 };
-        let limits = Limits { at_hand_max, ..*limits };
+        let limits = self.memory.bound(&Limits { at_hand_max, ..*limits });
         for mut delivery in deliveries {
             delivery.source = self.source;
             if inner.ended {
@@ -126,7 +135,13 @@ impl ShareGroup {
                 inner.queue.push(delivery, &limits, now, &mut remainder.overflow);
             }
         }
+        self.hand_out(&mut inner, remainder);
+    }
+
+    /// Gives out what members have credit for, and reports what the queue then holds.
+    fn hand_out(&self, inner: &mut Inner, remainder: &mut Remainder) {
         inner.hand_out(remainder);
+        inner.share.report(&inner.queue, &self.memory);
     }
 
     /// A member has finished with `n` deliveries.
@@ -135,7 +150,7 @@ impl ShareGroup {
         if let Some(member) = inner.member(member) {
             member.taken = member.taken.saturating_sub(n);
         }
-        inner.hand_out(remainder);
+        self.hand_out(&mut inner, remainder);
     }
 
     /// A member is connected, with this window.
@@ -144,7 +159,7 @@ impl ShareGroup {
         if let Some(member) = inner.member(mailbox.key()) {
             (member.online, member.window, member.taken) = (true, window, 0);
         }
-        inner.hand_out(remainder);
+        self.hand_out(&mut inner, remainder);
     }
 
     /// Lends nothing more to a member that is about to go.
@@ -175,7 +190,7 @@ impl ShareGroup {
             remainder.no_consumer += inner.queue.clear_qos0() as u64;
             inner.queue.leave_to_store();
         }
-        inner.hand_out(remainder);
+        self.hand_out(&mut inner, remainder);
     }
 
     /// Makes the group durable, if it is not, under the identity that `identify` gives it; true:
@@ -220,7 +235,7 @@ impl ShareGroup {
                 outbox: Vec::new(),
             }),
         }
-        inner.hand_out(remainder);
+        self.hand_out(&mut inner, remainder);
     }
 
     /// Removes a member; false when it is none.
@@ -254,7 +269,7 @@ impl ShareGroup {
         if !inner.has_online_member() {
             inner.queue.leave_to_store();
         }
-        inner.hand_out(remainder);
+        self.hand_out(&mut inner, remainder);
     }
 }
 

@@ -139,8 +139,11 @@ settings! { GLOBAL: Config;
         "Messages that wait for one Session or share group, beside those on their way."
         => |c, v, _| c.broker.queue.messages_max = v.usize();
     "max_queued_bytes" Kind::Size { min: 1, max: 1 << 50 }, "\"64 MiB\"",
-        "Memory of the messages that wait for one Session or share group."
+        "Size of the messages that wait for one Session or share group: on the disk for Sessions that outlive their connection, in memory for the others."
         => |c, v, _| c.broker.queue.bytes_max = v.usize();
+    "max_queue_memory" Kind::Size { min: 1 << 20, max: 1 << 50 }, "\"256 MiB\"",
+        "Memory of the messages that all queues have at hand together. Beyond it those that are stored are left to the store, and others dropped."
+        => |c, v, _| c.broker.queue_memory_max = v.usize();
     "queue_overflow" Kind::Choice(&["drop-newest", "drop-oldest"]), "\"drop-newest\"",
         "Which message goes when a queue is full."
         => |c, v, _| c.broker.queue.overflow = match v.text() {

@@ -11,30 +11,27 @@ use crate::codec::QoS;
 pub struct Stored {
     /// The message's identity.
     pub id: u64,
-    /// What the message weighs when it is in memory, in bytes.
-    pub weight: u32,
     /// When it expires, in seconds since the Unix epoch, rounded up; 0: never.
     expires_s: u32,
-    /// As [`Delivery::sequence`].
-    pub(super) sequence: u32,
-    /// Bits 0 and 1: QoS; bit 2: RETAIN; bit 3: DUP.
-    flags: u8,
+    /// Bits 0 and 1: QoS; bit 2: RETAIN; bit 3: DUP; the others: what the message weighs when it
+    /// is in memory, in units.
+    packed: u32,
 }
 
-const RETAIN: u8 = 4;
-const DUP: u8 = 8;
+const RETAIN: u32 = 4;
+const DUP: u32 = 8;
+const WEIGHT_SHIFT: u32 = 4;
+
+/// What a unit of weight is in bytes: a message of 256 MiB has fewer than 2^28 of them.
+const WEIGHT_UNIT: usize = 2;
 
 impl Stored {
     /// What is left of a delivery when its message is left to the store.
     pub fn of(delivery: &Delivery) -> Self {
         let message = &delivery.message;
-        let retain = if delivery.retain { RETAIN } else { 0 };
-        let dup = if delivery.dup { DUP } else { 0 };
-        Self {
-            sequence: delivery.sequence,
-            flags: delivery.qos as u8 | retain | dup,
-            ..Self::new(message.id(), message.weight(), message.expires_at(), 0)
-        }
+        let flags = delivery.qos as u8 | u8::from(delivery.retain) << 2;
+        let stored = Self::new(message.id(), message.weight(), message.expires_at(), flags);
+        if delivery.dup { stored.seen() } else { stored }
     }
 
     /// A delivery found in the store: `flags` has its QoS in bits 0 and 1, RETAIN in bit 2.
@@ -43,28 +40,34 @@ impl Stored {
             Moment::NEVER => 0,
             at => u32::try_from(at.unix_ms().div_ceil(1000)).unwrap_or(0),
         };
-        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-        Self { id, weight, expires_s, sequence: 0, flags: flags & 7 }
+        let units = u32::try_from(weight / WEIGHT_UNIT).unwrap_or(u32::MAX);
+        let units = units.min(u32::MAX >> WEIGHT_SHIFT);
+        Self { id, expires_s, packed: units << WEIGHT_SHIFT | u32::from(flags & 7) }
+    }
+
+    /// What the message weighs when it is in memory, in bytes, about.
+    pub fn weight(&self) -> usize {
+        (self.packed >> WEIGHT_SHIFT) as usize * WEIGHT_UNIT
     }
 
     /// Its quality of service.
     pub fn qos(&self) -> QoS {
-        QoS::from_bits(self.flags & 3).unwrap_or(QoS::AtLeastOnce)
+        QoS::from_bits((self.packed & 3) as u8).unwrap_or(QoS::AtLeastOnce)
     }
 
     /// The RETAIN flag to be sent.
     pub fn retain(&self) -> bool {
-        self.flags & RETAIN != 0
+        self.packed & RETAIN != 0
     }
 
     /// Whether a consumer may have seen it before.
     pub fn dup(&self) -> bool {
-        self.flags & DUP != 0
+        self.packed & DUP != 0
     }
 
     /// The same, seen before.
     pub fn seen(self) -> Self {
-        Self { flags: self.flags | DUP, ..self }
+        Self { packed: self.packed | DUP, ..self }
     }
 
     /// When it expires; [`Moment::NEVER`] for never.
@@ -187,6 +190,11 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert_eq!(size_of::<Stored>(), 24);
+        assert_eq!(size_of::<Stored>(), 16);
+        let large = Stored::new(1, (256 << 20) + 70_000, Moment::NEVER, 7).seen();
+        assert_eq!(
+            (large.weight(), large.retain(), large.dup()),
+            ((256 << 20) + 70_000, true, true)
+        );
     }
 }

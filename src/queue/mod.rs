@@ -5,9 +5,9 @@
 //! its window, until it is acknowledged or given back.
 //!
 //! A long queue costs disk, not memory. Messages at its front are at hand; behind them comes a
-//! backlog of those that the store has and the queue only names. When little is left at hand the
-//! queue says which messages it wants next ([`Queue::wanted`]), and they come as a page
-//! ([`Queue::page`]).
+//! backlog of those that the store has and the queue only names, in 16 bytes each. When little is
+//! left at hand the queue says which messages it wants next ([`Queue::wanted`]), and they come as
+//! a page ([`Queue::page`]).
 //!
 //! Invariants:
 //! 1. Deliveries leave in the order in which they came, those given back before all others. QoS 0
@@ -99,6 +99,9 @@ pub struct Limits {
     pub overflow: Overflow,
     /// Weight of the messages at hand beyond which the store alone keeps them, in bytes.
     pub at_hand_max: usize,
+    /// Weight of the messages at hand beyond which those that the store does not keep are
+    /// dropped, in bytes.
+    pub memory_max: usize,
 }
 
 impl Default for Limits {
@@ -108,6 +111,7 @@ impl Default for Limits {
             bytes_max: 64 << 20,
             overflow: Overflow::DropNewest,
             at_hand_max: 1 << 20,
+            memory_max: usize::MAX,
         }
     }
 }
@@ -119,6 +123,7 @@ impl Limits {
         bytes_max: usize::MAX,
         overflow: Overflow::DropNewest,
         at_hand_max: usize::MAX,
+        memory_max: usize::MAX,
     };
 }
 
@@ -203,14 +208,21 @@ impl Queue {
             };
             dropped.push((oldest, DropReason::QueueFull));
         }
+        let goes_to_backlog = self.goes_to_backlog(&delivery, weight, limits);
+        if !goes_to_backlog && self.at_hand.saturating_add(weight) > limits.memory_max {
+            dropped.push((delivery.trace(), DropReason::MemoryLimit));
+            return;
+        }
         self.note_expiry(delivery.message.expires_at());
         delivery.sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
-        self.bytes = self.bytes.saturating_add(weight);
-        if self.goes_to_backlog(&delivery, weight, limits) {
-            self.backlog.get_or_insert_default().push_back(Stored::of(&delivery));
+        if goes_to_backlog {
+            let stored = Stored::of(&delivery);
+            self.bytes = self.bytes.saturating_add(stored.weight());
+            self.backlog.get_or_insert_default().push_back(stored);
             return;
         }
+        self.bytes = self.bytes.saturating_add(weight);
         self.at_hand = self.at_hand.saturating_add(weight);
         match delivery.qos {
             QoS::AtMostOnce => self.unacknowledged.push_back(delivery),
@@ -252,7 +264,7 @@ impl Queue {
         dropped.extend(expired.iter().map(|delivery| (delivery.trace(), DropReason::Expired)));
         if let Some(backlog) = &mut self.backlog {
             let expired = backlog.extract(|stored| stored.is_expired(now));
-            let weight: usize = expired.iter().map(|stored| stored.weight as usize).sum();
+            let weight: usize = expired.iter().map(|stored| stored.weight()).sum();
             self.bytes = self.bytes.saturating_sub(weight);
             let source = self.source;
             let traces = expired.iter().map(|stored| stored.trace(source));
@@ -272,7 +284,7 @@ impl Queue {
             return Some(delivery.trace());
         }
         let stored = self.pop_backlog()?;
-        self.bytes = self.bytes.saturating_sub(stored.weight as usize);
+        self.bytes = self.bytes.saturating_sub(stored.weight());
         Some(stored.trace(self.source))
     }
 
@@ -334,7 +346,7 @@ impl Queue {
         let mut bytes = PAGE_BYTES;
         let fits = |stored: &&Stored| {
             let fits = bytes > 0;
-            bytes = bytes.saturating_sub(stored.weight as usize);
+            bytes = bytes.saturating_sub(stored.weight());
             fits
         };
         Some(backlog.iter().take(PAGE_MESSAGES).take_while(fits).map(|stored| stored.id).collect())
@@ -351,18 +363,18 @@ impl Queue {
             let Some(&stored) = front.filter(|stored| stored.id == id) else { continue };
             self.pop_backlog();
             let Some((message, subscription_ids)) = found else {
-                self.bytes = self.bytes.saturating_sub(stored.weight as usize);
+                self.bytes = self.bytes.saturating_sub(stored.weight());
                 dropped.push((stored.trace(self.source), DropReason::Unreadable));
                 continue;
             };
             let weight = message.weight();
             self.at_hand = self.at_hand.saturating_add(weight);
-            self.bytes = (self.bytes + weight).saturating_sub(stored.weight as usize);
+            self.bytes = (self.bytes + weight).saturating_sub(stored.weight());
             self.acknowledged.push_back(Delivery {
                 message,
                 subscription_ids,
                 source: self.source,
-                sequence: stored.sequence,
+                sequence: self.next_sequence,
                 qos: stored.qos(),
                 retain: stored.retain(),
                 dup: stored.dup(),
@@ -375,8 +387,10 @@ impl Queue {
         while let Some(delivery) = self.acknowledged.back()
             && self.is_stored(delivery)
         {
-            self.at_hand = self.at_hand.saturating_sub(delivery.message.weight());
             let stored = Stored::of(delivery);
+            let weight = delivery.message.weight();
+            self.at_hand = self.at_hand.saturating_sub(weight);
+            self.bytes = (self.bytes + stored.weight()).saturating_sub(weight);
             self.backlog.get_or_insert_default().push_front(stored);
             self.acknowledged.pop_back();
         }
@@ -385,10 +399,8 @@ impl Queue {
 
     /// Puts back what the store remembers at a start, whatever the bounds say.
     pub fn restore(&mut self, entries: impl Iterator<Item = Stored>) {
-        for mut stored in entries {
-            stored.sequence = self.next_sequence;
-            self.next_sequence = self.next_sequence.wrapping_add(1);
-            self.bytes = self.bytes.saturating_add(stored.weight as usize);
+        for stored in entries {
+            self.bytes = self.bytes.saturating_add(stored.weight());
             self.note_expiry(stored.expires_at());
             self.backlog.get_or_insert_default().push_back(stored);
         }
@@ -407,10 +419,7 @@ impl Queue {
                 QoS::AtMostOnce => &mut self.unacknowledged,
                 _ => &mut self.acknowledged,
             };
-            let behind = self.backlog.as_ref().and_then(|backlog| backlog.front());
-            let next = queue.front().map(|next| next.sequence);
-            let next = next.or(behind.map(|stored| stored.sequence));
-            delivery.sequence = next.unwrap_or(self.next_sequence);
+            delivery.sequence = queue.front().map_or(self.next_sequence, |next| next.sequence);
             queue.push_front(delivery);
         }
     }

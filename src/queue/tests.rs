@@ -234,3 +234,21 @@ fn expired_messages_of_the_backlog_make_room_too() {
     assert_eq!((dropped.len(), dropped[0].1), (1, DropReason::Expired));
     assert_eq!(queue.clear().iter().map(|trace| trace.message).collect::<Vec<_>>(), [1, 3]);
 }
+
+#[test]
+fn when_memory_is_short_only_what_the_store_keeps_is_taken_in() {
+    let short = Limits { at_hand_max: 0, memory_max: 100, ..Limits::NONE };
+    let mut in_memory = Queue::of_session(false);
+    let pushed: Vec<usize> = (1..=3)
+        .map(|id| push(&mut in_memory, stored_delivery(id, QoS::AtLeastOnce, "x"), &short))
+        .collect();
+    assert_eq!(pushed, [0, 1, 1]);
+    let mut stored = Queue::of_session(true);
+    for id in 1..=3 {
+        assert_eq!(push(&mut stored, stored_delivery(id, QoS::AtLeastOnce, "x"), &short), 0);
+    }
+    assert_eq!((stored.len(), stored.at_hand()), (3, 0));
+    let mut dropped = Dropped::new();
+    in_memory.push(stored_delivery(4, QoS::AtMostOnce, "x"), &short, NOW, &mut dropped);
+    assert_eq!(dropped[0].1, DropReason::MemoryLimit);
+}
