@@ -4,17 +4,14 @@
 //! unfinished tail of a packet. A [`Writer`] collects a turn's packets in a buffer that is lent
 //! by the thread too, and keeps only what the peer did not take.
 //!
-//! Bounds: a Reader never holds more than the packet that is being received has sent so far plus
-//! one read; the length that a header claims reserves nothing.
+//! Bounds: a Reader never holds more than twice what has come of the packet that is being received;
+//! the length that a header claims reserves nothing.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// A read of a packet that does not fit the shared buffer, at most, in bytes.
-const LARGE_READ: usize = 256 * 1024;
 
 /// Where the bytes of a read are.
 #[derive(Debug)]
@@ -45,7 +42,7 @@ impl Reader {
         shared: &mut [u8],
     ) -> Poll<io::Result<Input>> {
         if self.needed > shared.len() {
-            return self.poll_read_own(cx, io);
+            return self.poll_read_own(cx, io, shared);
         }
         let kept = self.tail.len();
         if let Some(front) = shared.get_mut(..kept) {
@@ -61,23 +58,21 @@ impl Reader {
         Poll::Ready(Ok(Input::Shared(kept + read)))
     }
 
+    /// By way of the shared buffer, so that what has not come takes no room: a claim of 256 MiB
+    /// costs its sender the bytes.
     fn poll_read_own<T: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
+        shared: &mut [u8],
     ) -> Poll<io::Result<Input>> {
-        let kept = self.tail.len();
-        // Grows with what has arrived, so that a claim of 256 MiB costs its sender the bytes.
-        let room = (self.needed - kept).min(LARGE_READ);
-        self.tail.resize(kept + room, 0);
-        let mut buffer = ReadBuf::new(self.tail.get_mut(kept..).unwrap_or_default());
-        let polled = Pin::new(io).poll_read(cx, &mut buffer);
-        let read = buffer.filled().len();
-        self.tail.truncate(kept + read);
-        ready!(polled)?;
-        if read == 0 {
+        let room = self.needed.saturating_sub(self.tail.len()).min(shared.len());
+        let mut buffer = ReadBuf::new(shared.get_mut(..room).unwrap_or_default());
+        ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
             return Poll::Ready(Ok(Input::Closed));
         }
+        self.tail.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(Input::Own(std::mem::take(&mut self.tail))))
     }
 

@@ -196,6 +196,25 @@ fn pure_rooms_are_pure() {
     }
 }
 
+/// `FxHasher` has no secret: who chooses the keys can make them collide, and n of them cost n².
+/// The two files named keep so few that it does not matter.
+#[test]
+fn maps_of_texts_that_peers_choose_are_hashed_with_a_seed() {
+    const FEW: &[&str] = &["broker/publish.rs", "session/alias.rs"];
+    let is_bad = |code: &str| {
+        code.lines().map(code_of).any(|line| {
+            ["FxHashMap<Box<", "FxHashSet<Box<", "FxHashMap<Arc<str>", "FxHashMap<String"]
+                .iter()
+                .any(|word| line.contains(word))
+        })
+    };
+    for source in sources().iter().filter(|source| source.module != "store") {
+        let is_few = FEW.iter().any(|file| source.path == Path::new(file));
+        assert!(is_few || !is_bad(&source.code), "{}: Fx over texts", source.path.display());
+    }
+    assert!(is_bad("struct S(FxHashMap<Box<str>, u8>);"));
+}
+
 #[test]
 fn files_functions_and_lines_keep_their_sizes() {
     for source in sources() {

@@ -92,7 +92,7 @@ impl Broker {
         let is_due = |place: &Place| matches!(place, Place::Parked(p) if p.parting == parting);
         let removed = self.registry.places.remove_if(client_id, |_, place| is_due(place));
         if let Some((_, Place::Parked(parked))) = removed {
-            tracing::info!(client = %client_id, "session expired");
+            tracing::info!(client = ?client_id, "session expired");
             self.end_parked(*parked, turn);
         }
     }

@@ -20,7 +20,10 @@ pub struct ConnAck<'a> {
 impl<'a> ConnAck<'a> {
     pub(super) fn decode(body: &'a [u8], version: Version) -> Result<Self, DecodeError> {
         let mut fields = Fields(body);
-        let flags = fields.u8()?;
+        let flags = match (fields.u8()?, version) {
+            (_, Version::V31) => 0, // There is no Session Present flag yet: the byte is reserved.
+            (flags, _) => flags,
+        };
         if flags > 1 {
             return Err(DecodeError::Malformed("reserved CONNACK flags")); // [MQTT-3.2.2-1]
         }

@@ -334,7 +334,8 @@ fn check(block: &[u8], place: Place) -> Result<(), DecodeError> {
     let mut seen = 0_u64;
     while let Some(property) = next(&mut fields)? {
         if !property.id.is_allowed_in(place) {
-            return Err(DecodeError::ProtocolError("a property in a packet that has none such"));
+            // Section 2.2.2.2.
+            return Err(DecodeError::Malformed("a property in a packet that has none such"));
         }
         let bit = 1 << property.id as u64;
         if seen & bit != 0 && !property.id.is_repeatable(place) {

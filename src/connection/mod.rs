@@ -138,7 +138,8 @@ struct Connection {
     publisher: Publisher,
     peer: Peer,
     version: Version,
-    /// When the last packet came, or a good part of one.
+    /// When the last packet came, or a good part of one; of a Client that is not listened to since
+    /// it owes us too much: when it last took some of it.
     heard_at: Moment,
     /// Bytes of an unfinished packet that were there then.
     heard_len: usize,
@@ -163,7 +164,7 @@ impl Connection {
             Some(parts) => parts.session.client_id().clone(),
             None => Arc::from(""),
         };
-        tracing::info!(client = %client, peer = %self.peer, reason = %ending, "disconnected");
+        tracing::info!(client = ?client, peer = %self.peer, reason = %ending, "disconnected");
         if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
             let disconnect = Disconnect { reason, properties: Properties::EMPTY };
             let maximum = match self.lease.parts.as_ref() {
@@ -211,7 +212,7 @@ impl Connection {
             busy |= self.send_retained(now, scratch);
             if self.is_heard() {
                 busy |= self.read(cx, now, scratch)?;
-            } else {
+            } else if self.writer.backlog() < READ_BACKLOG_MAX {
                 // Nobody is silent whom the broker does not listen to.
                 self.heard_at = now;
             }
@@ -222,10 +223,14 @@ impl Connection {
         let result = result.and_then(|busy| self.answer(now, scratch).map(|any| busy | any));
         self.hand_over(scratch);
         let result = result.and_then(|busy| Ok(busy | self.answer(now, scratch)?));
+        let backlog = self.writer.backlog();
         let written = match self.writer.poll_write(cx, &mut self.io) {
             Poll::Ready(Ok(0)) | Poll::Pending => false,
             Poll::Ready(Ok(n)) => {
                 self.lease.broker.metrics.bytes_sent.add(n as u64);
+                if backlog >= READ_BACKLOG_MAX {
+                    self.heard_at = now; // All that can be heard of it is that it takes something.
+                }
                 true
             }
             Poll::Ready(Err(error)) => {

@@ -186,7 +186,7 @@ impl Opening<'_> {
             Request { client_id: client_id.clone(), clean_start, terms: terms.clone(), will };
         let Connected { lease, session_present } = self.session(request, version).await?;
         tracing::info!(
-            client = %client_id, peer = %self.peer, version = %version,
+            client = ?client_id, peer = %self.peer, version = %version,
             keep_alive_s = connect.keep_alive_s, clean_start, session_present, "connected"
         );
         let assigned = assigned.then_some(&*client_id);

@@ -24,7 +24,14 @@ pub struct Options {
     pub frame_bytes_max: usize,
 }
 
-/// What cannot be upgraded is answered with an HTTP error and closed.
+/// Bytes of MQTT in a frame that is sent, at most.
+const FRAME_SENT_MAX: usize = 64 << 10;
+
+/// Bytes that wait to be sent, at most: a frame of ours and pongs that the peer has not read.
+/// Beyond that only the last ping is answered.
+const WRITE_BUFFER_MAX: usize = 2 * FRAME_SENT_MAX;
+
+/// What cannot be upgraded is closed; a wrong path or subprotocol is answered with an HTTP error.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     options: &Options,
@@ -33,7 +40,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(Some(options.frame_bytes_max))
         .max_message_size(Some(options.frame_bytes_max))
         .read_buffer_size(8 << 10)
-        .write_buffer_size(0);
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_MAX);
     #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
     let callback = |request: &Request, response: Response| negotiate(request, response, options);
     let stream = tokio_tungstenite::accept_hdr_async_with_config(stream, callback, Some(config))
@@ -140,11 +148,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_ready(cx)).map_err(io_error)?;
-        let frame = Message::Binary(Bytes::copy_from_slice(buf));
+        // Also what was answered to pings, so that there is room for a frame.
+        ready!(Pin::new(&mut this.stream).poll_flush(cx)).map_err(io_error)?;
+        let sent = buf.get(..FRAME_SENT_MAX).unwrap_or(buf);
+        let frame = Message::Binary(Bytes::copy_from_slice(sent));
         Pin::new(&mut this.stream).start_send(frame).map_err(io_error)?;
         this.unflushed = true;
-        Poll::Ready(Ok(buf.len()))
+        Poll::Ready(Ok(sent.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

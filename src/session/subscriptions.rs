@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashMap;
 
 use crate::codec::{SubscriptionOptions, Version};
 
@@ -34,9 +34,10 @@ impl Subscription {
     }
 }
 
-/// The Topic Filters of one Session, whole as subscribed (`$share/...` included).
+/// The Topic Filters of one Session, whole as subscribed (`$share/...` included). The Client
+/// chooses them, so they are hashed with a random seed: it must not know which ones collide.
 #[derive(Debug, Default)]
-pub struct Subscriptions(FxHashMap<Box<str>, Subscription>);
+pub struct Subscriptions(HashMap<Box<str>, Subscription>);
 
 impl Subscriptions {
     /// Notes a subscription; true: it replaces one with the same filter [MQTT-3.8.4-3].
@@ -81,7 +82,7 @@ pub struct RetainedDue {
     due: VecDeque<Due>,
     /// Those that have not begun, and how often they were made again meanwhile: a Client that
     /// repeats a subscription a million times has one entry here.
-    fresh: FxHashMap<Box<str>, Again>,
+    fresh: HashMap<Box<str>, Again>,
 }
 
 /// Repetitions of a subscription, each of which brings everything again [MQTT-3.8.4-4].

@@ -9,4 +9,7 @@
 
 mod corpus;
 mod differential;
+mod hostile;
 mod property;
+mod table;
+mod wide;

@@ -32,9 +32,10 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The program under test.
+/// The program under test; `WHIMBREL_PROGRAM` names another build of it.
 pub fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_whimbrel"))
+    let built = || env!("CARGO_BIN_EXE_whimbrel").into();
+    Command::new(std::env::var_os("WHIMBREL_PROGRAM").unwrap_or_else(built))
 }
 
 impl Broker {
@@ -129,6 +130,18 @@ impl Broker {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether the process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Its resident memory, in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// The directory of its files.

@@ -110,11 +110,14 @@ fn a_unix_socket_is_a_listener_like_any_other() {
 }
 
 /// A WebSocket made by hand: the upgrade's answer, and frames.
-struct WebSocket(TcpStream);
+pub struct WebSocket(pub TcpStream);
 
 impl WebSocket {
-    fn open(port: u16, path: &str, protocol: &str) -> (Self, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    pub fn open(port: u16, path: &str, protocol: &str) -> (Self, String) {
+        Self::over(TcpStream::connect(("127.0.0.1", port)).unwrap(), path, protocol)
+    }
+
+    pub fn over(mut stream: TcpStream, path: &str, protocol: &str) -> (Self, String) {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         write!(
             stream,
@@ -134,23 +137,39 @@ impl WebSocket {
         (Self(stream), String::from_utf8_lossy(&head).into_owned())
     }
 
-    fn frame(&mut self, first: u8, bytes: &[u8]) {
-        let mut frame = vec![first, 0x80 | bytes.len() as u8, 0, 0, 0, 0];
-        frame.extend(bytes);
-        self.0.write_all(&frame).unwrap();
+    pub fn frame(&mut self, first: u8, bytes: &[u8]) {
+        assert!(self.try_frame(first, bytes));
     }
 
-    /// The payload of the next frame and its first byte; none at the end.
-    fn read(&mut self) -> Option<(u8, Vec<u8>)> {
+    /// Sends a frame, of at most 64 KiB, to a peer that may be gone.
+    pub fn try_frame(&mut self, first: u8, bytes: &[u8]) -> bool {
+        let mut frame = vec![first];
+        match bytes.len() {
+            len @ ..126 => frame.push(0x80 | len as u8),
+            len => frame.extend([0x80 | 126, (len >> 8) as u8, len as u8]),
+        }
+        frame.extend([0; 4]);
+        frame.extend(bytes);
+        self.0.write_all(&frame).is_ok()
+    }
+
+    /// The payload of the next frame, of at most 64 KiB, and its first byte; none at the end.
+    pub fn read(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 2];
         self.0.read_exact(&mut head).ok()?;
-        let mut payload = vec![0; usize::from(head[1])];
+        let mut len = u16::from(head[1]);
+        if len == 126 {
+            let mut long = [0; 2];
+            self.0.read_exact(&mut long).ok()?;
+            len = u16::from_be_bytes(long);
+        }
+        let mut payload = vec![0; usize::from(len)];
         self.0.read_exact(&mut payload).ok()?;
         Some((head[0], payload))
     }
 }
 
-const MQTT: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
+pub const MQTT: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 
 /// [MQTT-6.0.0-1] to [MQTT-6.0.0-4]
 #[test]

@@ -19,6 +19,7 @@ mod raw;
 mod connect;
 mod durability;
 mod flow;
+mod hostile;
 mod listeners;
 mod malformed;
 mod program;

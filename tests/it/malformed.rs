@@ -22,7 +22,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>, u8)> {
         ("a topic longer than the packet", packet(0x30, &[&[0, 9, b't']]), 0x81),
         ("an identifier of 0", packet(0x32, &[&topic, &[0, 0, 0]]), 0x82),
         ("an unknown property", packet(0x30, &[&topic, &[2, 0x7F, 0]]), 0x81),
-        ("a property of another packet", packet(0x30, &[&topic, &[3, 0x21, 0, 1]]), 0x82),
+        ("a property of another packet", packet(0x30, &[&topic, &[3, 0x21, 0, 1]]), 0x81),
         ("a property twice", packet(0x30, &[&topic, &[4, 1, 0, 1, 0]]), 0x82),
         ("properties longer than the packet", packet(0x30, &[&topic, &[9, 1, 0]]), 0x81),
         ("a Payload Format Indicator of 2", packet(0x30, &[&topic, &[2, 1, 2]]), 0x82),
@@ -91,7 +91,7 @@ fn a_malformed_connect_is_refused() {
         ("Receive Maximum 0", v5(2, &[3, 0x21, 0, 0], &field("x")), 0x82),
         ("Maximum Packet Size 0", v5(2, &[5, 0x27, 0, 0, 0, 0], &field("x")), 0x82),
         ("data without method", v5(2, &[4, 0x16, 0, 1, 1], &field("x")), 0x82),
-        ("Will Delay outside of a Will", v5(2, &[5, 0x18, 0, 0, 0, 1], &field("x")), 0x82),
+        ("Will Delay outside of a Will", v5(2, &[5, 0x18, 0, 0, 0, 1], &field("x")), 0x81),
         ("no Client Identifier", v5(2, &[0], &[]), 0x81),
         ("bytes after the end", v5(2, &[0], &[&field("x")[..], &[0]].concat()), 0x81),
     ] {

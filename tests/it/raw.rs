@@ -121,10 +121,19 @@ impl Connect {
 impl Client {
     /// A connection without CONNECT.
     pub fn open(port: u16, v5: bool) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::over(TcpStream::connect(("127.0.0.1", port)).unwrap(), v5)
+    }
+
+    /// A connection that was opened otherwise.
+    pub fn over(stream: TcpStream, v5: bool) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, v5, early: VecDeque::new() }
+    }
+
+    /// What carries it.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Connects and returns the CONNACK too.
@@ -171,13 +180,23 @@ impl Client {
     }
 
     /// The next packet that is no PUBLISH; messages before it are kept for later.
-    fn answer(&mut self) -> Vec<u8> {
+    pub fn answer(&mut self) -> Vec<u8> {
         loop {
             let packet = self.next_packet().expect("an answer, not the end of the connection");
             if packet[0] >> 4 != 3 {
                 return packet;
             }
             self.early.push_back(packet);
+        }
+    }
+
+    /// The next packet of this type (the high four bits), whatever comes before it.
+    pub fn read_kind(&mut self, kind: u8) -> Vec<u8> {
+        loop {
+            let packet = self.read();
+            if packet[0] & 0xF0 == kind {
+                return packet;
+            }
         }
     }
 

@@ -1,0 +1,179 @@
+//! The heavier siege: run only when it is asked for, since it takes two minutes and all of the
+//! machine.
+//!
+//!     HOSTILE=long cargo test --test it hostile::long -- --nocapture
+//!
+//! `WHIMBREL_PROGRAM=path` runs another build of the broker than the one of the tests. A pair of
+//! Clients exchanges a message of QoS 1 every 5 ms before, during and after each attack; printed
+//! are the time from before PUBLISH is sent to after it has arrived, and the broker's memory.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::Siege;
+use crate::raw::{Client, Connect, field, packet};
+
+/// Connections that say nothing.
+const IDLE: usize = 10_000;
+
+/// How long each attack lasts.
+const ATTACK: Duration = Duration::from_secs(10);
+
+/// A connection from one of many addresses, so that ports do not run out.
+fn from_somewhere(n: usize, port: u16) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    let address = [127, 0, 0, 2 + (n / 2000 % 200) as u8];
+    socket.bind(&SocketAddr::from((address, 0)).into())?;
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    Ok(socket.into())
+}
+
+/// The well-behaved pair.
+struct Pair {
+    sender: Client,
+    receiver: Client,
+}
+
+impl Pair {
+    /// One of each worker: the second of two that connect one after the other.
+    fn new(port: u16, name: &str) -> Self {
+        let mut receiver = Client::v5(port, &format!("{name}-receiver"));
+        receiver.subscribe(&format!("pair/{name}"), 1);
+        let sender = Client::v4(port, &format!("{name}-sender"));
+        // However long it takes, it is to be measured.
+        for client in [&sender, &receiver] {
+            client.stream().set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        }
+        Self { sender, receiver }
+    }
+
+    /// Messages until `is_over`; how long each took.
+    fn exchange(&mut self, name: &str, is_over: impl Fn(usize) -> bool) -> Vec<Duration> {
+        let mut taken = vec![];
+        while !is_over(taken.len()) {
+            let begin = Instant::now();
+            let publish = self.sender.publish_bytes(2, &format!("pair/{name}"), 1, &[], "x");
+            self.sender.send(&publish);
+            assert_eq!(self.receiver.receive().text(), "x");
+            taken.push(begin.elapsed());
+            assert_eq!(self.sender.read()[0], 0x40);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        taken
+    }
+}
+
+fn report(what: &str, siege: &Siege, mut taken: Vec<Duration>) {
+    taken.sort();
+    let at = |part: usize| taken[(taken.len() - 1) * part / 1000];
+    println!(
+        "{what:32} {:6} messages: p50 {:9.3?} p99 {:9.3?} max {:9.3?}; RSS {:6} KiB",
+        taken.len(),
+        at(500),
+        at(990),
+        at(1000),
+        siege.broker.rss_kib(),
+    );
+}
+
+/// Runs an attack on so many threads, each again and again until the time is over, while the
+/// pair exchanges messages; how often it was carried out.
+fn under(
+    siege: &mut Siege,
+    what: &str,
+    threads: usize,
+    attack: impl Fn(usize) + Sync,
+) -> Vec<Duration> {
+    let is_over = AtomicBool::new(false);
+    let rounds = AtomicUsize::new(0);
+    let mut pair = Pair::new(siege.port, "long");
+    let taken = std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    attack(rounds.fetch_add(1, Ordering::Relaxed));
+                }
+            });
+        }
+        let begin = Instant::now();
+        let taken = pair.exchange("long", |_| begin.elapsed() > ATTACK);
+        is_over.store(true, Ordering::Relaxed);
+        taken
+    });
+    println!("{what}: {} times", rounds.load(Ordering::Relaxed));
+    report(what, siege, taken.clone());
+    siege.check();
+    taken
+}
+
+#[test]
+fn a_long_siege_is_survived() {
+    if std::env::var("HOSTILE").as_deref() != Ok("long") {
+        println!("not asked for: HOSTILE=long");
+        return;
+    }
+    let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+    println!("descriptors: {soft} raised to {hard}");
+    // Longer than the attack, so that the idle ones stay.
+    let mut siege = Siege::begin("connect_timeout = \"60s\"");
+    let port = siege.port;
+    let quiet = Pair::new(port, "quiet").exchange("quiet", |n| n == 1000);
+    report("before", &siege, quiet);
+
+    let mut pair = Pair::new(port, "idle");
+    let (idle, taken) = std::thread::scope(|scope| {
+        let opener =
+            scope.spawn(|| (0..IDLE).map(|n| from_somewhere(n, port).unwrap()).collect::<Vec<_>>());
+        let taken = pair.exchange("idle", |_| opener.is_finished());
+        (opener.join().unwrap(), taken)
+    });
+    report("while 10,000 say nothing come", &siege, taken);
+    report("with them there", &siege, pair.exchange("idle", |n| n == 1000));
+
+    under(&mut siege, "CONNECT, same identifier", 4, |n| {
+        let mut client = Client::over(from_somewhere(n, port).unwrap(), true);
+        client.try_send(&Connect::v5("flood").bytes());
+        let _ = client.try_read();
+    });
+    under(&mut siege, "CONNECT, other identifiers", 4, |n| {
+        let mut client = Client::over(from_somewhere(n, port).unwrap(), true);
+        client.try_send(&Connect::v5(&format!("flood-{n}")).bytes());
+        assert_eq!(client.read()[3], 0);
+    });
+    under(&mut siege, "CONNECT, Sessions that stay", 4, |n| {
+        let mut client = Client::over(from_somewhere(n, port).unwrap(), true);
+        client.try_send(&Connect::v5(&format!("stay-{}", n % 1000)).durable().bytes());
+        assert_eq!(client.read()[3], 0);
+    });
+    let bomb = |filters: usize, name: &str| {
+        let filters = (0..filters).flat_map(|n| [field(format!("{name}/{n}/+")), vec![0]].concat());
+        packet(0x82, &[&[0, 1, 0], &filters.collect::<Vec<u8>>()])
+    };
+    for filters in [1_000, 10_000, 100_000] {
+        let what = format!("SUBSCRIBE, {filters} filters");
+        under(&mut siege, &what, 2, |n| {
+            let name = format!("bomb-{n}");
+            let mut client = Client::v5(port, &name);
+            client.stream().set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+            client.send(&bomb(filters, &name));
+            assert_eq!(client.answer()[0], 0x90);
+        });
+    }
+    under(&mut siege, "PINGREQ without end", 2, |n| {
+        let mut client = Client::v5(port, &format!("ping-{n}"));
+        let pings = [0xC0, 0].repeat(50_000);
+        client.send(&pings);
+        for _ in 0..50_000 {
+            client.expect(&[0xD0, 0]);
+        }
+    });
+    drop(idle);
+    let mut pair = Pair::new(port, "after");
+    report("after", &siege, pair.exchange("after", |n| n == 1000));
+    siege.survived(512);
+}
