@@ -28,7 +28,7 @@ use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
 use crate::broker::{Broker, Waiter};
-use crate::clock::Moment;
+use crate::clock::{Moment, Stopwatch};
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
@@ -61,6 +61,10 @@ const WAITING_ANSWERS_MAX: usize = 4096;
 
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
+
+/// Time after which a turn is the last without a pause, in microseconds: a SUBSCRIBE may have
+/// thousands of filters.
+const TURNS_US: u64 = 1_000;
 
 /// How often a connection that is held back looks whether the store takes messages again.
 const HELD_BACK_LOOK: Duration = Duration::from_millis(250);
@@ -188,10 +192,12 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.lease.broker.now();
         Scratch::lend(|scratch| {
+            let begun = Stopwatch::start();
             for _ in 0..TURNS_MAX {
                 match self.turn(cx, now, scratch) {
                     Err(ending) => return Poll::Ready(ending),
-                    Ok(true) => {}
+                    Ok(true) if begun.elapsed_us() < TURNS_US => {}
+                    Ok(true) => break,
                     Ok(false) => return self.sleep(cx, now),
                 }
             }

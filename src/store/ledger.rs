@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
 use redb::{ReadableTable, WriteTransaction};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -109,8 +110,8 @@ struct Pending {
     /// Slots of rows that nothing lives in any more.
     dead: FxHashSet<u32>,
     sessions: FxHashMap<u32, Written>,
-    subs: FxHashMap<(u32, Box<str>), Written>,
-    retained: FxHashMap<Box<str>, Option<(Message, u64)>>,
+    subs: HashMap<(u32, Box<str>), Written>,
+    retained: HashMap<Box<str>, Option<(Message, u64)>>,
     received: FxHashSet<u32>,
     sent: FxHashSet<u32>,
     bytes: usize,
