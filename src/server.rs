@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
+use crate::broker::desk::Desk;
 use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
@@ -56,9 +57,11 @@ impl Worker {
         let handle = runtime.handle().clone();
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(stopped.notified()))?;
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                runtime.spawn(Desk::open().serve());
+                runtime.block_on(stopped.notified());
+            })?;
         Ok(Self { handle, stop, thread })
     }
 }

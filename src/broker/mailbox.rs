@@ -9,6 +9,7 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::desk::Bell;
 use super::memory::{Memory, Share};
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};
@@ -34,7 +35,7 @@ struct Inner {
     queue: Queue,
     share: Share,
     mail: Vec<Mail>,
-    bell: Option<Waker>,
+    bell: Option<Bell>,
     online: bool,
     /// Whether the Session is no more: what still arrives on routes resolved before is refused.
     ended: bool,
@@ -136,7 +137,7 @@ impl Mailbox {
         let bell = bell.take();
         drop(inner);
         if let Some(bell) = bell {
-            bell.wake();
+            bell.ring();
         }
     }
 
@@ -198,8 +199,8 @@ impl Mailbox {
             return false;
         }
         match &inner.bell {
-            Some(hung) if hung.will_wake(bell) => {}
-            _ => inner.bell = Some(bell.clone()),
+            Some(hung) if hung.is_of(bell) => {}
+            _ => inner.bell = Some(Bell::new(bell)),
         }
         true
     }

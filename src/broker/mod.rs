@@ -15,6 +15,7 @@
 //! the disk.
 
 pub mod connect;
+pub mod desk;
 pub mod expire;
 pub mod groups;
 pub mod mailbox;

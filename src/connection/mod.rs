@@ -28,7 +28,7 @@ use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
 use crate::broker::{Broker, Waiter};
-use crate::clock::{Moment, Stopwatch};
+use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
@@ -62,12 +62,12 @@ const WAITING_ANSWERS_MAX: usize = 4096;
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
 
-/// Time after which a turn is the last without a pause, in microseconds: a SUBSCRIBE may have
+/// Time after which a turn is the last without a pause, in milliseconds: a SUBSCRIBE may have
 /// thousands of filters.
-const TURNS_US: u64 = 1_000;
+const TURNS_MS: u64 = 2;
 
 /// How often a connection that is held back looks whether the store takes messages again.
-const HELD_BACK_LOOK: Duration = Duration::from_millis(250);
+const HELD_BACK_LOOK_MS: u64 = 250;
 
 /// How long a closed connection is given to take the last bytes.
 const LINGER: Duration = Duration::from_millis(500);
@@ -148,7 +148,7 @@ struct Connection {
     /// Bytes of an unfinished packet that were there then.
     heard_len: usize,
     keep_alive_ms: u64,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
     /// Whether the next packet is a PUBLISH that the store cannot take now.
@@ -157,6 +157,12 @@ struct Connection {
     is_hasty: bool,
     /// Held for its drop: the listener's count of connections.
     _permit: Option<Permit>,
+}
+
+/// A timer that has been polled once, so that it wakes the task when it is due.
+struct Timer {
+    due: Moment,
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl Connection {
@@ -192,11 +198,11 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.lease.broker.now();
         Scratch::lend(|scratch| {
-            let begun = Stopwatch::start();
+            let until = now.after_ms(TURNS_MS);
             for _ in 0..TURNS_MAX {
                 match self.turn(cx, now, scratch) {
                     Err(ending) => return Poll::Ready(ending),
-                    Ok(true) if begun.elapsed_us() < TURNS_US => {}
+                    Ok(true) if self.lease.broker.now() < until => {}
                     Ok(true) => break,
                     Ok(false) => return self.sleep(cx, now),
                 }
@@ -341,8 +347,8 @@ impl Connection {
             return Poll::Ready(Ending::Silent);
         }
         if self.is_held_back {
-            let timer = self.timer.insert(Box::pin(tokio::time::sleep(HELD_BACK_LOOK)));
-            if timer.as_mut().poll(cx).is_ready() {
+            self.timer = None;
+            if self.poll_sleep(cx, now, HELD_BACK_LOOK_MS) {
                 cx.waker().wake_by_ref();
             }
         }
@@ -364,13 +370,27 @@ impl Connection {
             if silent_ms >= self.keep_alive_ms {
                 return true;
             }
-            let left = Duration::from_millis(self.keep_alive_ms - silent_ms);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
-            if timer.as_mut().poll(cx).is_pending() {
+            if !self.poll_sleep(cx, now, self.keep_alive_ms - silent_ms) {
                 return false;
             }
+        }
+    }
+
+    /// Sees to it that the task is woken in so many milliseconds or before; true: now.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, now: Moment, ms: u64) -> bool {
+        let timer = match &mut self.timer {
+            Some(timer) if timer.due > now => return false,
+            Some(timer) => timer,
+            none => {
+                let sleep = Box::pin(tokio::time::sleep(Duration::from_millis(ms)));
+                none.insert(Timer { due: now.after_ms(ms), sleep })
+            }
+        };
+        let is_due = timer.sleep.as_mut().poll(cx).is_ready();
+        if is_due {
             self.timer = None;
         }
+        is_due
     }
 }
 
