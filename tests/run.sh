@@ -13,6 +13,7 @@ need python3 python3
 need node nodejs
 need npm npm
 need cc gcc
+[ -e /usr/include/MQTTClient.h ] || packages+=(libpaho-mqtt-dev)
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if [ ${#packages[@]} -gt 0 ]; then
   say "installing ${packages[*]}"
@@ -27,17 +28,29 @@ fi
 
 export TEST_CLIENTS=$PWD/target/clients
 mkdir -p "$TEST_CLIENTS"
-if ! PYTHONPATH=$TEST_CLIENTS/python python3 -c 'import paho.mqtt.client' 2>/dev/null; then
-  say "installing paho-mqtt"
-  python3 -m pip install -q --target "$TEST_CLIENTS/python" 'paho-mqtt==2.1.0'
+# Libraries of Python and node, at these versions; what rumqttc is built from is in its lock file,
+# and Debian's packages are as old as the release.
+paho=2.1.0 aiomqtt=2.5.1 gmqtt=0.8.0 mqttjs=5.16.0
+has_python() {
+  local check="from importlib.metadata import version; assert version('$1') == '$2'"
+  PYTHONPATH=$TEST_CLIENTS/python python3 -c "$check" 2>/dev/null
+}
+if ! { has_python paho-mqtt $paho && has_python aiomqtt $aiomqtt && has_python gmqtt $gmqtt; }; then
+  say "installing paho-mqtt, aiomqtt, gmqtt"
+  python3 -m pip install -q --upgrade --target "$TEST_CLIENTS/python" \
+    "paho-mqtt==$paho" "aiomqtt==$aiomqtt" "gmqtt==$gmqtt"
 fi
-if [ ! -d "$TEST_CLIENTS/node_modules/mqtt" ]; then
+if ! grep -qs "\"version\": \"$mqttjs\"" "$TEST_CLIENTS/node_modules/mqtt/package.json"; then
   say "installing MQTT.js"
-  npm install --silent --no-audit --no-fund --prefix "$TEST_CLIENTS" mqtt@5
+  npm install --silent --no-audit --no-fund --prefix "$TEST_CLIENTS" "mqtt@$mqttjs"
 fi
+rumqttc=(--manifest-path tests/clients/rumqttc/Cargo.toml)
+say "building rumqttc"
+cargo build --quiet --locked "${rumqttc[@]}" --target-dir "$TEST_CLIENTS/rumqttc"
 
 say "formatting"
 cargo fmt --check
+cargo fmt --check "${rumqttc[@]}"
 say "lints"
 cargo clippy --all-targets --quiet -- -D warnings
 say "tests"

@@ -39,7 +39,8 @@ impl<'a> Disconnect<'a> {
             return Ok(());
         }
         if self.properties.is_empty() {
-            out.extend_from_slice(&[first, 1, self.reason.as_u8()]);
+            // The Property Length could be left out, but there are Clients that wait for it.
+            out.extend_from_slice(&[first, 2, self.reason.as_u8(), 0]);
             return Ok(());
         }
         put_packet(first, out, |body| {
@@ -47,5 +48,30 @@ impl<'a> Disconnect<'a> {
             put_properties(self.properties, version, body);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_followed_by_a_property_length() {
+        let encode = |reason, version| {
+            let mut out = vec![];
+            let disconnect = Disconnect { reason, properties: Properties::EMPTY };
+            disconnect.encode(version, &mut out).unwrap();
+            out
+        };
+        assert_eq!(encode(ReasonCode::SessionTakenOver, Version::V5), [0xE0, 2, 0x8E, 0]);
+        assert_eq!(encode(ReasonCode::Success, Version::V5), [0xE0, 0]);
+        assert_eq!(encode(ReasonCode::Success, Version::V311), [0xE0, 0]);
+    }
+
+    #[test]
+    fn a_property_length_may_be_missing() {
+        let reason = |body| Disconnect::decode(body, Version::V5).unwrap().reason;
+        assert_eq!(reason(&[4]), ReasonCode::DisconnectWithWill);
+        assert_eq!(reason(&[4, 0]), ReasonCode::DisconnectWithWill);
     }
 }

@@ -167,7 +167,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_close(cx).map_err(io_error)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_close(cx)).map_err(io_error)?;
+        // Nothing follows the Close frame; with TLS its end must be said too.
+        Pin::new(this.stream.get_mut()).poll_shutdown(cx)
     }
 }
 

@@ -1,126 +1,162 @@
-"""paho-mqtt against a broker: every transport and version; QoS, retained, will, resume, shared."""
+"""paho-mqtt, the library that most Python programs use."""
 
+import asyncio
 import os
-import queue
 import ssl
-import sys
+from importlib.metadata import version
 
+import contract
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-PATIENCE = 15
+PROTOCOLS = {"3.1": mqtt.MQTTv31, "3.1.1": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 
 
-class Client:
-    def __init__(self, transport, version, name, clean=True, will=None):
-        options = {} if version == mqtt.MQTTv5 else {"clean_session": clean}
-        self.inbox = queue.Queue()
-        self.events = queue.Queue()
-        websocket = transport in ("WS", "WSS")
+def tls(wish):
+    context = ssl.create_default_context(cafile=os.environ["CA"])
+    if wish.transport == "mTLS":
+        context.load_cert_chain(os.environ["CERT"], os.environ["KEY"])
+    return context
+
+
+def publish_properties(user=(), response_topic=None, correlation=None, expiry=None):
+    properties = Properties(PacketTypes.PUBLISH)
+    if user:
+        properties.UserProperty = user
+    if response_topic:
+        properties.ResponseTopic = response_topic
+    if correlation:
+        properties.CorrelationData = correlation
+    if expiry:
+        properties.MessageExpiryInterval = expiry
+    return properties
+
+
+def connect_properties(wish):
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 0 if wish.clean else contract.SESSION_S
+    return properties
+
+
+def message_of(message):
+    properties = getattr(message, "properties", None)
+    return contract.Message(
+        str(message.topic),
+        message.payload.decode(),
+        message.qos,
+        bool(message.retain),
+        list(getattr(properties, "UserProperty", [])),
+        getattr(properties, "ResponseTopic", None),
+        getattr(properties, "CorrelationData", None),
+        getattr(properties, "MessageExpiryInterval", None),
+    )
+
+
+class Paho(contract.Adapter):
+    NAME, VERSION = "paho-mqtt", version("paho-mqtt")
+    MORE_TRANSPORTS = ("mTLS", "unix")
+
+    @staticmethod
+    def cannot(version, transport, check):
+        if check == "reason of DISCONNECT":
+            return "the library reads it only if properties follow"
+        return None
+
+    def __init__(self, wish):
+        super().__init__(wish)
+        self.loop = asyncio.get_running_loop()
+        self.inbox = asyncio.Queue()
+        # Answers by Packet Identifier.
+        self.answers = {}
+        self.connected, self.ended = self.loop.create_future(), self.loop.create_future()
+        transport = "websockets" if wish.is_websocket else "tcp"
         self.mqtt = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
-            client_id=name,
-            protocol=version,
-            transport="websockets" if websocket else "tcp",
-            **options,
+            client_id=wish.name,
+            protocol=PROTOCOLS[wish.version],
+            transport="unix" if wish.transport == "unix" else transport,
+            clean_session=None if wish.version == "5" else wish.clean,
+            # Only a Session that goes on has reason to come back.
+            reconnect_on_failure=not wish.clean,
         )
-        if websocket:
+        self.mqtt.connect_timeout = contract.PATIENCE
+        self.mqtt.reconnect_delay_set(min_delay=0.01, max_delay=0.01)
+        if wish.is_tls:
+            self.mqtt.tls_set_context(tls(wish))
+        if wish.is_websocket:
             self.mqtt.ws_set_options(path="/mqtt")
-        if transport in ("TLS", "WSS"):
-            self.mqtt.tls_set(ca_certs=os.environ["CA"], cert_reqs=ssl.CERT_REQUIRED)
-        if will:
-            self.mqtt.will_set(will, "gone", qos=1)
-        self.mqtt.on_message = lambda c, u, message: self.inbox.put(message)
-        self.mqtt.on_subscribe = lambda c, u, mid, codes, p: self.events.put(codes)
-        self.mqtt.on_connect = lambda c, u, flags, reason, p: self.events.put((flags, reason))
-        extra = {}
-        if version == mqtt.MQTTv5:
-            properties = Properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = 0 if clean else 300
-            extra = {"clean_start": clean, "properties": properties}
-        self.mqtt.connect("localhost", int(os.environ[transport]), keepalive=30, **extra)
+        if wish.will:
+            self.mqtt.will_set(*wish.will, qos=1)
+        self.listen()
+
+    def listen(self):
+        def later(function):
+            # The library's thread calls back; the loop's thread acts.
+            return lambda *arguments: self.loop.call_soon_threadsafe(function, *arguments)
+
+        self.mqtt.on_message = later(lambda c, u, m: self.inbox.put_nowait(message_of(m)))
+        self.mqtt.on_connect = later(lambda c, u, flags, code, p: self.on_connect(flags, code))
+        self.mqtt.on_disconnect = later(lambda c, u, f, code, p: self.on_disconnect(code))
+        self.mqtt.on_publish = later(lambda c, u, mid, code, p: self.answer(mid, code.value))
+        self.mqtt.on_subscribe = later(lambda c, u, mid, codes, p: self.answer(mid, codes[0].value))
+        self.mqtt.on_unsubscribe = later(
+            lambda c, u, mid, codes, p: self.answer(mid, codes[0].value if codes else 0)
+        )
+
+    def on_connect(self, flags, code):
+        if not self.connected.done():
+            self.connected.set_result((flags.session_present, code))
+
+    def on_disconnect(self, code):
+        if not self.ended.done():
+            self.ended.set_result(code.value)
+
+    def answer(self, mid, code):
+        self.answers.pop(mid).set_result(code)
+
+    async def answered(self, result):
+        # Registered before the loop can run the answer.
+        future = self.answers[result] = self.loop.create_future()
+        return await asyncio.wait_for(future, contract.PATIENCE)
+
+    async def open(self):
+        wish = self.wish
+        more = {}
+        if wish.version == "5":
+            more = {"clean_start": wish.clean, "properties": connect_properties(wish)}
+        self.mqtt.connect(*wish.target, keepalive=30, **more)
         self.mqtt.loop_start()
-        self.flags, reason = self.events.get(timeout=PATIENCE)
-        assert not reason.is_failure, reason
+        present, code = await self.connected
+        assert not code.is_failure, code
+        # MQTT 3.1 has no such flag.
+        self.session_present = None if wish.version == "3.1" else present
+        if wish.filter and not wish.resumes:
+            result, mid = self.mqtt.subscribe(wish.filter, wish.qos)
+            contract.same(await self.answered(mid), wish.qos)
 
-    def subscribe(self, topic, qos):
-        self.mqtt.subscribe(topic, qos)
-        for code in self.events.get(timeout=PATIENCE):
-            assert not code.is_failure, code
+    async def publish(self, topic, payload, qos, retain=False, **more):
+        properties = publish_properties(**more) if more else None
+        info = self.mqtt.publish(topic, payload, qos, retain, properties)
+        return await self.answered(info.mid)
 
-    def publish(self, topic, payload, qos, **more):
-        self.mqtt.publish(topic, payload, qos=qos, **more).wait_for_publish(PATIENCE)
+    async def receive(self):
+        return await self.inbox.get()
 
-    def receive(self):
-        return self.inbox.get(timeout=PATIENCE)
+    async def unsubscribe(self, filter):
+        result, mid = self.mqtt.unsubscribe(filter)
+        return await self.answered(mid)
 
-    def close(self):
+    async def disconnected(self):
+        return await self.ended
+
+    async def cut(self):
+        contract.cut(self.mqtt.socket().fileno())
+
+    async def close(self):
         self.mqtt.disconnect()
-        self.mqtt.loop_stop()
-
-    def vanish(self):
-        self.mqtt.loop_stop()
-        self.mqtt.socket().close()
+        await self.loop.run_in_executor(None, self.mqtt.loop_stop)
 
 
-def check(transport, version, tag):
-    receiver = Client(transport, version, tag + "-r")
-    sender = Client(transport, version, tag + "-s")
-    receiver.subscribe(tag + "/#", 2)
-    for qos in (0, 1, 2):
-        payload = f"q{qos}" * (20000 if qos else 1)
-        sender.publish(f"{tag}/t", payload, qos)
-        message = receiver.receive()
-        assert (message.qos, message.payload.decode()) == (qos, payload)
-    sender.publish(tag + "/kept", "kept", 1, retain=True)
-    assert not receiver.receive().retain
-    late = Client(transport, version, tag + "-late")
-    late.subscribe(tag + "/kept", 1)
-    assert late.receive().retain
-    durable = Client(transport, version, tag + "-d", clean=False)
-    assert not durable.flags.session_present
-    durable.subscribe(f"$share/g/{tag}/shared", 1)
-    durable.subscribe(tag + "/d", 2)
-    durable.close()
-    for n in range(20):
-        sender.publish(tag + "/d", str(n), 1 + n % 2)
-    durable = Client(transport, version, tag + "-d", clean=False, will=tag + "/will")
-    # MQTT 3.1 has no such flag.
-    assert durable.flags.session_present or version == mqtt.MQTTv31
-    # The library shows a QoS 2 message when it is released, so order is per QoS.
-    order = [int(durable.receive().payload) for _ in range(20)]
-    assert [n for n in order if n % 2 == 0] == list(range(0, 20, 2)), order
-    assert [n for n in order if n % 2 == 1] == list(range(1, 20, 2)), order
-    for _ in range(20):
-        receiver.receive()
-    sender.publish(tag + "/shared", "x", 1)
-    assert durable.receive().payload == b"x"
-    assert receiver.receive().payload == b"x"
-    if version == mqtt.MQTTv5:
-        properties = Properties(PacketTypes.PUBLISH)
-        properties.ResponseTopic = "reply/here"
-        properties.CorrelationData = b"42"
-        properties.UserProperty = [("a", "1"), ("a", "2")]
-        sender.publish(tag + "/request", "?", 1, properties=properties)
-        got = receiver.receive().properties
-        assert got.ResponseTopic == "reply/here" and got.CorrelationData == b"42"
-        assert got.UserProperty == [("a", "1"), ("a", "2")]
-    if transport == "TCP":
-        durable.vanish()
-        assert receiver.receive().payload == b"gone"
-    else:
-        durable.close()
-    for client in (receiver, sender, late):
-        client.close()
-
-
-versions = [(mqtt.MQTTv31, "v31"), (mqtt.MQTTv311, "v311"), (mqtt.MQTTv5, "v5")]
-done = 0
-for transport in ("TCP", "TLS", "WS", "WSS"):
-    for version, name in versions:
-        print(transport, name, flush=True)
-        check(transport, version, f"paho-{transport}-{name}")
-        done += 1
-print(f"{done} of {4 * len(versions)}")
-sys.exit(0)
+if __name__ == "__main__":
+    contract.run(Paho)

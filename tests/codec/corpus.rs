@@ -85,7 +85,7 @@ pub fn legal() -> Vec<(&'static str, Version, Vec<u8>)> {
         ("pingresp", V5, packet(0xD0, &[])),
         ("disconnect", V311, packet(0xE0, &[])),
         ("disconnect 5", V5, packet(0xE0, &[])),
-        ("disconnect 5 with reason", V5, packet(0xE0, &[b"\x04"])),
+        ("disconnect 5 with reason", V5, packet(0xE0, &[b"\x04\0"])),
         ("disconnect 5 with expiry", V5, packet(0xE0, &[b"\0\x05\x11\0\0\0\x09"])),
         ("auth", V5, packet(0xF0, &[b"\x18\x08\x15\0\x01m\x16\0\x01d"])),
     ]

@@ -117,7 +117,7 @@ pub fn wide() -> Vec<(Version, Vec<u8>)> {
         }
     }
     all.extend(
-        (1..=0xA2).filter(|&code| is_reason(0xE0, code)).map(|c| (V5, packet(0xE0, &[&[c]]))),
+        (1..=0xA2).filter(|&code| is_reason(0xE0, code)).map(|c| (V5, packet(0xE0, &[&[c, 0]]))),
     );
     all.push((V5, packet(0x20, &[b"\x01\0\0"])));
     all
@@ -129,10 +129,11 @@ pub fn is_reason(first: u8, reason: u8) -> bool {
 }
 
 /// Legal packets that the codec writes in another way: the long forms of what can be left out,
-/// and the one short form that it does not use.
+/// and the two short forms that it does not use.
 pub fn alternatives() -> Vec<(Version, Vec<u8>)> {
     let mut all = vec![(V5, packet(0xF0, &[])), (V5, packet(0xE0, &[&[0]]))];
     all.push((V5, packet(0xE0, &[&[0, 0]])));
+    all.push((V5, packet(0xE0, &[&[4]])));
     for first in [0x40, 0x50, 0x62, 0x70] {
         all.push((V5, packet(first, &[b"\0\x07\0"])));
         all.push((V5, packet(first, &[b"\0\x07\0\0"])));

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -212,6 +212,45 @@ fn unmasked_and_giant_websocket_frames_are_refused() {
     ws.0.write_all(&[0x82, 0xFF, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     while ws.read().is_some() {}
     assert!(Client::resume(all.broker.port, &Connect::v4("witness")).0.try_ping());
+}
+
+#[test]
+fn a_secure_websocket_ends_with_a_close_frame_and_the_end_of_tls() {
+    let all = all();
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error", "-CAfile"])
+        .arg(certificates().join("ca.pem"))
+        .args(["-connect", &format!("127.0.0.1:{}", all.wss)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut to, mut from) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
+    write!(
+        to,
+        "GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{MQTT}\r\n"
+    )
+    .unwrap();
+    let mut head = vec![];
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        from.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let connect = Connect::v5("wss").bytes();
+    to.write_all(&[&[0x82, 0x80 | connect.len() as u8, 0, 0, 0, 0], &connect[..]].concat())
+        .unwrap();
+    // A second CONNECT is answered with DISCONNECT 0x82.
+    to.write_all(&[&[0x82, 0x80 | connect.len() as u8, 0, 0, 0, 0], &connect[..]].concat())
+        .unwrap();
+    let (mut bytes, mut complaints) = (vec![], String::new());
+    from.read_to_end(&mut bytes).unwrap();
+    client.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
+    client.wait().unwrap();
+    assert!(bytes.ends_with(&[0x82, 4, 0xE0, 2, 0x82, 0, 0x88, 0]), "{bytes:02x?}");
+    assert!(!complaints.contains("unexpected eof"), "{complaints}");
 }
 
 #[test]

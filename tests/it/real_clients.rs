@@ -1,136 +1,300 @@
-//! Clients that people use: mosquitto's, paho-mqtt (Python), MQTT.js (node).
+//! Clients that people use, against one broker: every library in a program of its own below
+//! `tests/clients`, all at once. `tests/clients/contract.py` says what a program is given and
+//! prints, and what the checks are.
 //!
-//! `tests/run.sh` installs them; it says where paho and MQTT.js are by `TEST_CLIENTS`.
+//! `tests/run.sh` installs the libraries; `TEST_CLIENTS` says where they are if not in
+//! `target/clients`. What is shown stands in `conformance/results/clients.md`; with
+//! `CLIENTS_TABLE=write` it is written anew.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use crate::broker::{run, shared};
 use crate::listeners::{All, all, certificates};
 
-const SOON: Duration = Duration::from_secs(60);
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const TABLE: &str = "conformance/results/clients.md";
+/// Seconds in which a program must end.
+const PATIENCE_S: &str = "300";
+
+/// As the programs print them, in the order of the table.
+const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5"];
+const TRANSPORTS: [&str; 6] = ["TCP", "TLS", "mTLS", "WS", "WSS", "unix"];
+/// What a program may leave out without a word.
+const OPTIONAL_TRANSPORTS: [&str; 2] = ["mTLS", "unix"];
+const CHECKS: [&str; 8] = [
+    "QoS 0",
+    "QoS 1",
+    "QoS 2",
+    "retained",
+    "will",
+    "session resumed",
+    "cut in flight",
+    "shared subscription",
+];
+const CHECKS_OF_5: [&str; 6] = [
+    "User Properties",
+    "request and response",
+    "message expiry",
+    "reason of PUBACK",
+    "reason of UNSUBACK",
+    "reason of DISCONNECT",
+];
+
+const INTRODUCTION: &str = "\
+# Real clients
+
+What client libraries have been seen to do with Whimbrel, by version of MQTT and by transport.
+Written by `CLIENTS_TABLE=write cargo test --test it real_clients`; each run of the tests compares.
+mTLS is TLS with a Client's certificate, unix a unix socket. A minus is a check that the client
+cannot do, for the reason that the number tells; an empty place is one that MQTT has in 5 only.
+
+| check | what happens |
+| --- | --- |
+| QoS 0, 1, 2 | small and large messages, published and received with that QoS |
+| retained | kept, sent to a new subscriber with RETAIN, cleared |
+| will | published when the client is cut off, not when it disconnects |
+| session resumed | messages published meanwhile arrive once and in order, with Session Present |
+| cut in flight | two cuts amid a stream: QoS 1 arrives at least once, QoS 2 exactly once |
+| shared subscription | two members, each message to exactly one of them |
+| User Properties | arrive in order, repeated names too |
+| request and response | by Response Topic and Correlation Data |
+| message expiry | an expired message is not sent; the interval sent has shrunk |
+| reason of PUBACK | 0x10 if nobody subscribes |
+| reason of UNSUBACK | 0x11 if there was no subscription |
+| reason of DISCONNECT | 0x8E when another takes the Session over |
+";
+
+enum Cell {
+    Shown,
+    Cannot(String),
+    Failed(String),
+}
+
+/// What a program printed.
+struct Report {
+    /// Name and version of the client.
+    client: String,
+    /// By version, transport and check.
+    cells: BTreeMap<(String, String, String), Cell>,
+}
+
+impl Report {
+    fn parse(output: &str) -> Self {
+        let mut report = Self { client: String::new(), cells: BTreeMap::new() };
+        for line in output.lines() {
+            let (kind, rest) = ["ok", "not ok", "skip", "client"]
+                .iter()
+                .find_map(|kind| Some((*kind, line.strip_prefix(kind)?.strip_prefix(' ')?)))
+                .unwrap_or_else(|| panic!("no line of the contract: {line}"));
+            if kind == "client" {
+                report.client = rest.to_owned();
+                continue;
+            }
+            let (cell, why) = rest.split_once(": ").unwrap_or((rest, ""));
+            let parts: Vec<_> = cell.splitn(3, ' ').map(str::to_owned).collect();
+            let [version, transport, check] = parts.try_into().unwrap();
+            let cell = match kind {
+                "ok" => Cell::Shown,
+                "skip" => Cell::Cannot(why.to_owned()),
+                _ => Cell::Failed(why.to_owned()),
+            };
+            let before = report.cells.insert((version, transport, check), cell);
+            assert!(before.is_none(), "twice: {line}");
+        }
+        report
+    }
+
+    fn cell(&self, version: &str, transport: &str, check: &str) -> Option<&Cell> {
+        self.cells.get(&(version.to_owned(), transport.to_owned(), check.to_owned()))
+    }
+
+    fn columns(&self) -> Vec<(&'static str, &'static str)> {
+        let reported = |transport: &&str| {
+            !OPTIONAL_TRANSPORTS.contains(transport)
+                || self.cells.keys().any(|(_, reported, _)| reported == transport)
+        };
+        let of = |version| TRANSPORTS.into_iter().filter(reported).map(move |t| (version, t));
+        VERSIONS.into_iter().flat_map(of).collect()
+    }
+
+    /// Checks that failed or were not made.
+    fn failures(&self) -> Vec<String> {
+        let mut failures = vec![];
+        for (version, transport) in self.columns() {
+            for check in checks(version) {
+                let why = match self.cell(version, transport, check) {
+                    Some(Cell::Shown | Cell::Cannot(_)) => continue,
+                    Some(Cell::Failed(why)) => why,
+                    None => "not reported",
+                };
+                failures.push(format!("{} {version} {transport} {check}: {why}", self.client));
+            }
+        }
+        failures
+    }
+
+    fn table(&self) -> String {
+        let columns = self.columns();
+        let mut reasons: Vec<&str> = vec![];
+        let mut table = format!("\n## {}\n\n| |", self.client);
+        for (version, transport) in &columns {
+            write!(table, " {version} {transport} |").unwrap();
+        }
+        writeln!(table, "\n| --- |{}", " --- |".repeat(columns.len())).unwrap();
+        for check in checks("5") {
+            write!(table, "| {check} |").unwrap();
+            for (version, transport) in &columns {
+                match self.cell(version, transport, check) {
+                    Some(Cell::Shown) => table.push_str(" ok |"),
+                    Some(Cell::Cannot(why)) => {
+                        let known = reasons.iter().position(|reason| reason == why);
+                        let number = known.unwrap_or_else(|| {
+                            reasons.push(why);
+                            reasons.len() - 1
+                        });
+                        write!(table, " -{} |", number + 1).unwrap();
+                    }
+                    Some(Cell::Failed(_)) => table.push_str(" FAILED |"),
+                    None => table.push_str(" |"),
+                }
+            }
+            table.push('\n');
+        }
+        for (at, reason) in reasons.iter().enumerate() {
+            let gap = if at == 0 { "\n" } else { "" };
+            writeln!(table, "{gap}{}. {reason}", at + 1).unwrap();
+        }
+        table
+    }
+}
+
+fn checks(version: &str) -> impl Iterator<Item = &'static str> {
+    let of_5 = if version == "5" { &CHECKS_OF_5[..] } else { &[] };
+    CHECKS.iter().chain(of_5).copied()
+}
 
 fn clients() -> PathBuf {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients");
-    std::env::var_os("TEST_CLIENTS").map_or_else(|| default.into(), PathBuf::from)
+    let default = PathBuf::from(ROOT).join("target/clients");
+    std::env::var_os("TEST_CLIENTS").map_or(default, PathBuf::from)
 }
 
-fn subscribe(arguments: &[&str]) -> Child {
-    Command::new("mosquitto_sub")
-        .args(arguments)
-        .args(["-W", "20", "-F", "%t %q %r %p"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("mosquitto_sub is installed: tests/run.sh installs it")
+fn build(command: &mut Command) {
+    let output = command.output().expect("tests/run.sh installs it");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn publish(arguments: &[&str]) {
-    let (status, output) = run(Command::new("mosquitto_pub").args(arguments), SOON);
-    assert_eq!(status, Some(0), "{arguments:?}: {output}");
+/// A script and what runs it.
+fn script(program: &str, name: &str) -> Vec<String> {
+    vec![program.to_owned(), format!("{ROOT}/tests/clients/{name}")]
 }
 
-fn output(child: Child) -> Vec<String> {
-    let output = child.wait_with_output().unwrap();
-    let mut lines: Vec<String> =
-        String::from_utf8(output.stdout).unwrap().lines().map(Into::into).collect();
-    lines.sort();
-    lines
+fn paho_c() -> Vec<String> {
+    let program = clients().join("paho_c");
+    let source = format!("{ROOT}/tests/clients/paho_c.c");
+    let flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"];
+    build(Command::new("cc").args(flags).arg("-o").arg(&program).args([&source, "-lpaho-mqtt3cs"]));
+    vec![program.display().to_string()]
 }
 
-/// Waits until a subscriber is there: it gets a retained message first.
-fn ready(base: &[&str], topic: &str) {
-    publish(&[base, &["-t", &format!("{topic}/ready"), "-m", "r", "-r", "-q", "1"]].concat());
-}
-
-fn exchange(base: &[&str], version: &str, name: &str) {
-    let topic = format!("real/{name}/{version}");
-    let base = [base, &["-V", version]].concat();
-    ready(&base, &topic);
-    let filter = format!("{topic}/#");
-    let subscriber = subscribe(&[&base[..], &["-t", &filter, "-q", "2", "-C", "5"]].concat());
-    // A retained publication reaches the subscriber whether it is there already or not.
-    for qos in ["0", "1", "2"] {
-        let topic = format!("{topic}/q{qos}");
-        publish(&[&base[..], &["-t", &topic, "-m", "live", "-q", qos, "-r"]].concat());
+fn rumqttc() -> Vec<String> {
+    let target = clients().join("rumqttc");
+    let manifest = format!("{ROOT}/tests/clients/rumqttc/Cargo.toml");
+    let arguments = ["build", "--quiet", "--locked", "--manifest-path", &manifest, "--target-dir"];
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo says of this package would make it build that one's packages anew.
+    let of_package =
+        |name: &String| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for name in std::env::vars().map(|(name, _)| name).filter(of_package) {
+        cargo.env_remove(name);
     }
-    let will = format!("{topic}/will");
-    publish(&[&base[..], &["-t", &will, "-m", "x", "-r", "--will-topic", "w"]].concat());
-    let lines = output(subscriber);
-    assert_eq!(lines.len(), 5, "{lines:?}");
-    for qos in 0..3 {
-        let is_it = |line: &&String| line.starts_with(&format!("{topic}/q{qos} {qos} "));
-        assert_eq!(lines.iter().filter(is_it).count(), 1, "{lines:?}");
-    }
+    build(cargo.args(arguments).arg(&target));
+    vec![target.join("debug/rumqttc-checks").display().to_string()]
+}
+
+/// The programs, in the order of the table.
+const PROGRAMS: [fn() -> Vec<String>; 7] = [
+    || script("python3", "mosquitto.py"),
+    || script("python3", "paho_mqtt.py"),
+    || script("python3", "aiomqtt_client.py"),
+    || script("python3", "gmqtt_client.py"),
+    || script("node", "mqttjs.js"),
+    rumqttc,
+    paho_c,
+];
+
+fn run(program: &[String], ports: &All) -> Report {
+    let port = |port: u16| port.to_string();
+    let certificate = |name| certificates().join(name);
+    let output = Command::new("timeout")
+        .arg(PATIENCE_S)
+        .args(program)
+        .env("PYTHONPATH", clients().join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("NODE_PATH", clients().join("node_modules"))
+        .env("CA", certificate("ca.pem"))
+        .env("CERT", certificate("client.pem"))
+        .env("KEY", certificate("client.key"))
+        .env("TCP", port(ports.broker.port))
+        .env("TLS", port(ports.tls))
+        .env("MTLS", port(ports.mutual))
+        .env("WS", port(ports.ws))
+        .env("WSS", port(ports.wss))
+        .env("UNIX", &ports.socket)
+        .output()
+        .unwrap();
+    let (out, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program:?}: {}\n{out}\n{errors}", output.status);
+    Report::parse(&out)
+}
+
+/// Without the headings, which name the versions that happen to be installed.
+fn without_versions(table: &str) -> String {
+    table.lines().filter(|line| !line.starts_with("## ")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn mosquittos_clients_exchange_messages_in_every_version_and_over_tls() {
-    let All { tls, mutual, socket, broker, .. } = all();
-    let c = certificates().display().to_string();
-    let (ca, cert, key) =
-        (format!("{c}/ca.pem"), format!("{c}/client.pem"), format!("{c}/client.key"));
-    let [plain, tls, mutual] = [broker.port, tls, mutual].map(|port| port.to_string());
-    for version in ["mqttv31", "mqttv311", "mqttv5"] {
-        exchange(&["-h", "127.0.0.1", "-p", &plain], version, "tcp");
-        exchange(&["-h", "localhost", "-p", &tls, "--cafile", &ca], version, "tls");
-        let own = ["--cafile", &ca, "--cert", &cert, "--key", &key];
-        exchange(&[&["-h", "localhost", "-p", &mutual][..], &own].concat(), version, "mutual");
-        if version == "mqttv5" {
-            exchange(&["--unix", &socket.display().to_string()], version, "unix");
+fn every_client_passes_every_check_it_can() {
+    let ports = all();
+    let reports: Vec<Report> = std::thread::scope(|scope| {
+        let ports = &ports;
+        let running: Vec<_> =
+            PROGRAMS.map(|program| scope.spawn(move || run(&program(), ports))).into();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let failures: Vec<_> = reports.iter().flat_map(Report::failures).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+    let table = reports.iter().map(Report::table).collect::<String>();
+    let table = format!("{INTRODUCTION}{table}");
+    let path = PathBuf::from(ROOT).join(TABLE);
+    if std::env::var("CLIENTS_TABLE").is_ok_and(|what| what == "write") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &table).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(without_versions(&stored), without_versions(&table), "CLIENTS_TABLE=write");
+}
+
+#[test]
+fn a_report_shows_what_failed_and_what_is_missing() {
+    let mut lines = String::from("client c 1\nnot ok 5 TCP will: too late: x\n");
+    for version in VERSIONS {
+        for transport in ["TCP", "TLS", "WS", "WSS"] {
+            for check in checks(version) {
+                match (version, transport, check) {
+                    ("5", "TCP", "will") | ("3.1", "WSS", "QoS 2") => {}
+                    (_, "WS", _) => writeln!(lines, "skip {version} WS {check}: no WS").unwrap(),
+                    _ => writeln!(lines, "ok {version} {transport} {check}").unwrap(),
+                }
+            }
         }
     }
-}
-
-#[test]
-fn mosquittos_clients_share_a_subscription() {
-    let port = shared().to_string();
-    let base = ["-h", "127.0.0.1", "-p", &port];
-    let filter = "$share/g/real/shared";
-    let member = |id: &str| {
-        let durable = ["-c", "-i", id, "-E", "-t", filter, "-q", "1"];
-        let (status, _) = run(Command::new("mosquitto_sub").args(base).args(durable), SOON);
-        assert_eq!(status, Some(0));
-    };
-    member("real-1");
-    member("real-2");
-    for n in 0..10 {
-        publish(&[&base[..], &["-t", "real/shared", "-m", &n.to_string(), "-q", "1"]].concat());
-    }
-    // Whoever comes first takes all that waits, for the other is away.
-    let taken = subscribe(
-        &[&base[..], &["-c", "-i", "real-2", "-t", filter, "-q", "1", "-C", "10"]].concat(),
-    );
-    assert_eq!(output(taken).len(), 10);
-}
-
-fn script(program: &str, name: &str, ports: &All) -> Command {
-    let script = format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new(program);
-    command
-        .arg(script)
-        .env("PYTHONPATH", clients().join("python"))
-        .env("NODE_PATH", clients().join("node_modules"))
-        .env("CA", certificates().join("ca.pem"))
-        .env("TCP", ports.broker.port.to_string())
-        .env("TLS", ports.tls.to_string())
-        .env("WS", ports.ws.to_string())
-        .env("WSS", ports.wss.to_string());
-    command
-}
-
-#[test]
-fn paho_works_over_tcp_tls_and_websocket() {
-    let all = all();
-    let (status, output) = run(&mut script("python3", "paho_mqtt.py", &all), SOON);
-    assert_eq!(status, Some(0), "{output}\n{}", all.broker.log());
-    assert!(output.contains("12 of 12"), "{output}");
-}
-
-#[test]
-fn mqtt_js_works_over_tcp_tls_and_websocket() {
-    let all = all();
-    let (status, output) = run(&mut script("node", "mqttjs.js", &all), SOON);
-    assert_eq!(status, Some(0), "{output}\n{}", all.broker.log());
-    assert!(output.contains("8 of 8"), "{output}");
+    let report = Report::parse(&lines);
+    let expected = ["c 1 3.1 WSS QoS 2: not reported", "c 1 5 TCP will: too late: x"];
+    assert_eq!(report.failures(), expected);
+    let table = report.table();
+    assert!(table.contains("| QoS 0 | ok | ok | -1 | ok | ok |"), "{table}");
+    assert!(table.contains("FAILED") && table.ends_with("\n1. no WS\n"), "{table}");
 }
