@@ -13,6 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::codec::frame::{self, PACKET_MAX, Split};
+
 /// Where the bytes of a read are.
 #[derive(Debug)]
 pub enum Input {
@@ -111,6 +113,10 @@ pub struct Writer {
     sent: usize,
     /// Whether the stream may hold back something that was written.
     unflushed: bool,
+    /// Whether each packet is written by itself.
+    by_packet: bool,
+    /// Bytes left of the packet that was begun, if so.
+    packet_left: u32,
 }
 
 /// A lent buffer that has grown beyond this is not kept for the next turn.
@@ -120,6 +126,12 @@ const LENT_CAPACITY_MAX: usize = 1 << 20;
 const FORGET_SENT: usize = 64 << 10;
 
 impl Writer {
+    /// For a stream of which each write becomes a frame that the peer sees: some Clients read one
+    /// packet of a frame and forget the rest, although frames mean nothing [MQTT-6.0.0-2].
+    pub fn by_packet(&mut self) {
+        self.by_packet = true;
+    }
+
     /// Begins a turn: borrows the thread's buffer when nothing is pending.
     pub fn borrow(&mut self, lent: &mut Vec<u8>) {
         if self.pending.is_empty() {
@@ -174,9 +186,14 @@ impl Writer {
     ) -> Poll<io::Result<usize>> {
         let mut written = 0;
         while let Some(unsent) = self.pending.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
-            match Pin::new(&mut *io).poll_write(cx, unsent) {
+            if self.by_packet && self.packet_left == 0 {
+                self.packet_left = packet_len(unsent);
+            }
+            let packet = unsent.get(..self.packet_left as usize).filter(|_| self.by_packet);
+            match Pin::new(&mut *io).poll_write(cx, packet.unwrap_or(unsent)) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
+                    self.packet_left = self.packet_left.saturating_sub(n as u32);
                     self.sent += n;
                     written += n;
                 }
@@ -203,6 +220,15 @@ impl Writer {
         }
         Poll::Ready(Ok(written))
     }
+}
+
+/// Length of the packet that these bytes begin with.
+fn packet_len(bytes: &[u8]) -> u32 {
+    let len = match frame::split(bytes, PACKET_MAX) {
+        Ok(Split::Frame(frame)) => frame.len,
+        _ => bytes.len(),
+    };
+    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -249,5 +275,39 @@ mod tests {
         writer.give_back(&mut lent);
         assert_eq!((writer.backlog(), &writer.buffer()[..]), (2, &b"lo"[..]));
         assert!(lent.capacity() >= 100);
+    }
+
+    /// Takes at most three bytes at a time, and shows what it was given.
+    struct Frames(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Frames {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(3);
+            self.0.push(bytes[..taken].to_vec());
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn no_two_packets_share_a_frame() {
+        let mut writer = Writer::default();
+        writer.by_packet();
+        writer.buffer().extend([0xD0, 0, 0x40, 2, 0, 1, 0xD0, 0]);
+        let mut frames = Frames(vec![]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(writer.poll_write(&mut cx, &mut frames), Poll::Ready(Ok(8))));
+        assert_eq!(frames.0, [&[0xD0, 0][..], &[0x40, 2, 0], &[1], &[0xD0, 0]]);
     }
 }

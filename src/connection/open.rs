@@ -71,8 +71,11 @@ pub(super) async fn open(
     broker: &Arc<Broker>,
     options: &Options,
 ) -> Option<Box<Connection>> {
-    let mut opening =
-        Opening { io, peer, reader: Reader::default(), writer: Writer::default(), broker };
+    let mut writer = Writer::default();
+    if io.has_frames() {
+        writer.by_packet();
+    }
+    let mut opening = Opening { io, peer, reader: Reader::default(), writer, broker };
     let result = match tokio::time::timeout(options.connect_timeout, opening.frame()).await {
         Ok(Ok(bytes)) => opening.connect(&bytes, options).await,
         Ok(Err(refusal)) => Err(refusal),

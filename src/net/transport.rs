@@ -66,6 +66,13 @@ macro_rules! each {
     };
 }
 
+impl Transport {
+    /// Whether what is written at once arrives as a frame that the peer sees.
+    pub fn has_frames(&self) -> bool {
+        matches!(self, Self::WebSocket(_) | Self::SecureWebSocket(_))
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,

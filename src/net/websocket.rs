@@ -27,7 +27,10 @@ pub struct Options {
 /// Bytes of MQTT in a frame that is sent, at most.
 const FRAME_SENT_MAX: usize = 64 << 10;
 
-/// Bytes that wait to be sent, at most: a frame of ours and pongs that the peer has not read.
+/// Bytes of the header of a frame that is sent, at most.
+const FRAME_HEADER: usize = 10;
+
+/// Bytes that wait to be sent, at most: frames of ours and pongs that the peer has not read.
 /// Beyond that only the last ping is answered.
 const WRITE_BUFFER_MAX: usize = 2 * FRAME_SENT_MAX;
 
@@ -40,14 +43,14 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_frame_size(Some(options.frame_bytes_max))
         .max_message_size(Some(options.frame_bytes_max))
         .read_buffer_size(8 << 10)
-        .write_buffer_size(0)
+        .write_buffer_size(FRAME_SENT_MAX)
         .max_write_buffer_size(WRITE_BUFFER_MAX);
     #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
     let callback = |request: &Request, response: Response| negotiate(request, response, options);
     let stream = tokio_tungstenite::accept_hdr_async_with_config(stream, callback, Some(config))
         .await
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-    Ok(WebSocket { stream, incoming: Bytes::new(), unflushed: false })
+    Ok(WebSocket { stream, incoming: Bytes::new(), unflushed: 0 })
 }
 
 /// Chooses the subprotocol [MQTT-6.0.0-4]. A client that offers none is served: some device
@@ -97,7 +100,8 @@ pub struct WebSocket<S> {
     stream: WebSocketStream<S>,
     /// What of the last frame has not been read.
     incoming: Bytes,
-    unflushed: bool,
+    /// Bytes in frames that have not left.
+    unflushed: usize,
 }
 
 impl<S> WebSocket<S> {
@@ -107,6 +111,15 @@ impl<S> WebSocket<S> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.stream.get_ref()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    /// Sends all frames.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(io_error)?;
+        self.unflushed = 0;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -148,22 +161,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // Also what was answered to pings, so that there is room for a frame.
-        ready!(Pin::new(&mut this.stream).poll_flush(cx)).map_err(io_error)?;
         let sent = buf.get(..FRAME_SENT_MAX).unwrap_or(buf);
+        if this.unflushed == 0 || this.unflushed.saturating_add(sent.len()) > FRAME_SENT_MAX {
+            // Also what was answered to pings, so that there is room for a frame.
+            ready!(this.poll_send(cx))?;
+        }
         let frame = Message::Binary(Bytes::copy_from_slice(sent));
-        Pin::new(&mut this.stream).start_send(frame).map_err(io_error)?;
-        this.unflushed = true;
+        match Pin::new(&mut this.stream).start_send(frame) {
+            Ok(()) => {}
+            Err(Error::WriteBufferFull(frame)) => {
+                ready!(this.poll_send(cx))?;
+                Pin::new(&mut this.stream).start_send(*frame).map_err(io_error)?;
+            }
+            Err(error) => return Poll::Ready(Err(io_error(error))),
+        }
+        this.unflushed += sent.len() + FRAME_HEADER;
         Poll::Ready(Ok(sent.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.unflushed {
-            ready!(Pin::new(&mut this.stream).poll_flush(cx)).map_err(io_error)?;
-            this.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
+        if this.unflushed > 0 { this.poll_send(cx) } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

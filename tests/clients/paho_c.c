@@ -515,24 +515,22 @@ static void reason_of_disconnect(void) {
 static const struct {
   const char *name;
   void (*run)(void);
-  /* Whether the broker may send several packets in one WebSocket frame. */
-  int is_batched;
   int needs_5;
 } CHECKS[] = {
-    {"QoS 0", qos_0, 0, 0},
-    {"QoS 1", qos_1, 0, 0},
-    {"QoS 2", qos_2, 0, 0},
-    {"retained", retained, 1, 0},
-    {"will", will, 0, 0},
-    {"session resumed", session_resumed, 1, 0},
-    {"cut in flight", cut_in_flight, 1, 0},
-    {"shared subscription", shared_subscription, 1, 0},
-    {"User Properties", user_properties, 0, 1},
-    {"request and response", request_and_response, 0, 1},
-    {"message expiry", message_expiry, 1, 1},
-    {"reason of PUBACK", reason_of_puback, 0, 1},
-    {"reason of UNSUBACK", reason_of_unsuback, 0, 1},
-    {"reason of DISCONNECT", reason_of_disconnect, 0, 1},
+    {"QoS 0", qos_0, 0},
+    {"QoS 1", qos_1, 0},
+    {"QoS 2", qos_2, 0},
+    {"retained", retained, 0},
+    {"will", will, 0},
+    {"session resumed", session_resumed, 0},
+    {"cut in flight", cut_in_flight, 0},
+    {"shared subscription", shared_subscription, 0},
+    {"User Properties", user_properties, 1},
+    {"request and response", request_and_response, 1},
+    {"message expiry", message_expiry, 1},
+    {"reason of PUBACK", reason_of_puback, 1},
+    {"reason of UNSUBACK", reason_of_unsuback, 1},
+    {"reason of DISCONNECT", reason_of_disconnect, 1},
 };
 
 static void run_check(void (*run)(void)) {
@@ -554,8 +552,6 @@ static void run_column(void) {
     check_name = CHECKS[n].name;
     if (CHECKS[n].needs_5 && !is_5()) continue;
     const char *fault = NULL;
-    if (CHECKS[n].is_batched && is_websocket())
-      fault = "the library loses a packet that shares a WebSocket frame";
     if (strcmp(transport, "WSS") == 0)
       fault = "the library sends CONNECT without a WebSocket frame now and then";
     if (fault)
