@@ -79,9 +79,17 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     }
     let runtime = runtime()?;
     let _entered = runtime.enter();
+    let first = Worker::start(0)?;
+    let others = (1..config.workers).map(Worker::start);
     // Listeners before the store: of two brokers that are started by mistake, the second says
     // first what its operator knows about, the port.
-    let listeners = listen(&openings)?;
+    let listeners = {
+        // The first worker accepts: what it keeps costs no change of threads.
+        let _entered = first.handle.enter();
+        listen(&openings)?
+    };
+    let workers: Vec<Worker> =
+        std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
     let broker_options = config.broker.clone();
     let (broker, restored) = Broker::open(broker_options, Clock::system(), &config.store)?;
     let control = control(config);
@@ -90,8 +98,6 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
         "store open"
     );
-    let workers: Vec<Worker> =
-        (0..config.workers.max(1)).map(Worker::start).collect::<io::Result<_>>()?;
     let served = runtime.block_on(serve(config, &broker, listeners, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
@@ -134,6 +140,7 @@ async fn serve(
     let connections = Arc::new(AtomicUsize::new(0));
     let handles: Arc<[Handle]> = workers.iter().map(|worker| worker.handle.clone()).collect();
     let mut tasks = Vec::new();
+    let accepting = handles.first().cloned().unwrap_or_else(Handle::current);
     for (listener, opening) in listeners {
         let options = Arc::new(connection::Options {
             connect_timeout: config.connect_timeout,
@@ -142,7 +149,7 @@ async fn serve(
         });
         let (broker, handles) = (broker.clone(), handles.clone());
         let connections = connections.clone();
-        tasks.push(tokio::spawn(async move {
+        tasks.push(accepting.spawn(async move {
             accept(&listener, &broker, &options, &handles, &connections).await;
         }));
     }

@@ -189,7 +189,15 @@ impl Connection {
         }
         // The Session goes back first: who waits for it must not wait for this Client's network.
         self.lease.give_back();
-        if !matches!(ending, Ending::Broken(_)) {
+        let is_over = match ending {
+            Ending::Broken(_) => true,
+            // Nothing is to be said any more and nothing to be heard.
+            Ending::Disconnected(_) | Ending::Closed => {
+                self.io.ends_by_closing() && self.writer.is_idle()
+            }
+            _ => false,
+        };
+        if !is_over {
             let Self { io, writer, .. } = *self;
             let _ = Box::pin(tokio::time::timeout(LINGER, linger(io, writer))).await;
         }

@@ -5,13 +5,15 @@
 //! descriptors left, accepting pauses instead of spinning.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use thiserror::Error;
@@ -91,7 +93,7 @@ pub enum ListenError {
 
 #[derive(Debug)]
 enum Socks {
-    Tcp(AsyncFd<std::net::TcpListener>),
+    Tcp(AsyncFd<TcpListener>),
     Unix(AsyncFd<std::os::unix::net::UnixListener>),
 }
 
@@ -140,7 +142,7 @@ impl Listener {
         let tls = options.tls.as_ref().map(tls::load).transpose();
         let tls = tls.map_err(|error| ListenError::Tls { bind: options.bind.clone(), error })?;
         let socket = match &options.bind {
-            Bind::Tcp(address) => listen_tcp(*address, options.backlog).map(Socks::Tcp),
+            Bind::Tcp(address) => listen_tcp(options, *address).map(Socks::Tcp),
             Bind::Unix(path) => listen_unix(path).map(Socks::Unix),
         };
         let socket = socket.map_err(|error| {
@@ -192,28 +194,11 @@ impl Listener {
     async fn accept_one(&self) -> io::Result<Option<Accepted>> {
         let (socket, address) = match &self.socket {
             Socks::Tcp(listener) => {
-                let (socket, address) = loop {
-                    let mut guard = listener.readable().await?;
-                    if let Ok(result) = guard.try_io(|listener| listener.get_ref().accept()) {
-                        break result?;
-                    }
-                };
-                socket.set_nonblocking(true)?;
-                if self.shared.options.nodelay {
-                    socket.set_nodelay(true)?;
-                }
-                (Stream::Tcp(socket), Some(address))
+                let (socket, address) = accept(listener).await?;
+                let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                (Stream::Tcp(socket.into()), address)
             }
-            Socks::Unix(listener) => {
-                let (socket, _) = loop {
-                    let mut guard = listener.readable().await?;
-                    if let Ok(result) = guard.try_io(|listener| listener.get_ref().accept()) {
-                        break result?;
-                    }
-                };
-                socket.set_nonblocking(true)?;
-                (Stream::Unix(socket), None)
-            }
+            Socks::Unix(listener) => (Stream::Unix(accept(listener).await?.0.into()), None),
         };
         let connections = self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.shared.clone());
@@ -281,7 +266,22 @@ async fn secure(
     })
 }
 
-fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<AsyncFd<std::net::TcpListener>> {
+/// The next socket, which does not block: one system call.
+async fn accept<L>(listener: &AsyncFd<L>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)>
+where
+    L: AsRawFd + AsFd,
+{
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    loop {
+        let mut guard = listener.readable().await?;
+        let accepted = guard.try_io(|listener| Ok(acceptfrom_with(listener.get_ref(), flags)?));
+        if let Ok(accepted) = accepted {
+            return accepted;
+        }
+    }
+}
+
+fn listen_tcp(options: &Options, address: SocketAddr) -> io::Result<AsyncFd<TcpListener>> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -291,13 +291,15 @@ fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<AsyncFd<std::net:
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(options.nodelay)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     register(socket.into())
 }
 
 /// Registers a listener with the runtime's reactor.
 #[expect(deprecated, reason = "unsound for types that may change their descriptor; these do not")]
-fn register<L: std::os::fd::AsRawFd>(listener: L) -> io::Result<AsyncFd<L>> {
+fn register<L: AsRawFd>(listener: L) -> io::Result<AsyncFd<L>> {
     AsyncFd::new(listener)
 }
 

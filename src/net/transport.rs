@@ -67,6 +67,11 @@ macro_rules! each {
 }
 
 impl Transport {
+    /// Whether the stream ends well when it is just closed.
+    pub fn ends_by_closing(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
+    }
+
     /// Whether what is written at once arrives as a frame that the peer sees.
     pub fn has_frames(&self) -> bool {
         matches!(self, Self::WebSocket(_) | Self::SecureWebSocket(_))

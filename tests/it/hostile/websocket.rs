@@ -169,7 +169,7 @@ fn the_claim_of_a_frame_is_bounded_in_memory_and_time() {
         sent += fragment.len();
         assert!(sent < 128 << 20, "a message of {sent} bytes is taken");
     }
-    siege.survived(80);
+    siege.survived(96);
 }
 
 /// A peer that says goodbye in WebSocket's way, or in neither.
