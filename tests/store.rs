@@ -1,12 +1,18 @@
 //! The store by itself: what is answered is there after a reopen, a kill or a power cut, and what
 //! is finished does not come back.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable, StorageBackend};
@@ -115,7 +121,12 @@ fn open(disk: &Disk) -> Option<(Store<u32>, Answers, Recovered)> {
     let answer = move |answers: &mut Vec<u32>, outcome| {
         let _ = sender.send((std::mem::take(answers), outcome));
     };
-    let options = Options { commit_interval_us: 0, retry_us: 10_000, ..Options::default() };
+    let options = Options {
+        commit_interval_us: 0,
+        retry_us: 10_000,
+        backlog_bytes_max: 1 << 20,
+        ..Options::default()
+    };
     let disk = disk.clone();
     let (store, recovered) =
         Store::open_on(move || disk.clone(), &options, Box::new(answer)).ok()?;
@@ -460,6 +471,36 @@ fn what_could_not_be_written_is_written_when_it_can_be() {
         assert_eq!(recovered.sessions[0].received, [3]);
         assert!(matches!(recovered.sessions[0].sent[..], [(2, None)]));
         assert_eq!(recovered.retained[0].0.payload(), b"newer");
+    }
+}
+
+/// Who publishes is to wait while more lies before the disk than the limit says.
+#[test]
+fn a_store_that_is_behind_says_so_until_it_has_caught_up() {
+    let disk = Disk::default();
+    let (store, answers, _) = open(&disk).unwrap();
+    let (a, put) = session(&store);
+    commit(&store, &answers, vec![put]);
+    let payload = "x".repeat(10_000);
+    let mut count = 0;
+    {
+        // The disk takes its time.
+        let _stalled = disk.0.lock();
+        while !store.is_crowded() {
+            let id = store.next_message_id();
+            store.submit(&mut vec![stored(message(id, &payload), &[a], false)], Some(count));
+            count += 1;
+            assert!(count < 1_000, "10 MB wait and nobody says so");
+        }
+    }
+    let mut answered = 0;
+    while answered < count as usize {
+        answered += answers.recv_timeout(Duration::from_secs(10)).unwrap().0.len();
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while store.is_crowded() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
     }
 }
 
