@@ -13,35 +13,37 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::has_wildcard;
+use super::slab::Slab;
 
-/// A trie node that is not there.
+/// A node or a value that is not there.
 const NONE: u32 = u32::MAX;
 
 /// The node where every filter with a wildcard begins.
 const ROOT: u32 = 0;
 
+/// 40 bytes: most nodes have one child and no value, so values are kept elsewhere.
 #[derive(Debug)]
-struct Node<V> {
-    parent: u32,
+struct Node {
     /// What leads here from the parent.
     level: Box<str>,
+    parent: u32,
     /// The child for `+`.
     plus: u32,
     /// How many children have names.
     named: u32,
     /// The value of the filter that ends here.
-    here: Option<V>,
+    here: u32,
     /// The value of the filter that goes on with `#`.
-    below: Option<V>,
+    below: u32,
 }
 
-impl<V> Node<V> {
+impl Node {
     fn new(parent: u32, level: &str) -> Self {
-        Self { parent, level: level.into(), plus: NONE, named: 0, here: None, below: None }
+        Self { level: level.into(), parent, plus: NONE, named: 0, here: NONE, below: NONE }
     }
 
     fn is_unused(&self) -> bool {
-        self.plus == NONE && self.named == 0 && self.here.is_none() && self.below.is_none()
+        [self.plus, self.here, self.below] == [NONE; 3] && self.named == 0
     }
 }
 
@@ -49,8 +51,9 @@ impl<V> Node<V> {
 #[derive(Debug)]
 pub struct FilterTree<V> {
     exact: HashMap<Box<str>, V>,
-    nodes: Vec<Node<V>>,
-    free: Vec<u32>,
+    /// The root is always there.
+    nodes: Slab<Node>,
+    values: Slab<V>,
     /// The named children of all nodes: one table of node numbers instead of one table per node.
     edges: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -59,10 +62,12 @@ pub struct FilterTree<V> {
 
 impl<V> Default for FilterTree<V> {
     fn default() -> Self {
+        let mut nodes = Slab::default();
+        nodes.insert(Node::new(NONE, ""));
         Self {
             exact: HashMap::new(),
-            nodes: vec![Node::new(NONE, "")],
-            free: Vec::new(),
+            nodes,
+            values: Slab::default(),
             edges: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             len: 0,
@@ -99,12 +104,14 @@ impl<V: Default> FilterTree<V> {
         let node = path.into_iter().flat_map(|p| p.split('/')).fold(ROOT, |node, level| {
             self.child(node, level).unwrap_or_else(|| self.add_child(node, level))
         });
-        let slot = self.slot_mut(node, hash);
-        if slot.is_none() {
-            *slot = Some(V::default());
+        if self.slot(node, hash) == NONE {
+            let at = self.values.insert(V::default()).unwrap_or(NONE);
+            self.set_slot(node, hash, at);
             self.len += 1;
         }
-        self.slot_mut(node, hash).get_or_insert_default()
+        let at = self.slot(node, hash);
+        #[expect(clippy::expect_used, reason = "4,294,967,295 filters do not fit in memory")]
+        self.values.get_mut(at).expect("a value was entered above")
     }
 
     /// The filter's value.
@@ -113,8 +120,7 @@ impl<V: Default> FilterTree<V> {
             return self.exact.get(filter);
         }
         let (node, hash) = self.find(filter)?;
-        let node = self.nodes.get(node as usize)?;
-        if hash { node.below.as_ref() } else { node.here.as_ref() }
+        self.values.get(self.slot(node, hash))
     }
 
     /// The filter's value, to be changed.
@@ -123,7 +129,7 @@ impl<V: Default> FilterTree<V> {
             return self.exact.get_mut(filter);
         }
         let (node, hash) = self.find(filter)?;
-        self.slot_mut(node, hash).as_mut()
+        self.values.get_mut(self.slot(node, hash))
     }
 
     /// Removes a filter, and every node that has no purpose without it.
@@ -137,7 +143,8 @@ impl<V: Default> FilterTree<V> {
             return removed;
         }
         let (node, hash) = self.find(filter)?;
-        let removed = self.slot_mut(node, hash).take()?;
+        let removed = self.values.remove(self.slot(node, hash))?;
+        self.set_slot(node, hash, NONE);
         self.len -= 1;
         self.prune(node);
         Some(removed)
@@ -148,22 +155,20 @@ impl<V: Default> FilterTree<V> {
         if let Some(value) = self.exact.get(topic) {
             visit(value);
         }
-        if self.nodes.len() - self.free.len() == 1 && self.root_is_bare() {
+        if self.nodes.len() == 1 && self.values.len() == 0 {
             return;
         }
         // Pairs of a node and where in the topic its next level begins; past the end: no more.
         let mut stack = smallvec::SmallVec::<[(u32, usize); 16]>::new();
         stack.push((ROOT, 0));
         while let Some((at, start)) = stack.pop() {
-            let Some(node) = self.nodes.get(at as usize) else { continue };
+            let Some(node) = self.nodes.get(at) else { continue };
             let is_hidden = at == ROOT && topic.starts_with('$'); // [MQTT-4.7.2-1]
-            if let Some(value) = node.below.as_ref().filter(|_| !is_hidden) {
+            if let Some(value) = self.value(node.below).filter(|_| !is_hidden) {
                 visit(value); // `#` matches the level above it too, section 4.7.1.2
             }
             let Some(rest) = topic.get(start..) else {
-                if let Some(value) = &node.here {
-                    visit(value);
-                }
+                self.value(node.here).into_iter().for_each(&mut visit);
                 continue;
             };
             let level = rest.split_once('/').map_or(rest, |(level, _)| level);
@@ -180,8 +185,8 @@ impl<V: Default> FilterTree<V> {
         }
     }
 
-    fn root_is_bare(&self) -> bool {
-        self.nodes.first().is_none_or(|root| root.below.is_none())
+    fn value(&self, at: u32) -> Option<&V> {
+        if at == NONE { None } else { self.values.get(at) }
     }
 
     fn find(&self, filter: &str) -> Option<(u32, bool)> {
@@ -191,17 +196,21 @@ impl<V: Default> FilterTree<V> {
         Some((node, hash))
     }
 
-    fn slot_mut(&mut self, node: u32, hash: bool) -> &mut Option<V> {
-        debug_assert!((node as usize) < self.nodes.len());
-        let at = (node as usize).min(self.nodes.len() - 1);
-        #[expect(clippy::indexing_slicing, reason = "bounded above; the root is always there")]
-        let node = &mut self.nodes[at];
-        if hash { &mut node.below } else { &mut node.here }
+    /// The number of the value of a node's filter, with or without `#`.
+    fn slot(&self, node: u32, hash: bool) -> u32 {
+        let slot = |node: &Node| if hash { node.below } else { node.here };
+        self.nodes.get(node).map_or(NONE, slot)
+    }
+
+    fn set_slot(&mut self, node: u32, hash: bool, value: u32) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            *(if hash { &mut node.below } else { &mut node.here }) = value;
+        }
     }
 
     fn child(&self, node: u32, level: &str) -> Option<u32> {
         if level == "+" {
-            let plus = self.nodes.get(node as usize)?.plus;
+            let plus = self.nodes.get(node)?.plus;
             return (plus != NONE).then_some(plus);
         }
         self.child_named(node, level)
@@ -209,7 +218,7 @@ impl<V: Default> FilterTree<V> {
 
     fn child_named(&self, node: u32, level: &str) -> Option<u32> {
         let is_it = |&child: &u32| {
-            self.nodes.get(child as usize).is_some_and(|c| c.parent == node && *c.level == *level)
+            self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level)
         };
         self.edges.find(self.hash(node, level), is_it).copied()
     }
@@ -219,32 +228,20 @@ impl<V: Default> FilterTree<V> {
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let node = Node::new(parent, level);
-        let at = match self.free.pop() {
-            Some(at) => {
-                if let Some(slot) = self.nodes.get_mut(at as usize) {
-                    *slot = node;
-                }
-                at
-            }
-            None => {
-                self.nodes.push(node);
-                u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
-            }
-        };
+        let at = self.nodes.insert(Node::new(parent, level)).unwrap_or(NONE);
         if level == "+" {
-            if let Some(parent) = self.nodes.get_mut(parent as usize) {
+            if let Some(parent) = self.nodes.get_mut(parent) {
                 parent.plus = at;
             }
             return at;
         }
-        if let Some(parent) = self.nodes.get_mut(parent as usize) {
+        if let Some(parent) = self.nodes.get_mut(parent) {
             parent.named += 1;
         }
         let hash = self.hash(parent, level);
         let (nodes, hasher) = (&self.nodes, &self.hasher);
         self.edges.insert_unique(hash, at, |&child| {
-            nodes.get(child as usize).map_or(0, |c| hasher.hash_one((c.parent, &*c.level)))
+            nodes.get(child).map_or(0, |c| hasher.hash_one((c.parent, &*c.level)))
         });
         at
     }
@@ -252,7 +249,7 @@ impl<V: Default> FilterTree<V> {
     /// Removes a node that has no purpose, and then its parent likewise.
     fn prune(&mut self, mut at: u32) {
         while at != ROOT {
-            let Some(node) = self.nodes.get(at as usize) else { return };
+            let Some(node) = self.nodes.get(at) else { return };
             if !node.is_unused() {
                 return;
             }
@@ -261,30 +258,25 @@ impl<V: Default> FilterTree<V> {
             if !is_plus && let Ok(edge) = self.edges.find_entry(hash, |&child| child == at) {
                 edge.remove();
             }
-            if let Some(parent) = self.nodes.get_mut(parent as usize) {
+            if let Some(parent) = self.nodes.get_mut(parent) {
                 if is_plus {
                     parent.plus = NONE;
                 } else {
                     parent.named -= 1;
                 }
             }
-            if let Some(node) = self.nodes.get_mut(at as usize) {
-                *node = Node::new(NONE, "");
-            }
-            self.free.push(at);
+            self.nodes.remove(at);
             at = parent;
         }
-        if self.free.len() + 1 == self.nodes.len() {
-            self.nodes.truncate(1);
-            self.nodes.shrink_to_fit();
-            self.free = Vec::new();
+        if self.nodes.len() == 1 {
             self.edges = HashTable::new();
         }
     }
 
     #[cfg(test)]
     fn is_pristine(&self) -> bool {
-        self.exact.is_empty() && self.nodes.len() == 1 && self.edges.is_empty() && self.len == 0
+        let is_bare = self.nodes.len() == 1 && self.values.len() == 0 && self.edges.is_empty();
+        is_bare && self.exact.is_empty() && self.len == 0
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod filter_tree;
 pub mod name_tree;
+mod slab;
 
 use thiserror::Error;
 
