@@ -54,7 +54,10 @@ impl IncomingAliases {
 
 /// Aliases that we have set: first come, first served, for the topics of one connection.
 #[derive(Debug, Default)]
-pub struct OutgoingAliases {
+pub struct OutgoingAliases(Option<Box<Given>>);
+
+#[derive(Debug, Default)]
+struct Given {
     aliases: FxHashMap<Box<[u8]>, NonZeroU16>,
     last: Option<Box<[u8]>>,
 }
@@ -62,20 +65,22 @@ pub struct OutgoingAliases {
 impl OutgoingAliases {
     /// The topic's alias and whether the Client knows it; a new one while there are any left.
     pub fn alias_of(&mut self, topic: &[u8], maximum: u16) -> Option<(NonZeroU16, bool)> {
-        if let Some(&alias) = self.aliases.get(topic) {
+        let given = self.0.get_or_insert_default();
+        if let Some(&alias) = given.aliases.get(topic) {
             return Some((alias, true));
         }
-        let next = u16::try_from(self.aliases.len()).ok()?.checked_add(1)?;
+        let next = u16::try_from(given.aliases.len()).ok()?.checked_add(1)?;
         let alias = NonZeroU16::new(next).filter(|_| next <= maximum)?;
-        self.aliases.insert(topic.into(), alias);
-        self.last = Some(topic.into());
+        given.aliases.insert(topic.into(), alias);
+        given.last = Some(topic.into());
         Some((alias, false))
     }
 
     /// The alias given last was not sent after all.
     pub fn forget_last(&mut self) {
-        if let Some(topic) = self.last.take() {
-            self.aliases.remove(&topic);
+        let Some(given) = &mut self.0 else { return };
+        if let Some(topic) = given.last.take() {
+            given.aliases.remove(&topic);
         }
     }
 }

@@ -34,51 +34,106 @@ impl Subscription {
     }
 }
 
-/// The Topic Filters of one Session, whole as subscribed (`$share/...` included). The Client
-/// chooses them, so they are hashed with a random seed: it must not know which ones collide.
-#[derive(Debug, Default)]
-pub struct Subscriptions(HashMap<Box<str>, Subscription>);
+/// The Topic Filters of one Session, whole as subscribed (`$share/...` included).
+#[derive(Debug)]
+pub enum Subscriptions {
+    /// Looked through from end to end: most Sessions have one or two.
+    Few(Vec<(Box<str>, Subscription)>),
+    /// The Client chooses them, so they are hashed with a random seed: it must not know which
+    /// ones collide.
+    Many(Box<HashMap<Box<str>, Subscription>>),
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+/// More than this are hashed.
+const FEW: usize = 8;
 
 impl Subscriptions {
     /// Notes a subscription; true: it replaces one with the same filter [MQTT-3.8.4-3].
     pub fn insert(&mut self, filter: &str, subscription: Subscription) -> bool {
-        self.0.insert(filter.into(), subscription).is_some()
+        if let Self::Few(few) = self {
+            if let Some((_, held)) = few.iter_mut().find(|(held, _)| **held == *filter) {
+                *held = subscription;
+                return true;
+            }
+            if few.len() < FEW {
+                few.reserve_exact(1);
+                few.push((filter.into(), subscription));
+                return false;
+            }
+            *self = Self::Many(Box::new(few.drain(..).collect()));
+        }
+        match self {
+            Self::Many(many) => many.insert(filter.into(), subscription).is_some(),
+            Self::Few(_) => false,
+        }
     }
 
     /// Forgets a subscription; false when there is none.
     pub fn remove(&mut self, filter: &str) -> bool {
-        self.0.remove(filter).is_some()
+        match self {
+            Self::Few(few) => {
+                let at = few.iter().position(|(held, _)| **held == *filter);
+                at.map(|at| few.swap_remove(at)).is_some()
+            }
+            Self::Many(many) => {
+                let existed = many.remove(filter).is_some();
+                if many.is_empty() {
+                    *self = Self::default();
+                }
+                existed
+            }
+        }
     }
 
     /// What was asked for with this filter.
     pub fn get(&self, filter: &str) -> Option<&Subscription> {
-        self.0.get(filter)
+        match self {
+            Self::Few(few) => few.iter().find(|(held, _)| **held == *filter).map(|(_, held)| held),
+            Self::Many(many) => many.get(filter),
+        }
     }
 
     /// Whether the filter is subscribed to.
     pub fn contains(&self, filter: &str) -> bool {
-        self.0.contains_key(filter)
+        self.get(filter).is_some()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match self {
+            Self::Few(few) => few.len(),
+            Self::Many(many) => many.len(),
+        }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// Each filter and what was asked for.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
-        self.0.iter().map(|(filter, subscription)| (&**filter, subscription))
+        let (few, many) = match self {
+            Self::Few(few) => (Some(few), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        let few = few.into_iter().flatten().map(|(filter, held)| (&**filter, held));
+        few.chain(many.into_iter().flat_map(|many| many.iter()).map(|(f, held)| (&**f, held)))
     }
 }
 
 /// Subscriptions whose retained messages have not all been handed over.
 #[derive(Debug, Default)]
-pub struct RetainedDue {
+pub struct RetainedDue(Option<Box<DueAndAgain>>);
+
+#[derive(Debug, Default)]
+struct DueAndAgain {
     due: VecDeque<Due>,
     /// Those that have not begun, and how often they were made again meanwhile: a Client that
     /// repeats a subscription a million times has one entry here.
@@ -108,23 +163,25 @@ pub struct Due {
 impl RetainedDue {
     /// Adds a subscription.
     pub fn push(&mut self, filter: &str, until: u64) {
-        if let Some(again) = self.fresh.get_mut(filter) {
+        let DueAndAgain { due, fresh } = &mut **self.0.get_or_insert_default();
+        if let Some(again) = fresh.get_mut(filter) {
             *again = Again { times: again.times + 1, until };
             return;
         }
-        self.fresh.insert(filter.into(), Again { times: 0, until });
-        self.due.push_back(Due { filter: filter.into(), after: None, until, again: None });
+        fresh.insert(filter.into(), Again { times: 0, until });
+        due.push_back(Due { filter: filter.into(), after: None, until, again: None });
     }
 
     /// What is next.
     pub fn first(&self) -> Option<&Due> {
-        self.due.front()
+        self.0.as_ref()?.due.front()
     }
 
     /// Goes on after this topic, or with the next subscription.
     pub fn advance(&mut self, after: Option<String>) {
-        let Some(first) = self.due.front_mut() else { return };
-        let again = first.again.or_else(|| self.fresh.remove(&first.filter));
+        let Some(DueAndAgain { due, fresh }) = self.0.as_deref_mut() else { return };
+        let Some(first) = due.front_mut() else { return };
+        let again = first.again.or_else(|| fresh.remove(&first.filter));
         let left = again.filter(|again| after.is_none() && again.times > 0);
         first.again = again;
         match (left, after) {
@@ -132,11 +189,50 @@ impl RetainedDue {
                 (first.after, first.until) = (None, until);
                 first.again = Some(Again { times: times - 1, until });
             }
-            (None, None) => drop(self.due.pop_front()),
+            (None, None) => drop(due.pop_front()),
             (None, after) => first.after = after,
         }
-        if self.due.is_empty() {
-            *self = Self::default();
+        if due.is_empty() {
+            self.0 = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Version;
+    use proptest::prelude::*;
+
+    fn subscription(id: u32) -> Subscription {
+        let options = SubscriptionOptions::from_u8(1, Version::V5).unwrap();
+        Subscription { options, id: NonZeroU32::new(id) }
+    }
+
+    proptest! {
+        #[test]
+        fn few_and_many_are_the_same_to_who_uses_them(
+            steps in prop::collection::vec((any::<bool>(), 0_u32..20), 0..100),
+        ) {
+            let mut subscriptions = Subscriptions::default();
+            let mut model = std::collections::BTreeMap::new();
+            for (n, (inserts, filter)) in (1..).zip(steps) {
+                let filter = filter.to_string();
+                if inserts {
+                    let replaced = model.insert(filter.clone(), n).is_some();
+                    prop_assert_eq!(subscriptions.insert(&filter, subscription(n)), replaced);
+                } else {
+                    prop_assert_eq!(subscriptions.remove(&filter), model.remove(&filter).is_some());
+                }
+                let mut held: Vec<_> = subscriptions
+                    .iter()
+                    .map(|(filter, held)| (filter.to_owned(), held.id.map_or(0, NonZeroU32::get)))
+                    .collect();
+                held.sort();
+                let expected: Vec<_> = model.clone().into_iter().collect();
+                prop_assert_eq!(&held, &expected);
+                prop_assert_eq!(subscriptions.len(), model.len());
+            }
         }
     }
 }
