@@ -13,6 +13,7 @@ need python3 python3
 need node nodejs
 need npm npm
 need cc gcc
+need c++ g++
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if [ ${#packages[@]} -gt 0 ]; then
   say "installing ${packages[*]}"
@@ -38,7 +39,12 @@ fi
 
 say "formatting"
 cargo fmt --check
+cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 say "lints"
 cargo clippy --all-targets --quiet -- -D warnings
 say "tests"
 cargo test --quiet "$@"
+if [ $# = 0 ]; then
+  say "fuzzing"
+  tests/fuzz.sh 15
+fi
