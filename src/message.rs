@@ -15,6 +15,7 @@ use triomphe::ThinArc;
 use crate::clock::Moment;
 use crate::codec::property::{Properties, PropertyId};
 use crate::codec::{Publish, QoS, Will};
+use crate::topic::TopicName;
 
 /// Shared and immutable; a clone is one counter.
 #[derive(Clone)]
@@ -243,7 +244,7 @@ impl Message {
         Some(Self::new(
             id,
             &Parts {
-                topic: std::str::from_utf8(topic).ok()?,
+                topic: TopicName::new(std::str::from_utf8(topic).ok()?).ok()?.as_str(),
                 qos: QoS::from_bits(flags & 3)?,
                 retain: flags & 4 != 0,
                 expires_at,
@@ -290,4 +291,21 @@ fn is_forwarded(id: PropertyId) -> bool {
             | PropertyId::CorrelationData
             | PropertyId::UserProperty
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_whose_topic_is_no_topic_name_are_no_message() {
+        let decode = |topic: &[u8]| {
+            let bytes = [&[0, topic.len() as u8, 0, 0, 0, 0, 0], topic, b"payload"].concat();
+            Message::decode(7, &bytes)
+        };
+        assert_eq!(decode(b"a/b").unwrap().topic(), b"a/b");
+        for topic in [&b""[..], b"a/+", b"#", b"\0", b"\xFF"] {
+            assert!(decode(topic).is_none(), "{topic:02x?}");
+        }
+    }
 }

@@ -116,7 +116,9 @@ fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError>
                 let tls = if opening.options.tls.is_some() { " with TLS" } else { "" };
                 let websocket =
                     if opening.options.websocket.is_some() { ", WebSocket" } else { "" };
-                tracing::info!("listening on {}{tls}{websocket}", listener.local_address());
+                let proxy = if opening.options.proxy.is_some() { ", PROXY protocol" } else { "" };
+                let bind = listener.local_address();
+                tracing::info!("listening on {bind}{tls}{websocket}{proxy}");
                 listeners.push((listener, opening.clone()));
             }
             Err(ListenError::Refused { bind, error }) if opening.is_optional => {

@@ -14,6 +14,7 @@ need node nodejs
 need npm npm
 need cc gcc
 [ -e /usr/include/MQTTClient.h ] || packages+=(libpaho-mqtt-dev)
+need c++ g++
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if [ ${#packages[@]} -gt 0 ]; then
   say "installing ${packages[*]}"
@@ -51,7 +52,12 @@ cargo build --quiet --locked "${rumqttc[@]}" --target-dir "$TEST_CLIENTS/rumqttc
 say "formatting"
 cargo fmt --check
 cargo fmt --check "${rumqttc[@]}"
+cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 say "lints"
 cargo clippy --all-targets --quiet -- -D warnings
 say "tests"
 cargo test --quiet "$@"
+if [ $# = 0 ]; then
+  say "fuzzing"
+  tests/fuzz.sh 15
+fi

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::access::Anonymous;
 use crate::net::listener::{self, Bind};
-use crate::net::{tls, websocket};
+use crate::net::{proxy, tls, websocket};
 use crate::store::Durability;
 use crate::{broker, store};
 
@@ -74,6 +74,10 @@ pub struct Listener {
     pub is_websocket: bool,
     /// The path that is upgraded to WebSocket.
     pub websocket_path: Option<String>,
+    /// The version of the PROXY protocol that connections begin with.
+    pub proxy_version: Option<proxy::Version>,
+    /// The proxies that are trusted; those on this machine when not given.
+    pub proxy_from: Option<Vec<proxy::Network>>,
     /// The server's certificate.
     pub certfile: Option<PathBuf>,
     /// Its key.
@@ -93,6 +97,9 @@ pub struct Listener {
     /// What an acknowledged message of its Clients survives, if less than elsewhere.
     pub durability: Option<Durability>,
 }
+
+/// The proxies that are trusted when the operator names none: those on this machine.
+const PROXIES_BY_DEFAULT: [&str; 2] = ["127.0.0.0/8", "::1"];
 
 /// A listener as it is opened.
 #[derive(Clone, Debug)]
@@ -173,6 +180,7 @@ impl Config {
         });
         Ok(listener::Options {
             bind,
+            proxy: listener.proxy()?,
             tls: listener.tls()?,
             websocket,
             connections_max: listener.connections_max.unwrap_or(self.connections_max),
@@ -202,6 +210,20 @@ impl Listener {
                 let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
                 let addresses = addresses.map_err(|e| format!("bind_address `{host}`: {e}"))?;
                 Ok(addresses.map(Bind::Tcp).collect())
+            }
+        }
+    }
+
+    fn proxy(&self) -> Result<Option<proxy::Options>, String> {
+        match (self.proxy_version, &self.proxy_from) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err("`proxy_protocol_from` needs `enable_proxy_protocol`".into()),
+            (Some(_), _) if self.socket.is_some() => {
+                Err("`enable_proxy_protocol` needs `port`: it is spoken over TCP only".into())
+            }
+            (Some(version), from) => {
+                let local = || PROXIES_BY_DEFAULT.iter().flat_map(|text| text.parse()).collect();
+                Ok(Some(proxy::Options { version, from: from.clone().unwrap_or_else(local) }))
             }
         }
     }

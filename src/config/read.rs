@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::settings::{GLOBAL, LISTENER, Setting};
 use super::value::{Written, fit};
@@ -124,6 +124,7 @@ impl Reading<'_> {
             DeValue::Integer(value) => i64::from_str_radix(value.as_str(), value.radix())
                 .map_or(Written::Other, Written::Int),
             DeValue::String(value) => Written::Text(value),
+            DeValue::Array(values) => texts(values).map_or(Written::Other, Written::Texts),
             _ => Written::Other,
         };
         match fit(setting.kind, &written) {
@@ -164,6 +165,11 @@ impl Reading<'_> {
     }
 }
 
+/// The members of an array, if all are texts.
+fn texts<'v>(values: &'v DeArray<'_>) -> Option<Vec<&'v str>> {
+    values.iter().map(|value| value.get_ref().as_str()).collect()
+}
+
 /// The known name that a wrong one most resembles, if one does.
 fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     known
@@ -176,6 +182,7 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::proxy::Version;
 
     fn problems(text: &str) -> Vec<String> {
         let problems = parse(text, Path::new("w.toml")).expect_err("it has problems");
@@ -205,6 +212,30 @@ mod tests {
         );
         let text = "[[listener]]\nport = 1\ncertfile = \"c\"\n";
         assert_eq!(problems(text), ["w.toml:1: `certfile` needs `keyfile`"]);
+        let text = "[[listener]]\nsocket = \"s\"\nenable_proxy_protocol = 2\n";
+        assert_eq!(
+            problems(text),
+            ["w.toml:1: `enable_proxy_protocol` needs `port`: it is spoken over TCP only"]
+        );
+        let text = "[[listener]]\nport = 1\nproxy_protocol_from = [\"10.0.0.0/8\"]\n";
+        assert_eq!(
+            problems(text),
+            ["w.toml:1: `proxy_protocol_from` needs `enable_proxy_protocol`"]
+        );
+    }
+
+    #[test]
+    fn a_listener_behind_a_proxy_trusts_this_machine_or_whom_it_is_told() {
+        let trusted = |text: &str| {
+            let config = parse(text, Path::new("w.toml")).unwrap();
+            config.openings().unwrap()[0].options.proxy.clone().unwrap()
+        };
+        let text = "[[listener]]\nport = 1\nenable_proxy_protocol = 1\n";
+        let by_default = trusted(text);
+        assert_eq!(by_default.version, Version::One);
+        assert_eq!(by_default.from, ["127.0.0.0/8", "::1"].map(|text| text.parse().unwrap()));
+        let told = trusted(&format!("{text}proxy_protocol_from = [\"192.0.2.7\"]\n"));
+        assert_eq!(told.from, ["192.0.2.7".parse().unwrap()]);
     }
 
     #[test]

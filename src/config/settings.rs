@@ -7,6 +7,7 @@ use super::value::{Kind, Value};
 use super::{Config, Listener, relative_to};
 use crate::access::Anonymous;
 use crate::codec::QoS;
+use crate::net::proxy::Version;
 use crate::queue::Overflow;
 use crate::store::Durability;
 
@@ -177,6 +178,12 @@ settings! { LISTENER: Listener;
     "websocket_path" Kind::Text, "\"/mqtt\"",
         "The path that is upgraded to WebSocket, beside `/`."
         => |l, v, _| l.websocket_path = Some(v.text().into());
+    "enable_proxy_protocol" Kind::Int { min: 1, max: 2 }, "none",
+        "The version of the PROXY protocol whose header every connection must begin with, before TLS and WebSocket. Who it names counts as the Client, also for `allow_anonymous`."
+        => |l, v, _| l.proxy_version = Some(if v.int() == 1 { Version::One } else { Version::Two });
+    "proxy_protocol_from" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
+        "The proxies that are trusted to send the header; connections from elsewhere are closed."
+        => |l, v, _| l.proxy_from = Some(v.networks().to_vec());
     "certfile" Kind::Path, "none",
         "The server's certificate and those that vouch for it (PEM); makes it a TLS listener."
         => |l, v, base| l.certfile = Some(relative_to(base, v.text()));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::net::proxy::Network;
+
 /// What a setting's value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -29,6 +31,8 @@ pub enum Kind {
     Text,
     /// A path; relative to the directory of the file it stands in.
     Path,
+    /// Addresses and networks.
+    Networks,
 }
 
 impl Kind {
@@ -48,6 +52,9 @@ impl Kind {
             }
             Self::Text => "a text".into(),
             Self::Path => "a path".into(),
+            Self::Networks => {
+                "a list of addresses and networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]".into()
+            }
         }
     }
 }
@@ -63,6 +70,8 @@ pub enum Value {
     Time(Duration),
     /// Of [`Kind::Choice`], [`Kind::Text`] and [`Kind::Path`].
     Text(String),
+    /// Of [`Kind::Networks`].
+    Networks(Vec<Network>),
 }
 
 impl Value {
@@ -95,6 +104,11 @@ impl Value {
     pub fn text(&self) -> &str {
         if let Self::Text(value) = self { value } else { "" }
     }
+
+    /// Networks.
+    pub fn networks(&self) -> &[Network] {
+        if let Self::Networks(value) = self { value } else { &[] }
+    }
 }
 
 /// What stands in the file.
@@ -106,6 +120,8 @@ pub enum Written<'a> {
     Int(i64),
     /// A text.
     Text(&'a str),
+    /// A list of texts.
+    Texts(Vec<&'a str>),
     /// Something that no setting is.
     Other,
 }
@@ -134,6 +150,11 @@ pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
         }
         (Kind::Text | Kind::Path, Written::Text(text)) if !text.is_empty() => {
             Some(Value::Text((*text).into()))
+        }
+        (Kind::Networks, Written::Texts(texts)) => {
+            let networks: Result<Vec<Network>, ()> =
+                texts.iter().map(|text| text.parse()).collect();
+            networks.ok().map(Value::Networks)
         }
         _ => None,
     }
@@ -206,5 +227,14 @@ mod tests {
         assert_eq!(fit(kind, &Written::Bool(true)), Some(Value::Text("true".into())));
         assert_eq!(fit(kind, &Written::Text("loopback")), Some(Value::Text("loopback".into())));
         assert_eq!(fit(kind, &Written::Text("perhaps")), None);
+    }
+
+    #[test]
+    fn a_list_of_networks_has_no_member_that_is_none() {
+        let fits = |texts: &[&str]| fit(Kind::Networks, &Written::Texts(texts.to_vec()));
+        let two = fits(&["192.0.2.7", "10.0.0.0/8"]).expect("it fits");
+        assert_eq!(two.networks().len(), 2);
+        assert_eq!(fits(&["192.0.2.7", "localhost"]), None);
+        assert_eq!(fit(Kind::Networks, &Written::Text("192.0.2.7")), None);
     }
 }

@@ -156,7 +156,7 @@ impl Opening<'_> {
         terms.durable &= !options.in_memory;
         let credentials = Credentials {
             username: connect.username,
-            is_loopback: self.peer.is_loopback(),
+            is_loopback: self.peer.is_loopback,
             has_certificate: self.peer.has_certificate,
         };
         let exchange =

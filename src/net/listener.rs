@@ -21,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::proxy;
 use super::tls::{self, TlsError};
 use super::transport::{Peer, Transport};
 use super::websocket::{self, WebSocket};
@@ -48,6 +49,8 @@ impl std::fmt::Display for Bind {
 pub struct Options {
     /// Where to listen.
     pub bind: Bind,
+    /// The PROXY protocol, if connections come through a proxy. Over TCP only.
+    pub proxy: Option<proxy::Options>,
     /// TLS, if it is spoken.
     pub tls: Option<tls::Options>,
     /// WebSocket, if it is spoken.
@@ -58,7 +61,7 @@ pub struct Options {
     pub backlog: u32,
     /// Whether small packets are sent without delay (TCP_NODELAY).
     pub nodelay: bool,
-    /// Longest time for TLS handshake and WebSocket upgrade.
+    /// Longest time for PROXY header, TLS handshake and WebSocket upgrade together.
     pub handshake_timeout: Duration,
     /// Longest pause when the process has no descriptors left.
     pub backoff_max: Duration,
@@ -206,8 +209,7 @@ impl Listener {
             tracing::debug!("a connection too many on {}", self.shared.options.bind);
             return Ok(None);
         }
-        let peer = Peer { address, has_certificate: false };
-        Ok(Some(Accepted { socket, peer, permit }))
+        Ok(Some(Accepted { socket, peer: Peer::direct(address), permit }))
     }
 }
 
@@ -217,8 +219,8 @@ impl Accepted {
         &self.peer
     }
 
-    /// Makes a byte stream of it: TLS handshake and WebSocket upgrade, where the listener speaks
-    /// them. To be called within the runtime that will serve it.
+    /// Makes a byte stream of it: PROXY header, TLS handshake and WebSocket upgrade, where the
+    /// listener speaks them. To be called within the runtime that will serve it.
     pub async fn open(self) -> io::Result<(Transport, Peer, Permit)> {
         let Self { socket, mut peer, permit } = self;
         let timeout = permit.0.options.handshake_timeout;
@@ -227,10 +229,10 @@ impl Accepted {
             Stream::Tcp(socket) => {
                 let stream = TcpStream::from_std(socket)?;
                 let options = &permit.0.options;
-                match (&permit.0.tls, &options.websocket) {
-                    (None, None) => Transport::Tcp(stream),
-                    (tls, websocket) => {
-                        let open = secure(stream, tls.clone(), websocket.as_ref(), &mut peer);
+                match (&options.proxy, &permit.0.tls, &options.websocket) {
+                    (None, None, None) => Transport::Tcp(stream),
+                    _ => {
+                        let open = handshake(stream, &permit.0, &mut peer);
                         // Boxed: a handshake's state must not be carried by idle connections.
                         tokio::time::timeout(timeout, Box::pin(open))
                             .await
@@ -243,13 +245,16 @@ impl Accepted {
     }
 }
 
-async fn secure(
-    stream: TcpStream,
-    tls: Option<Arc<ServerConfig>>,
-    websocket: Option<&websocket::Options>,
+async fn handshake(
+    mut stream: TcpStream,
+    shared: &Shared,
     peer: &mut Peer,
 ) -> io::Result<Transport> {
-    let stream = match tls {
+    let Options { proxy, websocket, .. } = &shared.options;
+    if let Some(options) = proxy {
+        proxy::accept(&mut stream, options, peer).await?;
+    }
+    let stream = match shared.tls.clone() {
         None => {
             let Some(options) = websocket else { return Ok(Transport::Tcp(stream)) };
             let stream: WebSocket<TcpStream> = websocket::accept(stream, options).await?;

@@ -1,6 +1,8 @@
-//! Byte streams from the network: listeners, TLS, WebSocket, unix sockets. Knows no MQTT.
+//! Byte streams from the network: listeners, PROXY protocol, TLS, WebSocket, unix sockets. Knows
+//! no MQTT.
 
 pub mod listener;
+pub mod proxy;
 pub mod tls;
 pub mod transport;
 pub mod websocket;

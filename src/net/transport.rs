@@ -111,14 +111,17 @@ impl AsyncWrite for Transport {
 pub struct Peer {
     /// Its address; `None` for a unix socket.
     pub address: Option<SocketAddr>,
+    /// Whether it is on this machine.
+    pub is_loopback: bool,
     /// Whether it has shown a certificate that the listener trusts.
     pub has_certificate: bool,
 }
 
 impl Peer {
-    /// Whether it is on this machine.
-    pub fn is_loopback(&self) -> bool {
-        self.address.is_none_or(|address| address.ip().to_canonical().is_loopback())
+    /// Who is at the other end of a connection that nobody passes on.
+    pub fn direct(address: Option<SocketAddr>) -> Self {
+        let is_loopback = address.is_none_or(|address| address.ip().to_canonical().is_loopback());
+        Self { address, is_loopback, has_certificate: false }
     }
 }
 

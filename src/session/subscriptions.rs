@@ -17,6 +17,9 @@ pub struct Subscription {
     pub id: Option<NonZeroU32>,
 }
 
+/// It must fit a Variable Byte Integer (section 3.8.2.1.2).
+const SUBSCRIPTION_ID_MAX: u32 = 268_435_455;
+
 impl Subscription {
     /// As the store keeps it: options byte as on the wire, identifier u32 little-endian (0: none).
     pub fn encode(&self) -> Box<[u8]> {
@@ -27,10 +30,10 @@ impl Subscription {
 
     /// What [`Subscription::encode`] wrote; `None` when the bytes are something else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let &[options, ref id @ ..] = bytes else { return None };
-        let id = u32::from_le_bytes(*id.first_chunk::<4>()?);
+        let &[options, a, b, c, d] = bytes else { return None };
+        let id = u32::from_le_bytes([a, b, c, d]);
         let options = SubscriptionOptions::from_u8(options, Version::V5).ok()?;
-        Some(Self { options, id: NonZeroU32::new(id) })
+        (id <= SUBSCRIPTION_ID_MAX).then_some(Self { options, id: NonZeroU32::new(id) })
     }
 }
 
@@ -233,6 +236,25 @@ mod tests {
                 prop_assert_eq!(&held, &expected);
                 prop_assert_eq!(subscriptions.len(), model.len());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_subscription_are_not_read_as_one() {
+        let subscription = Subscription::decode(&[0x2D, 9, 0, 0, 0]).unwrap();
+        assert_eq!(*subscription.encode(), [0x2D, 9, 0, 0, 0]);
+        for bad in [
+            &[0x2D, 9, 0, 0][..],            // too short
+            &[0x2D, 9, 0, 0, 0, 0],          // too long
+            &[0x03, 9, 0, 0, 0],             // QoS 3
+            &[0x2D, 0xFF, 0xFF, 0xFF, 0x1F], // an identifier that no packet can carry
+        ] {
+            assert_eq!(Subscription::decode(bad), None, "{bad:02x?}");
         }
     }
 }

@@ -56,7 +56,7 @@ pub fn all() -> All {
 }
 
 /// What `openssl s_client` says after sending a CONNECT.
-fn tls_connect(port: u16, arguments: &[&str]) -> String {
+pub fn tls_connect(port: u16, arguments: &[&str]) -> String {
     let ca = certificates().join("ca.pem");
     let connect = Connect::v4("tls").bytes();
     let octal: String = connect.iter().map(|byte| format!("\\{byte:03o}")).collect();
@@ -71,7 +71,7 @@ fn tls_connect(port: u16, arguments: &[&str]) -> String {
 
 const CONNACK: &str = "20  02  00  00";
 
-fn has_connack(output: &str) -> bool {
+pub fn has_connack(output: &str) -> bool {
     output.replace('\n', " ").contains(CONNACK) || output.contains("20 02 00 00")
 }
 

@@ -23,6 +23,7 @@ mod hostile;
 mod listeners;
 mod malformed;
 mod program;
+mod proxy;
 mod publish;
 mod real_clients;
 mod retained;

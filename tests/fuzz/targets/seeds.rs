@@ -1,0 +1,153 @@
+//! Inputs and words to begin with, made from what the broker's tests and tables hold already.
+
+#[path = "../../codec/corpus.rs"]
+mod packets;
+
+use whimbrel::codec::Version;
+use whimbrel::config::settings::{GLOBAL, LISTENER};
+use whimbrel::message::{Message, Parts};
+
+/// Inputs of a target.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "codec" => codec(),
+        "topic" => topic(),
+        "websocket" => websocket(),
+        "proxy" => proxy(),
+        "config" => config(),
+        "store" => store(),
+        _ => vec![],
+    }
+}
+
+/// Words that inputs of a target are made of.
+pub fn words(target: &str) -> Vec<&'static [u8]> {
+    match target {
+        "topic" => vec![b"$SYS", b"$share/", b"/+", b"/#", b"\ns", b"\nu", b"\np", b"\nr", b"\nl"],
+        "websocket" => vec![
+            b"GET /mqtt HTTP/1.1\r\n",
+            b"Sec-WebSocket-Protocol: mqttv3.1\r\n",
+            b"Sec-WebSocket-Version: 13\r\n",
+            b"Connection: Upgrade\r\n",
+        ],
+        "proxy" => {
+            vec![b"PROXY ", b"UNKNOWN", b"TCP4 ", b"TCP6 ", b"\r\n", b"\r\n\r\n\0\r\nQUIT\n"]
+        }
+        "config" => {
+            let keys = GLOBAL.iter().map(|setting| setting.key);
+            let keys = keys.chain(LISTENER.iter().map(|setting| setting.key));
+            keys.map(str::as_bytes).chain([&b"[[listener]]\n"[..], b"true", b" = "]).collect()
+        }
+        _ => vec![],
+    }
+}
+
+fn codec() -> Vec<Vec<u8>> {
+    let number = |version: Version| match version {
+        Version::V31 => 0,
+        Version::V311 => 1,
+        Version::V5 => 2,
+    };
+    let packets = packets::legal().into_iter().chain(packets::illegal());
+    packets.map(|(_, version, bytes)| [&[number(version)], &bytes[..]].concat()).collect()
+}
+
+fn topic() -> Vec<Vec<u8>> {
+    let text: &[u8] =
+        b"sa/+\nsa/#\ns#\nsa/b\ns$SYS/+\npa/b\npa\np$SYS/x\nra/b\nra\nra-b\nla/#\nl+/b\n\
+        ua/+\npa/b\nda/b\nl#\ns$share/g/a\npa";
+    vec![text.to_vec()]
+}
+
+fn websocket() -> Vec<Vec<u8>> {
+    let request: &[u8] = b"\0\x20GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+    let masked: &[u8] = b"\x01\x40\x82\x82\0\0\0\0\xC0\0\x89\x80\0\0\0\0\x88\x80\0\0\0\0";
+    let content: &[u8] = b"\x03\x05\x01\x03abc\0\x02de\x06\x01p\x01\x01f\x07\0";
+    let long = |kind: u8, len: u8| [&[kind, len][..], &vec![kind; usize::from(len)]].concat();
+    let fragments = [vec![3, 0], long(0, 255), long(6, 130), long(2, 200), long(1, 126)].concat();
+    vec![request.to_vec(), masked.to_vec(), content.to_vec(), fragments]
+}
+
+fn proxy() -> Vec<Vec<u8>> {
+    let signature: &[u8] = b"\x01\r\n\r\n\0\r\nQUIT\n";
+    let binary = |rest: &[u8]| [signature, rest].concat();
+    vec![
+        b"\0PROXY TCP4 192.0.2.1 10.0.0.1 56324 1883\r\n\x10\x0c".to_vec(),
+        b"\0PROXY TCP6 2001:db8::1 ::1 5 1883\r\n".to_vec(),
+        b"\0PROXY UNKNOWN\r\n".to_vec(),
+        binary(b"\x21\x11\0\x0C\xC0\0\x02\x01\x0A\0\0\x01\xDC\x04\x07\x5B\x10"),
+        binary(&[&b"\x21\x21\0\x24"[..], &[7; 36]].concat()),
+        binary(&[&b"\x21\x31\0\xD8"[..], &[b'/'; 216]].concat()),
+        binary(b"\x20\0\0\0"),
+    ]
+}
+
+/// Every setting with its default, where that is a value.
+fn config() -> Vec<Vec<u8>> {
+    let line = |key: &str, default: &str| {
+        let line = format!("{key} = {default}\n");
+        if toml::from_str::<toml::Table>(&line).is_ok() { line } else { String::new() }
+    };
+    let global: String = GLOBAL.iter().map(|setting| line(setting.key, setting.default)).collect();
+    let listener: String =
+        LISTENER.iter().map(|setting| line(setting.key, setting.default)).collect();
+    let tls = "certfile = \"c.pem\"\nkeyfile = \"k.pem\"\ncafile = \"ca.pem\"\n";
+    vec![
+        global.clone().into_bytes(),
+        format!("{global}[[listener]]\nport = 1\n[[listener]]\nport = 2\n{listener}").into_bytes(),
+        format!("[[listener]]\nport = 1\n{tls}bind_address = \"::1\"\n").into_bytes(),
+        b"[[listener]]\nsocket = \"s\"\nprotocol = \"websockets\"\nwebsocket_path = \"/x\""
+            .to_vec(),
+        b"[[listener]]\nport = 1\nenable_proxy_protocol = 1\nproxy_protocol_from = []\n".to_vec(),
+    ]
+}
+
+fn store() -> Vec<Vec<u8>> {
+    use whimbrel::clock::Moment;
+    use whimbrel::codec::{Properties, QoS};
+    use whimbrel::session::record::Record;
+    use whimbrel::session::will::Will;
+    use whimbrel::store::{SessionId, Target, row};
+
+    let parts = Parts {
+        topic: "a/b",
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        expires_at: Moment::from_unix_ms(1 << 40),
+        properties: Properties::check_forwarded(b"\x03\0\x01t\x26\0\x01k\0\x01v").expect("good"),
+        payload: b"payload",
+    };
+    let message = Message::new(7, &parts);
+    let mut body = vec![];
+    message.encode(&mut body);
+    let target = |ids: &[u32]| Target {
+        session: SessionId(3),
+        flags: 5,
+        online: false,
+        subscription_ids: Some(triomphe::ThinArc::from_header_and_slice((), ids)),
+    };
+    let targets = [target(&[1, 2]), target(&[9])];
+    let mut segment = vec![];
+    for id in 1..3 {
+        row::put_record(&mut segment, id, targets.iter(), |out| out.extend_from_slice(&body));
+    }
+    let record = Record {
+        client_id: "client".into(),
+        expiry_s: 60,
+        disconnected_at: Some(Moment::from_unix_ms(1 << 40)),
+        will: Will::decode(&[&b"\x05\0\0\0\x09\0\0\0"[..], &body].concat()).map(Box::new),
+    };
+    let rows: [&[u8]; 8] = [
+        &segment,
+        b"\x01\0\0\0\0\0\0\0\x03\0\0\0",
+        b"\x01\0\x02\0",
+        b"\x01\0\x02\0\0\0\0\0\0\0\x03\0\0\0",
+        &row::put_retained(&message, 9),
+        &record.encode(),
+        b"\x2D\x09\0\0\0",
+        &body,
+    ];
+    rows.iter().zip(0..).map(|(row, choice)| [&[choice], *row].concat()).collect()
+}
