@@ -175,10 +175,12 @@ impl Broker {
         for group in &parts.groups {
             group.offline(parts.mailbox.key(), &mut back, turn.remainder());
         }
-        if let (true, Some(session)) = (self.is_closing(), parts.mailbox.stored()) {
-            // So that the Client finds the same identifiers after the restart [MQTT-4.4.0-1].
-            for (packet_id, delivery) in parts.session.outgoing().unrecorded() {
-                self.bind(session, packet_id, delivery, &mut turn);
+        if let (false, Some(session)) = (ends_now, parts.mailbox.stored()) {
+            for packet_id in parts.session.put_on_record() {
+                let delivery = parts.session.outgoing().delivery(packet_id);
+                if let Some(delivery) = delivery.filter(|delivery| delivery.message.id() != 0) {
+                    self.bind(session, packet_id, delivery, &mut turn);
+                }
             }
         }
         let will_due = parts.session.will().map(|will| now.after_s(will.delay_s.into()));

@@ -438,7 +438,14 @@ impl Session {
         self.answers.waiting()
     }
 
-    /// How the Session stands when it is put on record.
+    /// What of QoS 1 a connection that has ended leaves behind, to be put on record, so that also
+    /// after a crash it is sent again in order, with its identifiers and with DUP
+    /// [MQTT-4.4.0-1, MQTT-4.6.0-1, MQTT-3.3.1-1].
+    pub fn put_on_record(&mut self) -> Vec<PacketId> {
+        self.outgoing.put_on_record()
+    }
+
+    /// What is in flight to the Client.
     pub fn outgoing(&self) -> &Outgoing {
         &self.outgoing
     }
