@@ -17,7 +17,6 @@ use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::session::Session;
 use crate::session::connect::Terms;
-use crate::session::record::Record;
 use crate::session::will::Will;
 use crate::store::Change;
 
@@ -151,12 +150,7 @@ impl Broker {
     /// Notes the Session's record for the store, if it outlives its connection.
     fn put_on_record(&self, parts: &mut Parts, disconnected_at: Option<Moment>, turn: &mut Turn) {
         let Some(session) = parts.mailbox.stored() else { return };
-        let record = Record {
-            client_id: parts.session.client_id().clone(),
-            expiry_s: parts.session.expiry_s(),
-            disconnected_at,
-            will: parts.session.will().map(|will| Box::new(will.clone())),
-        };
+        let record = parts.session.record(disconnected_at);
         turn.change(Change::SessionPut { session, record: record.encode() });
     }
 

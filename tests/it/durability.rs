@@ -339,3 +339,29 @@ fn what_a_lost_connection_left_behind_is_sent_again_as_it_was_after_a_kill() {
     broker.stop_and_restart();
     Client::connect(broker.port, &connect).expect_nothing();
 }
+
+/// [MQTT-3.3.1-1]: DUP is not forgotten by a connection on which a message had no room.
+#[test]
+fn what_was_sent_before_two_kills_carries_dup_and_what_was_not_does_not() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v5("twice").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("tw", 1);
+    let mut sender = Client::v4(broker.port, "sender");
+    for n in 0..3 {
+        sender.publish(2, "tw", n.to_string());
+        client.read_publish();
+    }
+    broker.kill_and_restart();
+    let mut narrow = Client::connect(broker.port, &connect.clone().with(&[0x21, 0, 1]));
+    assert!(narrow.read_publish().dup());
+    narrow.vanish();
+    Client::v4(broker.port, "sender").publish(2, "tw", "3");
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    for (text, dup) in [("0", true), ("1", true), ("2", true), ("3", false)] {
+        let received = client.receive();
+        assert_eq!((received.text(), received.dup()), (text, dup));
+    }
+    client.expect_nothing();
+}
