@@ -17,7 +17,6 @@ use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::session::Session;
 use crate::session::connect::Terms;
-use crate::session::record::Record;
 use crate::session::will::Will;
 use crate::store::Change;
 
@@ -151,12 +150,7 @@ impl Broker {
     /// Notes the Session's record for the store, if it outlives its connection.
     fn put_on_record(&self, parts: &mut Parts, disconnected_at: Option<Moment>, turn: &mut Turn) {
         let Some(session) = parts.mailbox.stored() else { return };
-        let record = Record {
-            client_id: parts.session.client_id().clone(),
-            expiry_s: parts.session.expiry_s(),
-            disconnected_at,
-            will: parts.session.will().map(|will| Box::new(will.clone())),
-        };
+        let record = parts.session.record(disconnected_at);
         turn.change(Change::SessionPut { session, record: record.encode() });
     }
 
@@ -175,10 +169,12 @@ impl Broker {
         for group in &parts.groups {
             group.offline(parts.mailbox.key(), &mut back, turn.remainder());
         }
-        if let (true, Some(session)) = (self.is_closing(), parts.mailbox.stored()) {
-            // So that the Client finds the same identifiers after the restart [MQTT-4.4.0-1].
-            for (packet_id, delivery) in parts.session.outgoing().unrecorded() {
-                self.bind(session, packet_id, delivery, &mut turn);
+        if let (false, Some(session)) = (ends_now, parts.mailbox.stored()) {
+            for packet_id in parts.session.put_on_record() {
+                let delivery = parts.session.outgoing().delivery(packet_id);
+                if let Some(delivery) = delivery.filter(|delivery| delivery.message.id() != 0) {
+                    self.bind(session, packet_id, delivery, &mut turn);
+                }
             }
         }
         let will_due = parts.session.will().map(|will| now.after_s(will.delay_s.into()));

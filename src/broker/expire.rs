@@ -103,12 +103,7 @@ impl Broker {
                 let stored = parked.mailbox.stored();
                 let will = parked.session.take_will();
                 if let (Some(_), Some(session)) = (&will, stored) {
-                    let record = crate::session::record::Record {
-                        client_id: client_id.clone(),
-                        expiry_s: parked.session.expiry_s(),
-                        disconnected_at: Some(parked.since),
-                        will: None,
-                    };
+                    let record = parked.session.record(Some(parked.since));
                     turn.change(Change::SessionPut { session, record: record.encode() });
                 }
                 (will, parked.mailbox.key())

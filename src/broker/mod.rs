@@ -145,7 +145,7 @@ impl Broker {
         }
     }
 
-    /// Notes that a delivery of QoS 2 is bound to a Packet Identifier.
+    /// Notes that a delivery is bound to a Packet Identifier.
     pub fn bind(
         &self,
         session: SessionId,

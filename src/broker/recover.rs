@@ -122,12 +122,14 @@ impl Broker {
             });
             Some((PacketId::new(id)?, waiting))
         });
-        session.restore(&received, sent.collect());
+        // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
+        let last = recovered.queue.iter().map(|stored| stored.id).max().unwrap_or(0);
+        let may_be_seen = record.disconnected_at.is_none();
+        let seen_to = if may_be_seen { last.max(record.seen_to) } else { record.seen_to };
+        session.restore(&received, sent.collect(), seen_to);
         let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true, self.memory.clone());
         mailbox.disconnected();
-        // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
-        let may_be_seen = record.disconnected_at.is_none();
-        let seen = |stored: Stored| if may_be_seen { stored.seen() } else { stored };
+        let seen = |stored: Stored| if stored.id <= seen_to { stored.seen() } else { stored };
         mailbox.restore(recovered.queue.into_iter().map(seen));
         let returned = Arc::default();
         let mut parts = Parts { session, mailbox, groups: Vec::new(), returned };

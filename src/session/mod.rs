@@ -170,6 +170,9 @@ pub struct Session {
     pub retained_due: RetainedDue,
     incoming: Incoming,
     outgoing: Outgoing,
+    /// Messages with identities up to this may have been sent before a crash; see
+    /// [`Session::restore`].
+    seen_to: u64,
     answers: Answers,
     incoming_aliases: IncomingAliases,
     outgoing_aliases: OutgoingAliases,
@@ -186,6 +189,7 @@ impl Session {
             retained_due: RetainedDue::default(),
             incoming: Incoming::default(),
             outgoing: Outgoing::new(terms.send_window()),
+            seen_to: 0,
             answers: Answers::default(),
             incoming_aliases: IncomingAliases::default(),
             outgoing_aliases: OutgoingAliases::default(),
@@ -438,13 +442,28 @@ impl Session {
         self.answers.waiting()
     }
 
-    /// How the Session stands when it is put on record.
+    /// What of QoS 1 a connection that has ended leaves behind, to be put on record, so that also
+    /// after a crash it is sent again in order, with its identifiers and with DUP
+    /// [MQTT-4.4.0-1, MQTT-4.6.0-1, MQTT-3.3.1-1].
+    pub fn put_on_record(&mut self) -> Vec<PacketId> {
+        self.outgoing.put_on_record()
+    }
+
+    /// What is in flight to the Client.
     pub fn outgoing(&self) -> &Outgoing {
         &self.outgoing
     }
 
-    /// Puts back what the store remembers of the QoS 2 exchanges.
-    pub fn restore(&mut self, received: &[PacketId], sent: Vec<(PacketId, Option<Delivery>)>) {
+    /// Puts back what the store remembers of the exchanges, and up to which identity the messages
+    /// of the queue may have been sent: they carry DUP until they are acknowledged, over any
+    /// number of crashes [MQTT-3.3.1-1].
+    pub fn restore(
+        &mut self,
+        received: &[PacketId],
+        sent: Vec<(PacketId, Option<Delivery>)>,
+        seen_to: u64,
+    ) {
+        self.seen_to = seen_to;
         for &packet_id in received {
             self.incoming.restore(packet_id);
         }

@@ -42,7 +42,7 @@ struct Exchange {
     phase: Phase,
     /// Whether it has a place in the window of this connection.
     counted: bool,
-    /// Whether the store knows of it although it is QoS 1, from a clean stop of the broker.
+    /// Whether the store knows of it although it is QoS 1: an earlier connection left it.
     recorded: bool,
     /// The message, until the Client has it.
     delivery: Option<Delivery>,
@@ -314,13 +314,19 @@ impl Outgoing {
         kept
     }
 
-    /// The deliveries of QoS 1 that are sent and not acknowledged, unless the store knows of them.
-    pub fn unrecorded(&self) -> impl Iterator<Item = (PacketId, &Delivery)> {
-        self.table.iter().zip(1..=u16::MAX).filter_map(|(slot, id)| {
-            let exchange = slot.as_ref().filter(|exchange| !exchange.recorded)?;
-            let delivery = exchange.delivery.as_ref().filter(|_| exchange.phase == Phase::Sent)?;
-            (delivery.qos == QoS::AtLeastOnce).then_some((PacketId::new(id)?, delivery))
-        })
+    /// The identifiers of the deliveries of QoS 1 that are sent and not acknowledged, in the order
+    /// of first sending, which the store knows from now on; without those it knew before.
+    pub fn put_on_record(&mut self) -> Vec<PacketId> {
+        let mut ids = self.in_order();
+        ids.retain(|&id| {
+            let exchange = self.exchange_mut(id).filter(|exchange| !exchange.recorded);
+            let is_open = |exchange: &&mut Exchange| {
+                let delivery = exchange.delivery.as_ref().filter(|_| exchange.phase == Phase::Sent);
+                delivery.is_some_and(|delivery| delivery.qos == QoS::AtLeastOnce)
+            };
+            exchange.filter(is_open).map(|exchange| exchange.recorded = true).is_some()
+        });
+        ids
     }
 
     /// Takes every message in flight, in the order of sending.

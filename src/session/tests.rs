@@ -178,12 +178,14 @@ fn a_record_is_read_as_it_was_written() {
         client_id: "ünïque".into(),
         expiry_s: 7,
         disconnected_at: Some(NOW),
+        seen_to: 1 << 40,
         will: None,
     };
     let read = record::Record::decode(&record.encode()).unwrap();
-    assert_eq!((&*read.client_id, read.expiry_s), ("ünïque", 7));
+    assert_eq!((&*read.client_id, read.expiry_s, read.seen_to), ("ünïque", 7, 1 << 40));
     assert_eq!((read.disconnected_at, read.will.is_none()), (Some(NOW), true));
-    for len in 0..15 {
-        assert!(record::Record::decode(&record.encode()[..len]).is_none());
+    let bytes = record.encode();
+    for len in 0..bytes.len() {
+        assert!(record::Record::decode(&bytes[..len]).is_none());
     }
 }

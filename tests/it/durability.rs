@@ -300,3 +300,68 @@ fn clients_of_a_listener_in_memory_leave_nothing_behind() {
     assert!(present);
     assert_eq!(client.receive().text(), "x");
 }
+
+/// [MQTT-4.4.0-1, MQTT-4.6.0-1, MQTT-3.3.1-1]: also when the Client had gone before the kill, and
+/// when identifiers had been used before, so that their order is not that of sending.
+#[test]
+fn what_a_lost_connection_left_behind_is_sent_again_as_it_was_after_a_kill() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("left").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("l", 1);
+    let mut sender = Client::v4(broker.port, "sender");
+    for n in 0..3 {
+        sender.publish(2, "l", n.to_string());
+    }
+    let mut sent: Vec<_> = (0..3).map(|_| client.read_publish()).collect();
+    for acknowledged in sent.drain(..2) {
+        let [high, low] = acknowledged.id.to_be_bytes();
+        client.send(&[0x40, 2, high, low]);
+    }
+    assert!(client.try_ping());
+    for n in 3..5 {
+        sender.publish(2, "l", n.to_string());
+        sent.push(client.read_publish());
+    }
+    assert!(sent[1].id < sent[0].id, "an identifier is used again");
+    client.vanish();
+    sender.publish(2, "l", "new");
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    for before in &sent {
+        let again = client.receive();
+        assert_eq!((again.text(), again.id, again.dup()), (before.text(), before.id, true));
+    }
+    let new = client.receive();
+    assert_eq!((new.text(), new.dup()), ("new", false));
+    client.expect_nothing();
+    client.vanish();
+    broker.stop_and_restart();
+    Client::connect(broker.port, &connect).expect_nothing();
+}
+
+/// [MQTT-3.3.1-1]: DUP is not forgotten by a connection on which a message had no room.
+#[test]
+fn what_was_sent_before_two_kills_carries_dup_and_what_was_not_does_not() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v5("twice").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("tw", 1);
+    let mut sender = Client::v4(broker.port, "sender");
+    for n in 0..3 {
+        sender.publish(2, "tw", n.to_string());
+        client.read_publish();
+    }
+    broker.kill_and_restart();
+    let mut narrow = Client::connect(broker.port, &connect.clone().with(&[0x21, 0, 1]));
+    assert!(narrow.read_publish().dup());
+    narrow.vanish();
+    Client::v4(broker.port, "sender").publish(2, "tw", "3");
+    broker.kill_and_restart();
+    let mut client = Client::connect(broker.port, &connect);
+    for (text, dup) in [("0", true), ("1", true), ("2", true), ("3", false)] {
+        let received = client.receive();
+        assert_eq!((received.text(), received.dup()), (text, dup));
+    }
+    client.expect_nothing();
+}

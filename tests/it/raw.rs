@@ -359,7 +359,7 @@ pub struct Received {
 }
 
 impl Received {
-    fn new(packet: &[u8], v5: bool) -> Self {
+    pub fn new(packet: &[u8], v5: bool) -> Self {
         let header = 1 + packet[1..].iter().take_while(|&&b| b & 128 != 0).count() + 1;
         let mut rest = &packet[header..];
         let mut take = |n: usize| {
