@@ -238,11 +238,6 @@ mod tests {
             }
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn bytes_that_are_no_subscription_are_not_read_as_one() {

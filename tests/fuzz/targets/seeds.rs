@@ -137,6 +137,7 @@ fn store() -> Vec<Vec<u8>> {
         client_id: "client".into(),
         expiry_s: 60,
         disconnected_at: Some(Moment::from_unix_ms(1 << 40)),
+        seen_to: 7,
         will: Will::decode(&[&b"\x05\0\0\0\x09\0\0\0"[..], &body].concat()).map(Box::new),
     };
     let rows: [&[u8]; 8] = [
