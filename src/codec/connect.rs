@@ -1,5 +1,7 @@
 //! CONNECT (section 3.1).
 
+use std::fmt;
+
 use super::ack::put_properties;
 use super::frame::PacketType;
 use super::primitive::{Fields, check_len, put_binary, put_packet};
@@ -8,7 +10,7 @@ use super::{DecodeError, EncodeError, Properties, QoS, Version};
 use crate::topic::TopicName;
 
 /// A Client asks for a connection.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Connect<'a> {
     /// Protocol version.
     pub version: Version,
@@ -26,6 +28,22 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
     /// Properties.
     pub properties: Properties<'a>,
+}
+
+/// Shows no password.
+impl fmt::Debug for Connect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("client_id", &self.client_id)
+            .field("will", &self.will)
+            .field("username", &self.username)
+            .field("has_password", &self.password.is_some())
+            .field("properties", &self.properties)
+            .finish()
+    }
 }
 
 /// A Will.
