@@ -110,6 +110,7 @@ pub fn run() -> Result<(), CliError> {
         return store(&command, directory, config.store);
     }
     if arguments.check_config {
+        server::check(&config)?;
         let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
         writeln!(std::io::stdout(), "{}: ok", path.display())?;
         return Ok(());

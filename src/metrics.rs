@@ -52,6 +52,8 @@ counters! {
     connections_closed,
     /// CONNECT packets answered with an error.
     connections_refused,
+    /// CONNECT packets refused because too many passwords waited to be checked.
+    passwords_not_checked,
     /// Application Messages received from Clients.
     messages_received,
     /// Application Messages sent to Clients.

@@ -4,7 +4,9 @@
 //! Each worker is a thread with a runtime of its own. A connection stays with the worker it was
 //! given to, so its wake-ups do not cross threads unless its messages do.
 
+use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +17,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::access::checkers::Checkers;
+use crate::access::file::{FileError, PasswordFile};
+use crate::access::users::Users;
+use crate::access::{Access, random};
 use crate::broker::Broker;
 use crate::broker::desk::Desk;
 use crate::clock::Clock;
@@ -36,6 +42,9 @@ pub enum ServerError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A password file cannot be read.
+    #[error(transparent)]
+    Passwords(#[from] FileError),
     /// A listener's settings do not make sense.
     #[error("{0}")]
     Settings(String),
@@ -73,6 +82,7 @@ fn runtime() -> io::Result<Runtime> {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
+    let files = password_files(&openings)?;
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => tracing::debug!(descriptors, "connections are bounded by descriptors"),
         Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
@@ -92,13 +102,14 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
     let broker_options = config.broker.clone();
     let (broker, restored) = Broker::open(broker_options, Clock::system(), &config.store)?;
+    let passwords = Passwords::open(config, files)?;
     let control = control(config);
     tracing::info!(
         store = %config.store.directory.display(), durability = ?config.store.durability,
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
         "store open"
     );
-    let served = runtime.block_on(serve(config, &broker, listeners, control, &workers));
+    let served = runtime.block_on(serve(config, &broker, listeners, &passwords, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();
@@ -134,6 +145,7 @@ async fn serve(
     config: &Config,
     broker: &Arc<Broker>,
     listeners: Vec<(Listener, Opening)>,
+    passwords: &Passwords,
     control: Option<Control>,
     workers: &[Worker],
 ) -> Result<(), ServerError> {
@@ -146,7 +158,7 @@ async fn serve(
     for (listener, opening) in listeners {
         let options = Arc::new(connection::Options {
             connect_timeout: config.connect_timeout,
-            anonymous: opening.anonymous,
+            access: Arc::new(passwords.access(&opening)),
             in_memory: opening.in_memory,
         });
         let (broker, handles) = (broker.clone(), handles.clone());
@@ -188,6 +200,63 @@ async fn serve(
         return Err(ServerError::Damaged);
     }
     Ok(())
+}
+
+/// Reads what the settings name and says what is wrong with it, without serving.
+pub fn check(config: &Config) -> Result<(), ServerError> {
+    let openings = config.openings().map_err(ServerError::Settings)?;
+    password_files(&openings)?;
+    Ok(())
+}
+
+/// Every password file once.
+fn password_files(openings: &[Opening]) -> Result<HashMap<PathBuf, PasswordFile>, FileError> {
+    let mut files = HashMap::new();
+    for path in openings.iter().filter_map(|opening| opening.password_file.as_ref()) {
+        if !files.contains_key(path) {
+            files.insert(path.clone(), PasswordFile::read(path)?);
+        }
+    }
+    Ok(files)
+}
+
+/// The users of all password files, and the threads that check their passwords.
+struct Passwords {
+    users: HashMap<PathBuf, Arc<Users>>,
+    /// None where there is nothing to check.
+    checkers: Option<Arc<Checkers>>,
+}
+
+impl Passwords {
+    /// To be called when the store is open: its directory keeps a secret.
+    fn open(config: &Config, files: HashMap<PathBuf, PasswordFile>) -> io::Result<Self> {
+        if files.is_empty() {
+            return Ok(Self { users: HashMap::new(), checkers: None });
+        }
+        let secret = match config.store.durability {
+            Durability::Memory => random::bytes()?,
+            _ => random::secret(&config.store.directory)?,
+        };
+        let users = |file| Arc::new(Users::new(file, secret));
+        let users: HashMap<_, _> =
+            files.into_iter().map(|(path, file)| (path, users(file))).collect();
+        for (path, users) in &users {
+            tracing::info!("{users:?} in {}", path.display());
+        }
+        let checkers = Some(Arc::new(Checkers::start(&config.checkers)?));
+        Ok(Self { users, checkers })
+    }
+
+    /// What holds for a listener's Clients.
+    fn access(&self, opening: &Opening) -> Access {
+        let users = opening.password_file.as_ref().and_then(|path| self.users.get(path));
+        match (users, &self.checkers) {
+            (Some(users), Some(checkers)) => {
+                Access::with_passwords(opening.anonymous, users.clone(), checkers.clone())
+            }
+            _ => Access::unproven(opening.anonymous),
+        }
+    }
 }
 
 /// The operator's socket, where there is a store.

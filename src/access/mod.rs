@@ -1,11 +1,29 @@
 //! Who may connect and what they may do.
 //!
-//! Today: Clients without proof of identity are let in everywhere, from this machine only, or
-//! nowhere; a Client certificate that the listener verified is proof. What an admitted Client may
+//! A Client that gives a User Name where there is a password file must prove it; the slow part
+//! of that is done by the [`checkers`]' threads. A Client certificate that the listener verified
+//! is proof too. Without proof Clients are let in everywhere, from this machine only, or nowhere.
+//! The mechanisms of enhanced authentication read the same file. What an admitted Client may
 //! publish and subscribe to is not restricted.
+//!
+//! Whoever has no password learns nothing from ours: an unknown user is answered as a wrong
+//! password is, after the same work (see [`users`]).
+
+pub mod checkers;
+pub mod file;
+pub mod password;
+pub mod random;
+pub mod scram;
+pub mod users;
+
+use std::fmt;
+use std::sync::Arc;
 
 use crate::codec::ReasonCode;
 use crate::session::auth::Mechanism;
+use checkers::{Checkers, Job};
+use scram::Scram;
+use users::Users;
 
 /// Whether Clients may connect without proving who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,33 +38,104 @@ pub enum Anonymous {
 }
 
 /// What a Client shows of itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The User Name of its CONNECT packet.
     pub username: Option<&'a str>,
+    /// The Password of the same.
+    pub password: Option<&'a [u8]>,
     /// Whether the connection comes from this machine.
     pub is_loopback: bool,
     /// Whether it has shown a certificate that the listener trusts.
     pub has_certificate: bool,
 }
 
-/// Judges credentials; the error is the CONNACK's Reason Code.
-pub fn authenticate(anonymous: Anonymous, credentials: &Credentials<'_>) -> Result<(), ReasonCode> {
-    let admitted = match anonymous {
-        Anonymous::Allowed => true,
-        Anonymous::LoopbackOnly => credentials.is_loopback || credentials.has_certificate,
-        Anonymous::Denied => credentials.has_certificate,
-    };
-    match (admitted, credentials.username) {
-        (true, _) => Ok(()),
-        (false, Some(_)) => Err(ReasonCode::BadUserNameOrPassword),
-        (false, None) => Err(ReasonCode::NotAuthorized),
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials of {:?}", self.username)
     }
 }
 
-/// The mechanism of enhanced authentication with this name; none is offered yet.
-pub fn mechanism(_method: &str) -> Option<Box<dyn Mechanism>> {
-    None
+/// Who an admitted Client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The name that it has proven; `None`: it came without proof, or by its certificate.
+    pub username: Option<Arc<str>>,
+}
+
+/// The identity, or the CONNACK's Reason Code.
+pub type Verdict = Result<Identity, ReasonCode>;
+
+/// Who waits for a verdict.
+pub trait Answer: Send {
+    /// Whether somebody still does.
+    fn is_awaited(&self) -> bool;
+
+    /// Here it is.
+    fn give(self: Box<Self>, verdict: Verdict);
+}
+
+/// What holds for the Clients of one listener.
+#[derive(Debug, Default)]
+pub struct Access {
+    anonymous: Anonymous,
+    passwords: Option<(Arc<Users>, Arc<Checkers>)>,
+}
+
+impl Access {
+    /// Without a password file.
+    pub fn unproven(anonymous: Anonymous) -> Self {
+        Self { anonymous, passwords: None }
+    }
+
+    /// With the users of a password file.
+    pub fn with_passwords(
+        anonymous: Anonymous,
+        users: Arc<Users>,
+        checkers: Arc<Checkers>,
+    ) -> Self {
+        Self { anonymous, passwords: Some((users, checkers)) }
+    }
+
+    /// Judges credentials; answers at once or, for a password, from a thread of the checkers.
+    pub fn authenticate(&self, credentials: &Credentials<'_>, answer: Box<dyn Answer>) {
+        let (Some((users, checkers)), Some(username)) = (&self.passwords, credentials.username)
+        else {
+            return answer.give(self.unproven_verdict(credentials));
+        };
+        let question = users.question(username, credentials.password);
+        if users.is_remembered(&question) {
+            return answer.give(Ok(question.identity()));
+        }
+        if let Err(job) = checkers.submit(Job { users: users.clone(), question, answer }) {
+            job.answer.give(Err(ReasonCode::ServerBusy));
+        }
+    }
+
+    fn unproven_verdict(&self, credentials: &Credentials<'_>) -> Verdict {
+        let admitted = match self.anonymous {
+            Anonymous::Allowed => true,
+            Anonymous::LoopbackOnly => credentials.is_loopback || credentials.has_certificate,
+            Anonymous::Denied => credentials.has_certificate,
+        };
+        match (admitted, credentials.username) {
+            (true, _) => Ok(Identity::default()),
+            (false, Some(_)) => Err(ReasonCode::BadUserNameOrPassword),
+            (false, None) => Err(ReasonCode::NotAuthorized),
+        }
+    }
+
+    /// A new exchange by the mechanism of enhanced authentication with this name, if it is
+    /// offered: SCRAM where the password file has a user for it.
+    pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
+        let (users, _) = self.passwords.as_ref()?;
+        if method != scram::METHOD || !users.have_scram() {
+            return None;
+        }
+        let nonce =
+            random::text().inspect_err(|error| tracing::error!("no nonce: {error}")).ok()?;
+        Some(Box::new(Scram::new(users.clone(), nonce)))
+    }
 }
 
 #[cfg(test)]
@@ -54,8 +143,9 @@ mod tests {
     use super::*;
 
     fn verdict(anonymous: Anonymous, is_loopback: bool, has_certificate: bool) -> bool {
-        let credentials = Credentials { username: None, is_loopback, has_certificate };
-        authenticate(anonymous, &credentials).is_ok()
+        let (username, password) = (None, None);
+        let credentials = Credentials { username, password, is_loopback, has_certificate };
+        Access::unproven(anonymous).unproven_verdict(&credentials).is_ok()
     }
 
     #[test]
@@ -68,5 +158,13 @@ mod tests {
     fn a_verified_certificate_is_proof() {
         assert!(verdict(Anonymous::Denied, false, true));
         assert!(!verdict(Anonymous::Denied, true, false));
+    }
+
+    #[test]
+    fn credentials_do_not_show_the_password() {
+        let (username, password) = (Some("ali"), Some(&b"sesame"[..]));
+        let credentials =
+            Credentials { username, password, is_loopback: true, has_certificate: false };
+        assert_eq!(format!("{credentials:?}"), "Credentials of Some(\"ali\")");
     }
 }

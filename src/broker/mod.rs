@@ -31,7 +31,6 @@ pub mod turn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::access::Anonymous;
 use crate::clock::{Clock, Moment};
 use crate::codec::{PacketId, QoS};
 use crate::metrics::{DropReason, Metrics};
@@ -60,8 +59,6 @@ pub struct Options {
     pub queue_memory_max: usize,
     /// Bounds of the retained messages.
     pub retained: retained::Limits,
-    /// Who may come without proof of identity, where a listener does not say otherwise.
-    pub anonymous: Anonymous,
 }
 
 impl Default for Options {
@@ -71,7 +68,6 @@ impl Default for Options {
             queue: queue::Limits::default(),
             queue_memory_max: 256 << 20,
             retained: retained::Limits::default(),
-            anonymous: Anonymous::default(),
         }
     }
 }

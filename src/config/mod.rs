@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::access::Anonymous;
+use crate::access::{Anonymous, checkers};
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
 use crate::store::Durability;
@@ -25,6 +25,12 @@ pub struct Config {
     pub broker: broker::Options,
     /// For the store.
     pub store: store::Options,
+    /// Who may come without proof of identity, where a listener does not say otherwise.
+    pub anonymous: Option<Anonymous>,
+    /// Users and their passwords, where a listener does not say otherwise.
+    pub password_file: Option<PathBuf>,
+    /// For the threads that check passwords.
+    pub checkers: checkers::Options,
     /// Where Clients come in.
     pub listeners: Vec<Listener>,
     /// Threads that serve connections.
@@ -50,6 +56,9 @@ impl Default for Config {
                 directory: directory.unwrap_or_else(|| PathBuf::from("whimbrel-data")),
                 ..store::Options::default()
             },
+            anonymous: None,
+            password_file: None,
+            checkers: checkers::Options::default(),
             listeners: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             connect_timeout: Duration::from_secs(10),
@@ -92,6 +101,8 @@ pub struct Listener {
     pub connections_max: Option<usize>,
     /// Who may come without proof of identity.
     pub anonymous: Option<Anonymous>,
+    /// Users and their passwords.
+    pub password_file: Option<PathBuf>,
     /// TCP_NODELAY off.
     pub is_delayed: bool,
     /// What an acknowledged message of its Clients survives, if less than elsewhere.
@@ -108,6 +119,8 @@ pub struct Opening {
     pub options: listener::Options,
     /// Who may come without proof of identity.
     pub anonymous: Anonymous,
+    /// Users and their passwords.
+    pub password_file: Option<PathBuf>,
     /// Whether what its Clients do need not survive.
     pub in_memory: bool,
     /// Whether the broker starts without it when the system has no such address family.
@@ -139,9 +152,14 @@ impl Config {
             let is_pair = binds.len() > 1;
             for bind in binds {
                 let is_v6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
+                let password_file = listener.password_file.as_ref().or(self.password_file.as_ref());
+                // Who names the users means them and nobody else.
+                let default =
+                    if password_file.is_some() { Anonymous::Denied } else { Anonymous::default() };
                 openings.push(Opening {
                     options: self.listener_options(listener, bind)?,
-                    anonymous: listener.anonymous.unwrap_or(self.broker.anonymous),
+                    anonymous: listener.anonymous.or(self.anonymous).unwrap_or(default),
+                    password_file: password_file.cloned(),
                     in_memory,
                     is_optional: is_pair && is_v6,
                 });

@@ -63,9 +63,18 @@ macro_rules! settings {
 }
 
 settings! { GLOBAL: Config;
-    "allow_anonymous" ANONYMOUS, "\"loopback\"",
+    "allow_anonymous" ANONYMOUS, "\"loopback\"; false with a `password_file`",
         "Who may connect without proving who they are: everybody, nobody, or Clients on this machine."
-        => |c, v, _| c.broker.anonymous = anonymous(v);
+        => |c, v, _| c.anonymous = Some(anonymous(v));
+    "password_file" Kind::Path, "none",
+        "Users and their hashed passwords, as `whimbrel passwd` and mosquitto_passwd write them; read at the start. Who gives a user name must give its password, whatever `allow_anonymous` is."
+        => |c, v, base| c.password_file = Some(relative_to(base, v.text()));
+    "password_threads" Kind::Int { min: 1, max: 1024 }, "half the number of cores",
+        "Threads that check passwords."
+        => |c, v, _| c.checkers.threads = v.usize();
+    "max_waiting_passwords" COUNT, "1000",
+        "Passwords that wait to be checked; a Client beyond them, or that waits longer than `connect_timeout`, is told that the Server is busy."
+        => |c, v, _| c.checkers.waiting_max = v.usize();
     "persistence_location" Kind::Path, "$STATE_DIRECTORY or \"whimbrel-data\"",
         "The directory of the store."
         => |c, v, base| c.store.directory = relative_to(base, v.text());
@@ -205,6 +214,9 @@ settings! { LISTENER: Listener;
     "allow_anonymous" ANONYMOUS, "as above",
         "Who may connect here without proving who they are."
         => |l, v, _| l.anonymous = Some(anonymous(v));
+    "password_file" Kind::Path, "as above",
+        "Users and their hashed passwords for this listener, instead of those above."
+        => |l, v, base| l.password_file = Some(relative_to(base, v.text()));
     "durability" DURABILITY, "as above",
         "What an acknowledged message of these Clients survives. \"memory\": their Sessions are not stored and their messages are acknowledged at once; anything else: as above."
         => |l, v, _| l.durability = Some(durability(v));

@@ -10,6 +10,7 @@
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
 
+mod authenticate;
 mod handle;
 mod open;
 mod scratch;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::access::Anonymous;
+use crate::access::Access;
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
@@ -42,8 +43,8 @@ use scratch::Scratch;
 pub struct Options {
     /// Longest time from the end of the handshake to a whole CONNECT packet.
     pub connect_timeout: Duration,
-    /// Who may come without proof of identity.
-    pub anonymous: Anonymous,
+    /// Who may come.
+    pub access: Arc<Access>,
     /// Whether what these Clients do need not survive: their Sessions are not stored, and their
     /// messages are acknowledged before they are.
     pub in_memory: bool,

@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::authenticate::Admitted;
 use super::scratch::Scratch;
 use super::{Connection, Options, linger};
-use crate::access::{self, Credentials};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
@@ -17,27 +17,25 @@ use crate::broker::registry::Lease;
 use crate::broker::turn::Turn;
 use crate::broker::{Broker, Waiter};
 use crate::codec::frame::{self, Frame, PacketType, Split};
-use crate::codec::property::{PropertyBuffer, PropertyId};
-use crate::codec::{Auth, ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
+use crate::codec::{ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
-use crate::session::auth::Exchange;
 use crate::session::connect::{Identifier, Terms, connack_properties, judge};
 use crate::session::will::Will;
 use crate::store::{Health, Outcome, Submitted};
 use crate::wire::{Input, Reader, Writer};
 
 /// A connection whose Client is not known yet.
-struct Opening<'a> {
+pub(super) struct Opening<'a> {
     io: Transport,
-    peer: Peer,
+    pub(super) peer: Peer,
     reader: Reader,
-    writer: Writer,
-    broker: &'a Arc<Broker>,
+    pub(super) writer: Writer,
+    pub(super) broker: &'a Arc<Broker>,
 }
 
 /// Why a Client is not let in.
-enum Refusal {
+pub(super) enum Refusal {
     /// The stream ended or broke, or the time is over; there is nobody to tell.
     Gone(String),
     /// What came is not MQTT; it is not answered.
@@ -50,7 +48,7 @@ enum Refusal {
 pub(super) async fn accept(
     accepted: Accepted,
     broker: &Arc<Broker>,
-    options: &Options,
+    options: &Arc<Options>,
 ) -> Option<Box<Connection>> {
     let address = accepted.peer().to_string();
     match accepted.open().await {
@@ -69,7 +67,7 @@ pub(super) async fn open(
     peer: Peer,
     permit: Option<Permit>,
     broker: &Arc<Broker>,
-    options: &Options,
+    options: &Arc<Options>,
 ) -> Option<Box<Connection>> {
     let mut writer = Writer::default();
     if io.has_frames() {
@@ -97,7 +95,7 @@ pub(super) async fn open(
 
 impl Opening<'_> {
     /// Reads one whole packet, of which the first must be CONNECT [MQTT-3.1.0-1].
-    async fn frame(&mut self) -> Result<Vec<u8>, Refusal> {
+    pub(super) async fn frame(&mut self) -> Result<Vec<u8>, Refusal> {
         let maximum = self.broker.options().limits.maximum_packet_size;
         let kept = self.reader.take_kept();
         if let Some(packet) = self.first(kept, maximum)? {
@@ -154,25 +152,7 @@ impl Opening<'_> {
         let (identifier, mut terms) =
             judge(&connect, limits).map_err(|error| told(error.reason, error.what))?;
         terms.durable &= !options.in_memory;
-        let credentials = Credentials {
-            username: connect.username,
-            is_loopback: self.peer.is_loopback,
-            has_certificate: self.peer.has_certificate,
-        };
-        let exchange =
-            match &terms.authentication_method {
-                Some(method) => {
-                    let exchange = Box::pin(self.authenticate(method, &connect, version));
-                    Some(tokio::time::timeout(options.connect_timeout, exchange).await.map_err(
-                        |_| Refusal::Gone("enhanced authentication took too long".into()),
-                    )??)
-                }
-                None => {
-                    access::authenticate(options.anonymous, &credentials)
-                        .map_err(|reason| told(reason, "not let in"))?;
-                    None
-                }
-            };
+        let admitted = Box::pin(self.admit(&connect, &terms, options)).await?;
         if self.broker.is_closing() {
             return Err(told(ReasonCode::ServerUnavailable, "shutting down"));
         }
@@ -188,8 +168,10 @@ impl Opening<'_> {
         let request =
             Request { client_id: client_id.clone(), clean_start, terms: terms.clone(), will };
         let Connected { lease, session_present } = self.session(request, version).await?;
+        let Admitted { identity, exchange } = admitted;
         tracing::info!(
-            client = ?client_id, peer = %self.peer, version = %version,
+            client = ?client_id, user = identity.username.as_deref(), peer = %self.peer,
+            version = %version,
             keep_alive_s = connect.keep_alive_s, clean_start, session_present, "connected"
         );
         let assigned = assigned.then_some(&*client_id);
@@ -276,50 +258,7 @@ impl Opening<'_> {
         }
     }
 
-    /// Carries out the exchange of AUTH packets that the Client asked for.
-    async fn authenticate(
-        &mut self,
-        method: &str,
-        connect: &Connect<'_>,
-        version: Version,
-    ) -> Result<Exchange, Refusal> {
-        let told = |reason: ReasonCode, why: &str| Refusal::Told(version, reason, why.to_owned());
-        let mechanism = access::mechanism(method).ok_or_else(|| {
-            // [MQTT-4.12.0-1]
-            told(ReasonCode::BadAuthenticationMethod, "unknown authentication method")
-        })?;
-        let mut exchange = Exchange::new(method, mechanism);
-        let data = connect.properties.authentication_data().unwrap_or_default();
-        let mut is_over = exchange.begin(data).map_err(|error| told(error.reason, error.what))?;
-        while !is_over {
-            let mut properties = PropertyBuffer::new();
-            properties.str(PropertyId::AuthenticationMethod, method);
-            properties.bytes(PropertyId::AuthenticationData, exchange.last_data());
-            let reason = ReasonCode::ContinueAuthentication; // [MQTT-4.12.0-2]
-            let auth = Packet::Auth(Auth { reason, properties: properties.as_properties() });
-            let _ = auth.encode(version, self.writer.buffer());
-            self.flush().await.map_err(gone)?;
-            let bytes = self.frame().await?;
-            let packet = match frame::split(&bytes, usize::MAX) {
-                Ok(Split::Frame(frame)) => Packet::decode(&frame, version),
-                _ => Err(DecodeError::Malformed("no packet")),
-            };
-            is_over = match packet {
-                // [MQTT-4.12.0-3]
-                Ok(Packet::Auth(auth)) => exchange
-                    .handle(&auth, ReasonCode::ContinueAuthentication)
-                    .map_err(|error| told(error.reason, error.what))?,
-                Ok(_) => {
-                    let why = "another packet during authentication"; // [MQTT-3.1.2-30]
-                    return Err(told(ReasonCode::ProtocolError, why));
-                }
-                Err(error) => return Err(told(error.reason(), &error.to_string())),
-            };
-        }
-        Ok(exchange)
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         let (writer, io) = (&mut self.writer, &mut self.io);
         while !writer.is_idle() {
             std::future::poll_fn(|cx| writer.poll_write(cx, io)).await?;
@@ -398,6 +337,6 @@ fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
     }
 }
 
-fn gone(error: io::Error) -> Refusal {
+pub(super) fn gone(error: io::Error) -> Refusal {
     Refusal::Gone(error.to_string())
 }

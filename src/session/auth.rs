@@ -10,6 +10,7 @@
 use std::fmt;
 
 use super::ProtocolError;
+use crate::codec::property::{PropertyBuffer, PropertyId};
 use crate::codec::{Auth, ReasonCode};
 
 /// What a mechanism says to the Client's data.
@@ -95,6 +96,17 @@ impl Exchange {
     }
 }
 
+/// The properties of an AUTH packet from the Server: the method that CONNECT named
+/// [MQTT-4.12.0-5] and the data, nothing else.
+pub fn properties(method: &str, data: &[u8]) -> PropertyBuffer {
+    let mut properties = PropertyBuffer::new();
+    properties.str(PropertyId::AuthenticationMethod, method);
+    if !data.is_empty() {
+        properties.bytes(PropertyId::AuthenticationData, data);
+    }
+    properties
+}
+
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Exchange({})", self.method)
@@ -104,7 +116,6 @@ impl fmt::Debug for Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::property::{PropertyBuffer, PropertyId};
 
     /// Asks for a word and takes "sesame".
     struct Password;
@@ -119,13 +130,6 @@ mod tests {
         }
     }
 
-    fn reply(method: &str, data: &[u8]) -> PropertyBuffer {
-        let mut properties = PropertyBuffer::new();
-        properties.str(PropertyId::AuthenticationMethod, method);
-        properties.bytes(PropertyId::AuthenticationData, data);
-        properties
-    }
-
     fn answer(
         data: &[u8],
         method: &str,
@@ -133,7 +137,7 @@ mod tests {
     ) -> (Exchange, Result<bool, ReasonCode>) {
         let mut exchange = Exchange::new("WORD", Box::new(Password));
         assert_eq!(exchange.begin(b""), Ok(false));
-        let properties = reply(method, data);
+        let properties = properties(method, data);
         let auth = Auth { reason, properties: properties.as_properties() };
         let due = ReasonCode::ContinueAuthentication;
         let result = exchange.handle(&auth, due).map_err(|error| error.reason);

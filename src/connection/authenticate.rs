@@ -1,0 +1,135 @@
+//! Who the Client is: by user name and password, or by an exchange of AUTH packets (MQTT 5.0,
+//! section 4.12).
+
+use tokio::sync::oneshot;
+
+use super::Options;
+use super::open::{Opening, Refusal, gone};
+use crate::access::{Answer, Credentials, Identity, Verdict};
+use crate::codec::frame::{self, Split};
+use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
+use crate::session::ProtocolError;
+use crate::session::auth::{self, Exchange};
+use crate::session::connect::Terms;
+
+/// A Client that has shown who it is.
+pub(super) struct Admitted {
+    pub identity: Identity,
+    /// The exchange that it has shown it by.
+    pub exchange: Option<Exchange>,
+}
+
+/// Who waits for a verdict is the task at the other end.
+struct Waiting(oneshot::Sender<Verdict>);
+
+impl Answer for Waiting {
+    fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
+
+    fn give(self: Box<Self>, verdict: Verdict) {
+        let _ = self.0.send(verdict);
+    }
+}
+
+impl Opening<'_> {
+    /// Finds out who the Client is and whether it may come in.
+    pub(super) async fn admit(
+        &mut self,
+        connect: &Connect<'_>,
+        terms: &Terms,
+        options: &Options,
+    ) -> Result<Admitted, Refusal> {
+        let told = |reason, why: String| Refusal::Told(terms.version, reason, why);
+        if terms.authentication_method.is_none() {
+            let verdict = self.verdict(connect, options).await;
+            if verdict == Err(ReasonCode::ServerBusy) {
+                self.broker.metrics.passwords_not_checked.increment();
+            }
+            let identity = verdict.map_err(|reason| match connect.username {
+                Some(username) => told(reason, format!("user {username:?} not let in")),
+                None => told(reason, "not let in".into()),
+            })?;
+            return Ok(Admitted { identity, exchange: None });
+        }
+        let exchange = self.exchange(connect, terms, options);
+        let exchange = tokio::time::timeout(options.connect_timeout, exchange)
+            .await
+            .map_err(|_| Refusal::Gone("enhanced authentication took too long".into()))??;
+        let identity = Identity { username: exchange.username().map(Into::into) };
+        Ok(Admitted { identity, exchange: Some(exchange) })
+    }
+
+    /// Judges user name and password. Who waits for a thread longer than for CONNECT waits no more.
+    async fn verdict(&self, connect: &Connect<'_>, options: &Options) -> Verdict {
+        let credentials = Credentials {
+            username: connect.username,
+            password: connect.password,
+            is_loopback: self.peer.is_loopback,
+            has_certificate: self.peer.has_certificate,
+        };
+        let (answer, verdict) = oneshot::channel();
+        options.access.authenticate(&credentials, Box::new(Waiting(answer)));
+        match tokio::time::timeout(options.connect_timeout, verdict).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) => Err(ReasonCode::ServerUnavailable),
+            Err(_) => Err(ReasonCode::ServerBusy),
+        }
+    }
+
+    /// Carries out the exchange of AUTH packets that the Client asked for.
+    async fn exchange(
+        &mut self,
+        connect: &Connect<'_>,
+        terms: &Terms,
+        options: &Options,
+    ) -> Result<Exchange, Refusal> {
+        let version = terms.version;
+        let told = |reason, why: &str| Refusal::Told(version, reason, why.to_owned());
+        let mut exchange = begin(terms, options).map_err(|error| told(error.reason, error.what))?;
+        let data = connect.properties.authentication_data().unwrap_or_default();
+        let mut is_over = exchange.begin(data).map_err(|error| told(error.reason, error.what))?;
+        while !is_over {
+            let properties = auth::properties(exchange.method(), exchange.last_data());
+            let reason = ReasonCode::ContinueAuthentication; // [MQTT-4.12.0-2]
+            let auth = Packet::Auth(Auth { reason, properties: properties.as_properties() });
+            let _ = auth.encode(version, self.writer.buffer());
+            if self.writer.backlog() > terms.maximum_packet_size {
+                self.writer.buffer().clear(); // [MQTT-3.1.2-24]
+                let why = "its Maximum Packet Size leaves no room for AUTH";
+                return Err(told(ReasonCode::PacketTooLarge, why));
+            }
+            self.flush().await.map_err(gone)?;
+            let bytes = self.frame().await?;
+            let packet = match frame::split(&bytes, usize::MAX) {
+                Ok(Split::Frame(frame)) => Packet::decode(&frame, version),
+                _ => Err(DecodeError::Malformed("no packet")),
+            };
+            is_over = match packet {
+                // [MQTT-4.12.0-3]
+                Ok(Packet::Auth(auth)) => exchange
+                    .handle(&auth, ReasonCode::ContinueAuthentication)
+                    .map_err(|error| told(error.reason, error.what))?,
+                Ok(Packet::Disconnect(_)) => {
+                    return Err(Refusal::Gone("disconnected during authentication".into()));
+                }
+                Ok(_) => {
+                    let why = "another packet during authentication"; // [MQTT-3.1.2-30]
+                    return Err(told(ReasonCode::ProtocolError, why));
+                }
+                Err(error) => return Err(told(error.reason(), &error.to_string())),
+            };
+        }
+        Ok(exchange)
+    }
+}
+
+/// An exchange by the method that the Client chose.
+fn begin(terms: &Terms, options: &Options) -> Result<Exchange, ProtocolError> {
+    let method = terms.authentication_method.as_deref().unwrap_or_default();
+    let mechanism = options.access.mechanism(method).ok_or(ProtocolError {
+        reason: ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
+        what: "unknown authentication method",
+    })?;
+    Ok(Exchange::new(method, mechanism))
+}
