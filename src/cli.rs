@@ -1,5 +1,7 @@
 //! The command line.
 
+mod passwd;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,7 @@ use crate::control;
 use crate::server::{self, ServerError};
 use crate::store;
 use crate::store::tools::{Request, ToolError};
+use passwd::{Passwd, PasswdError};
 
 /// An MQTT broker that loses nothing it acknowledged.
 #[derive(Debug, Parser)]
@@ -24,6 +27,7 @@ Examples:
   whimbrel -c whimbrel.toml                serve as the file says
   whimbrel -c whimbrel.toml --check-config say what is wrong with the file
   whimbrel settings                        list all settings
+  whimbrel passwd -c users alice           make a password file, with alice in it
   whimbrel store backup FILE               copy the store, also while the broker runs
 
 SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.")]
@@ -31,7 +35,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Configuration file (TOML)
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this port of localhost instead of 1883, for a broker without listeners in a file
     #[arg(short, long)]
@@ -47,13 +51,22 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve; what happens without a command
-    Serve,
+    Serve {
+        /// Configuration file (TOML)
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Print all settings as Markdown
     Settings,
+    /// Add and remove users of a password file, and change their passwords
+    Passwd(Passwd),
     /// Look at the store, check it, copy it; also while the broker runs
     Store {
         #[command(subcommand)]
         command: StoreCommand,
+        /// Configuration file (TOML)
+        #[arg(short, long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
         /// The store's directory, if the configuration does not name it
         #[arg(long, global = true, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
@@ -93,6 +106,9 @@ pub enum CliError {
     /// The broker says why.
     #[error("{0}")]
     Control(String),
+    /// A password file was not changed.
+    #[error(transparent)]
+    Passwd(#[from] PasswdError),
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
@@ -100,13 +116,21 @@ pub enum CliError {
 
 /// Does what the command line says.
 pub fn run() -> Result<(), CliError> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
     if let Some(Command::Settings) = arguments.command {
         std::io::stdout().write_all(settings::markdown().as_bytes())?;
         return Ok(());
     }
+    if let Some(Command::Passwd(passwd)) = &arguments.command {
+        return Ok(passwd::run(passwd)?);
+    }
+    if let Some(Command::Serve { config } | Command::Store { config, .. }) = &mut arguments.command
+    {
+        // Before the command or after it.
+        arguments.config = config.take().or(arguments.config);
+    }
     let config = configuration(&arguments)?;
-    if let Some(Command::Store { command, directory }) = arguments.command {
+    if let Some(Command::Store { command, directory, .. }) = arguments.command {
         return store(&command, directory, config.store);
     }
     if arguments.check_config {

@@ -40,6 +40,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("socket2", &["net"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
+    ("rpassword", &["cli"]),
     ("argon2", &["access"]),
     ("pbkdf2", &["access"]),
     ("sha2", &["access"]),

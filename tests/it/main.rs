@@ -22,6 +22,7 @@ mod flow;
 mod hostile;
 mod listeners;
 mod malformed;
+mod passwd;
 mod program;
 mod proxy;
 mod publish;
