@@ -8,6 +8,7 @@ say() { printf '\n== %s\n' "$*"; }
 packages=()
 need() { command -v "$1" >/dev/null 2>&1 || packages+=("$2"); }
 need mosquitto_pub mosquitto-clients
+need mosquitto_passwd mosquitto
 need openssl openssl
 need python3 python3
 need node nodejs

@@ -23,6 +23,7 @@ mod hostile;
 mod listeners;
 mod malformed;
 mod passwd;
+mod passwords;
 mod program;
 mod proxy;
 mod publish;

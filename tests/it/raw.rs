@@ -19,8 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Joins the parts of a packet and puts type and length before them.
 pub fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    [&[first], &measured(parts)[..]].concat()
+}
+
+/// The parts joined, with their length before them as a Variable Byte Integer.
+fn measured(parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
-    let mut out = vec![first];
+    let mut out = vec![];
     let mut len = body.len();
     loop {
         let byte = (len & 127) as u8;
@@ -40,11 +45,9 @@ pub fn field(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
 }
 
-/// A block of properties with its length (below 128).
+/// A block of properties with its length.
 pub fn properties(parts: &[&[u8]]) -> Vec<u8> {
-    let block = parts.concat();
-    assert!(block.len() < 128);
-    [&[block.len() as u8], &block[..]].concat()
+    measured(parts)
 }
 
 /// A CONNECT to be adorned.
@@ -57,11 +60,22 @@ pub struct Connect {
     pub properties: Vec<u8>,
     /// Flags (QoS, RETAIN), properties, topic, payload.
     pub will: Option<(u8, Vec<u8>, String, Vec<u8>)>,
+    pub username: Option<String>,
+    pub password: Option<String>,
 }
 
 impl Connect {
     pub fn v4(id: &str) -> Self {
-        Self { id: id.into(), level: 4, clean: true, keep_alive: 0, properties: vec![], will: None }
+        Self {
+            id: id.into(),
+            level: 4,
+            clean: true,
+            keep_alive: 0,
+            properties: vec![],
+            will: None,
+            username: None,
+            password: None,
+        }
     }
 
     pub fn v5(id: &str) -> Self {
@@ -92,6 +106,12 @@ impl Connect {
         self
     }
 
+    pub fn user(mut self, username: &str, password: &str) -> Self {
+        self.username = Some(username.into());
+        self.password = Some(password.into());
+        self
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let name = if self.level == 3 { "MQIsdp" } else { "MQTT" };
         let mut flags = u8::from(self.clean) << 1;
@@ -103,6 +123,12 @@ impl Connect {
             }
             payload.extend(field(topic));
             payload.extend(field(message));
+        }
+        for (flag, text) in [(0x80, &self.username), (0x40, &self.password)] {
+            if let Some(text) = text {
+                flags |= flag;
+                payload.extend(field(text));
+            }
         }
         let properties = if self.level == 5 { properties(&[&self.properties]) } else { vec![] };
         packet(
@@ -247,6 +273,14 @@ impl Client {
             Some(packet) => panic!("not the end of the connection: {packet:02x?}"),
             None => assert!(!self.v5, "the connection ended without DISCONNECT {reason:#x}"),
         }
+    }
+
+    /// Whether nothing has come so far.
+    pub fn is_silent(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        self.early.is_empty() && peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
     }
 
     /// Nothing has come before the answer to a PINGREQ.
