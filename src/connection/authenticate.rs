@@ -1,10 +1,10 @@
-//! Who the Client is: by user name and password, or by an exchange of AUTH packets (MQTT 5.0,
-//! section 4.12).
+//! Who the Client is: at CONNECT by user name and password or by an exchange of AUTH packets, and
+//! again later by another exchange (MQTT 5.0, section 4.12).
 
 use tokio::sync::oneshot;
 
-use super::Options;
 use super::open::{Opening, Refusal, gone};
+use super::{Connection, Ending, Options};
 use crate::access::{Answer, Credentials, Identity, Verdict};
 use crate::codec::frame::{self, Split};
 use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
@@ -121,6 +121,32 @@ impl Opening<'_> {
             };
         }
         Ok(exchange)
+    }
+}
+
+impl Connection {
+    /// An AUTH packet: the Client proves again who it is, by the method of its CONNECT
+    /// [MQTT-4.12.1-1]. Everything else goes on meanwhile.
+    pub(super) fn authenticate_again(&mut self, auth: &Auth<'_>) -> Result<(), Ending> {
+        let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+        let (exchange, due) = match &mut self.exchange {
+            Some(exchange) => (exchange, ReasonCode::ContinueAuthentication),
+            none => {
+                let exchange = begin(parts.session.terms(), &self.options).map_err(Ending::Rule)?;
+                (none.insert(Box::new(exchange)), ReasonCode::ReAuthenticate)
+            }
+        };
+        let is_over = exchange.handle(auth, due).map_err(Ending::Rule)?; // [MQTT-4.12.1-2]
+        if is_over && exchange.username() != self.identity.username.as_deref() {
+            let what = "authenticated again as another user";
+            return Err(Ending::Rule(ProtocolError { reason: ReasonCode::NotAuthorized, what }));
+        }
+        let reason = if is_over { ReasonCode::Success } else { ReasonCode::ContinueAuthentication };
+        parts.session.authenticated(reason, exchange.last_data());
+        if is_over {
+            self.exchange = None;
+        }
+        Ok(())
     }
 }
 

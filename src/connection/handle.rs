@@ -141,9 +141,7 @@ impl Connection {
                 let answered = broker.unsubscribe(parts, &request, turn);
                 parts.session.unsubscribed(request.packet_id, answered.reasons, answered.waits);
             }
-            Action::Authenticate(_) => {
-                return Err(Ending::Rule(ProtocolError::protocol("re-authentication")));
-            }
+            Action::Authenticate(auth) => self.authenticate_again(&auth)?,
             Action::Disconnect { reason } => return Err(Ending::Disconnected(reason)),
         }
         Ok(())

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::access::Access;
+use crate::access::{Access, Identity};
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
@@ -34,6 +34,7 @@ use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
 use crate::session::ProtocolError;
+use crate::session::auth::Exchange;
 use crate::store::{Health, Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 use scratch::Scratch;
@@ -142,6 +143,10 @@ struct Connection {
     lease: Lease,
     publisher: Publisher,
     peer: Peer,
+    options: Arc<Options>,
+    identity: Identity,
+    /// The Client authenticates again.
+    exchange: Option<Box<Exchange>>,
     version: Version,
     /// When the last packet came, or a good part of one; of a Client that is not listened to since
     /// it owes us too much: when it last took some of it.

@@ -10,6 +10,7 @@ use std::task::Poll;
 use super::authenticate::Admitted;
 use super::scratch::Scratch;
 use super::{Connection, Options, linger};
+use crate::access::Identity;
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
@@ -80,8 +81,9 @@ pub(super) async fn open(
         Err(_) => Err(Refusal::Gone("no CONNECT packet in time".into())),
     };
     match result {
-        Ok((lease, terms)) => {
-            let mut connection = opening.established(lease, &terms, permit);
+        Ok((lease, terms, identity)) => {
+            let shared = options.clone();
+            let mut connection = opening.established(lease, &terms, identity, shared, permit);
             connection.is_hasty = options.in_memory;
             Some(connection)
         }
@@ -141,7 +143,7 @@ impl Opening<'_> {
         &mut self,
         bytes: &[u8],
         options: &Options,
-    ) -> Result<(Lease, Terms), Refusal> {
+    ) -> Result<(Lease, Terms, Identity), Refusal> {
         let Ok(Split::Frame(frame)) = frame::split(bytes, usize::MAX) else {
             return Err(Refusal::Gone("no packet".into()));
         };
@@ -189,7 +191,7 @@ impl Opening<'_> {
             lease.never_began();
             return Err(Refusal::Gone("its Maximum Packet Size leaves no room for CONNACK".into()));
         }
-        Ok((lease, terms))
+        Ok((lease, terms, identity))
     }
 
     /// Finds or makes the Session, and waits until that is durable.
@@ -266,7 +268,14 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn established(self, lease: Lease, terms: &Terms, permit: Option<Permit>) -> Box<Connection> {
+    fn established(
+        self,
+        lease: Lease,
+        terms: &Terms,
+        identity: Identity,
+        options: Arc<Options>,
+        permit: Option<Permit>,
+    ) -> Box<Connection> {
         let Self { io, peer, reader, writer, broker } = self;
         let publisher = match &lease.parts {
             Some(parts) => {
@@ -282,6 +291,9 @@ impl Opening<'_> {
             lease,
             publisher,
             peer,
+            options,
+            identity,
+            exchange: None,
             version: terms.version,
             heard_at: broker.now(),
             heard_len: 0,

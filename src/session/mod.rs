@@ -124,7 +124,7 @@ pub enum Action<'p> {
     Subscribe(Subscribe<'p>),
     /// Unsubscribe; answer with [`Session::unsubscribed`].
     Unsubscribe(Unsubscribe<'p>),
-    /// Go on with an enhanced authentication exchange.
+    /// Begin to authenticate again, or go on with it; answer with [`Session::authenticated`].
     Authenticate(Auth<'p>),
     /// Close the Network Connection: the Client is leaving. The Session has already forgotten
     /// the Will if it was a normal disconnection [MQTT-3.14.4-3].
@@ -397,6 +397,11 @@ impl Session {
     /// The broker has dealt with an UNSUBSCRIBE; as [`Session::subscribed`].
     pub fn unsubscribed(&mut self, packet_id: PacketId, reasons: Box<[u8]>, waits: bool) {
         self.answers.push(Answer::UnsubAck { packet_id, reasons }, waits);
+    }
+
+    /// The broker has dealt with an AUTH: the Client must say more, or has proven itself again.
+    pub fn authenticated(&mut self, reason: ReasonCode, data: &[u8]) {
+        self.answers.push(Answer::Auth { reason, data: data.into() }, false);
     }
 
     /// How many deliveries of QoS 1 and 2 may be taken from the queue now; 0 while what an

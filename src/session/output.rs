@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use super::outgoing::Again;
-use super::{Delivered, ProtocolError, Session};
+use super::{Delivered, ProtocolError, Session, auth};
 use crate::clock::Moment;
-use crate::codec::{Ack, Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Version, publish};
+use crate::codec::{
+    Ack, Auth, Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Version, publish,
+};
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::session::outgoing::Phase;
@@ -52,6 +54,13 @@ pub enum Answer {
         packet_id: PacketId,
         /// A Reason Code for each filter.
         reasons: Box<[u8]>,
+    },
+    /// A step of authenticating again, or its good end.
+    Auth {
+        /// Continue authentication or Success.
+        reason: ReasonCode,
+        /// Authentication Data.
+        data: Box<[u8]>,
     },
     /// Subscriptions ended.
     UnsubAck {
@@ -239,6 +248,12 @@ impl Session {
             Answer::SubAck { packet_id, reasons } => {
                 let reasons = &reasons;
                 self.write(&Packet::SubAck(SubAck { packet_id, properties, reasons }), out)?;
+            }
+            Answer::Auth { reason, data } => {
+                let method = self.terms.authentication_method.as_deref().unwrap_or_default();
+                let properties = auth::properties(method, &data);
+                let properties = properties.as_properties();
+                self.write(&Packet::Auth(Auth { reason, properties }), out)?;
             }
             Answer::UnsubAck { packet_id, reasons } => {
                 let reasons = &reasons;

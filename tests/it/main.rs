@@ -29,6 +29,7 @@ mod proxy;
 mod publish;
 mod real_clients;
 mod retained;
+mod scram;
 mod session;
 mod shared;
 mod store;
