@@ -93,7 +93,13 @@ fn clients_that_connect_and_vanish_at_once_harm_nobody() {
     }
     siege.check();
     for n in 0..20 {
-        assert!(Client::v5(siege.port, &format!("vanish-{n}")).try_ping());
+        // One of those that vanished may be let in only now, and take the Session over.
+        let connect = Connect::v5(&format!("vanish-{n}"));
+        let is_served = || {
+            let mut client = Client::open(siege.port, true);
+            client.try_connect(&connect) && client.try_ping()
+        };
+        assert!((0..300).any(|_| is_served()), "vanish-{n} is kept out");
     }
     siege.survived(24);
 }
