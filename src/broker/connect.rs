@@ -7,9 +7,9 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::Broker;
-use super::expire::Due;
 use super::mailbox::{Mail, Mailbox};
 use super::registry::{Lease, Parked, Parts, Place};
+use super::timeline::Due;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::ReasonCode;

@@ -7,7 +7,7 @@
 //! holds.
 //!
 //! **Lock order.** registry entry -> retained -> share group table -> share group -> router ->
-//! mailbox -> expiry -> store's inbox. Never two mailboxes, never two groups, none across an
+//! mailbox -> timeline -> store's inbox. Never two mailboxes, never two groups, none across an
 //! `await`.
 //!
 //! **Order of effects.** A turn's changes go to the store before its messages go to queues, so
@@ -26,6 +26,7 @@ pub mod receiver;
 pub mod registry;
 pub mod share;
 pub mod subscribe;
+pub mod timeline;
 pub mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,12 +41,12 @@ use crate::router::retained::{self, Retained};
 use crate::session::connect::Limits;
 use crate::store::tools::{Request, ToolError};
 use crate::store::{Change, Fetch, Health, SessionId, Store};
-use expire::Expiry;
 use groups::Groups;
 use mailbox::Mailbox;
 use memory::Memory;
 use receiver::Receiver;
 use registry::Registry;
+use timeline::Expiry;
 use turn::Turn;
 
 /// Settings of the broker.

@@ -4,11 +4,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use super::expire::{Due, Expiry};
 use super::groups::Groups;
 use super::mailbox::{Mail, Mailbox};
 use super::memory::Memory;
 use super::registry::{Parked, Parts, Place, Registry};
+use super::timeline::{Due, Expiry};
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
 use crate::clock::{Clock, Moment};

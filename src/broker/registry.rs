@@ -10,9 +10,9 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use super::Broker;
-use super::expire::Timer;
 use super::mailbox::Mailbox;
 use super::share::ShareGroup;
+use super::timeline::Timer;
 use crate::clock::Moment;
 use crate::session::Session;
 
