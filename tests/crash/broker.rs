@@ -22,13 +22,13 @@ pub struct Broker {
 impl Broker {
     /// Starts a broker on a new store and an address of its own: nobody else can take its port
     /// while it is down, and nobody who connects then can be connected with himself.
-    pub fn start(durability: &str, random: &mut Random) -> Self {
+    pub fn start(settings: &str, random: &mut Random) -> Self {
         let directory = TempDir::new().unwrap();
         let mut byte = || random.below(1, 255) as u8;
         let ip = Ipv4Addr::new(127, byte(), byte(), byte());
         let config = directory.path().join("whimbrel.toml");
         let text = format!(
-            "durability = \"{durability}\"\nlog_level = \"warn\"\npersistence_location = \"data\"\n\
+            "{settings}\nlog_level = \"warn\"\npersistence_location = \"data\"\n\
              [[listener]]\nport = {PORT}\nbind_address = \"{ip}\"\n"
         );
         std::fs::write(&config, text).unwrap();

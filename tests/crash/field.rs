@@ -106,7 +106,8 @@ impl Field {
 
 /// A test.
 pub struct Options {
-    pub durability: &'static str,
+    /// Of the broker.
+    pub settings: &'static str,
     /// How many times the broker is ended.
     pub ends: usize,
     pub seed: u64,
@@ -171,7 +172,7 @@ struct Game {
 impl Game {
     async fn begin(options: &Options) -> Self {
         let mut random = Random::new(options.seed);
-        let broker = Broker::start(options.durability, &mut random);
+        let broker = Broker::start(options.settings, &mut random);
         let field = Rc::new(Field {
             address: broker.address,
             record: RefCell::default(),

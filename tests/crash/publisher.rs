@@ -42,6 +42,9 @@ pub struct Publisher {
     client: Client,
     connect: Connect,
     outlets: Vec<Outlet>,
+    /// Which of them is used now. Often the same for a while: an acknowledgement must wait for its
+    /// own commit, not only for those before it.
+    outlet: usize,
     /// In the order of first sending.
     open: VecDeque<Exchange>,
     last_id: u16,
@@ -50,7 +53,7 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(field: &Rc<Field>, client: Client, connect: Connect, outlets: Vec<Outlet>) -> Self {
         let open = VecDeque::new();
-        Self { field: field.clone(), client, connect, outlets, open, last_id: 0 }
+        Self { field: field.clone(), client, connect, outlets, outlet: 0, open, last_id: 0 }
     }
 
     pub async fn run(mut self) {
@@ -105,7 +108,10 @@ impl Publisher {
 
     fn send_some(&mut self, link: &mut Link) {
         for _ in 0..self.field.below(1, 7) {
-            let at = self.field.below(0, self.outlets.len() as u64) as usize;
+            if self.field.once_in(12) {
+                self.outlet = self.field.below(0, self.outlets.len() as u64) as usize;
+            }
+            let at = self.outlet;
             let outlet = &self.outlets[at];
             let number = self.field.record().sending(outlet.topic);
             let padding_max = if self.field.once_in(20) { 6_000 } else { 300 };
