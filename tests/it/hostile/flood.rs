@@ -21,7 +21,7 @@ fn a_storm_of_takeovers_ends_with_one_connection() {
             .map(|thread| {
                 scope.spawn(move || {
                     let mut clients = vec![];
-                    for n in 0..60 {
+                    for n in 0..20 {
                         let connect = match (thread + n) % 3 {
                             0 => Connect::v5("storm"),
                             1 => Connect::v4("storm"),
