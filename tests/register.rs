@@ -124,6 +124,28 @@ fn shown() -> BTreeSet<(String, String)> {
     shown
 }
 
+/// `conformance/run.sh` writes both.
+#[test]
+fn the_readme_tells_the_results() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut pages = 0;
+    for entry in fs::read_dir(root().join("conformance/results")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let path = format!("conformance/results/{name}");
+        let page = fs::read_to_string(root().join(&path)).unwrap();
+        let title = page.lines().next().unwrap().trim_start_matches("# ");
+        let rows = |result: &str| {
+            page.lines().filter(|line| line.contains(&format!(" | {result} | "))).count()
+        };
+        let (ok, failed, skipped) = (rows("ok"), rows("failed"), rows("skipped"));
+        let row = format!("| [{title}]({path}) | {ok} | {failed} | {skipped} |\n");
+        assert!(readme.contains(&row), "README.md does not say {row}");
+        assert!(!page.contains("Not explained"), "{path} has a failure without an explanation");
+        pages += 1;
+    }
+    assert!(pages >= 2);
+}
+
 #[test]
 fn rows_and_dialogues_name_each_other() {
     let mut named = BTreeSet::new();
