@@ -133,6 +133,9 @@ fn the_readme_tells_the_results() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let path = format!("conformance/results/{name}");
         let page = fs::read_to_string(root().join(&path)).unwrap();
+        if !page.contains("Of the dialogues") {
+            continue;
+        }
         let title = page.lines().next().unwrap().trim_start_matches("# ");
         let rows = |result: &str| {
             page.lines().filter(|line| line.contains(&format!(" | {result} | "))).count()
