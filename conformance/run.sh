@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Plays the dialogues and writes the pages in conformance/results:
+# Plays the dialogues and writes the pages in conformance/results, and the table in README.md:
 #
 #     conformance/run.sh                        Whimbrel, built from here
 #     conformance/run.sh mosquitto              Debian's mosquitto, started on a free port
@@ -40,4 +40,11 @@ elif [ "$page" = mosquitto ]; then
   export BROKER=127.0.0.1:$port
 fi
 
-cargo test --quiet --test conformance every_dialogue_goes_as_written
+status=0
+cargo test --quiet --test conformance every_dialogue_goes_as_written || status=$?
+
+# The broker's row in README.md, if it has one.
+counts=$(sed -nE '3s/.*: ([0-9]+) ok, ([0-9]+) failed, ([0-9]+) skipped.*/\1 | \2 | \3/p' "$REPORT")
+row="| [$(sed -n '1s/^# //p' "$REPORT")](conformance/results/$page.md) | $counts |"
+sed -i "s#^| \[.*\](conformance/results/$page.md) |.*#$row#" README.md
+exit $status

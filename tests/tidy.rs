@@ -253,3 +253,19 @@ fn every_file_begins_with_its_contract_and_has_nothing_unfinished() {
         }
     }
 }
+
+/// Connections that are made, not accepted.
+fn makes_connections(code: &str) -> bool {
+    let made = ["TcpStream::connect", "TcpSocket", "connect_timeout(", "connect_async"];
+    code.lines().map(code_of).any(|line| made.iter().any(|name| line.contains(name)))
+}
+
+/// [MQTT-7.0.0-1] speaks of Servers that do.
+#[test]
+fn no_connection_to_another_server_is_made() {
+    for source in sources() {
+        assert!(!makes_connections(&source.code), "{}", source.path.display());
+    }
+    assert!(makes_connections("let s = tokio::net::TcpStream::connect(address);"));
+    assert!(!makes_connections("// TcpStream::connect\nUnixStream::connect(path)"));
+}

@@ -105,8 +105,12 @@ impl<'a> Connect<'a> {
             0 => None,
             _ => Some(Will::decode(flags, &mut fields, version)?),
         };
-        let username = if flags & USERNAME == 0 { None } else { Some(fields.string()?) };
-        let password = if flags & PASSWORD == 0 { None } else { Some(fields.binary()?) };
+        // MQTT 3.1 lets Clients in that announce what is not there.
+        let is_there = |flag: u8, fields: &Fields<'_>| {
+            flags & flag != 0 && (version != Version::V31 || !fields.is_empty())
+        };
+        let username = if is_there(USERNAME, &fields) { Some(fields.string()?) } else { None };
+        let password = if is_there(PASSWORD, &fields) { Some(fields.binary()?) } else { None };
         fields.end()?;
         let clean_start = flags & CLEAN_START != 0;
         Ok(Self {
@@ -191,10 +195,12 @@ fn version(fields: &mut Fields<'_>) -> Result<Version, DecodeError> {
 }
 
 fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
-    if flags & 1 != 0 {
+    // MQTT 3.1 disregards what is not used.
+    let is_strict = version != Version::V31;
+    if is_strict && flags & 1 != 0 {
         return Err(DecodeError::Malformed("a reserved Connect Flag is set")); // [MQTT-3.1.2-3]
     }
-    if flags & WILL == 0 && flags & 0b0011_1000 != 0 {
+    if is_strict && flags & WILL == 0 && flags & 0b0011_1000 != 0 {
         return Err(DecodeError::Malformed("Will QoS or Will Retain without a Will")); // -11, -13
     }
     if !version.has_properties() && flags & PASSWORD != 0 && flags & USERNAME == 0 {

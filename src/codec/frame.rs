@@ -1,7 +1,7 @@
 //! The fixed header (section 2.1): where a packet ends and what it is.
 
-use super::DecodeError;
 use super::primitive::VARINT_MAX;
+use super::{DecodeError, Version};
 
 /// Bytes of the longest packet there can be: a type, four bytes of length and what they count.
 pub const PACKET_MAX: usize = 5 + VARINT_MAX;
@@ -72,6 +72,21 @@ impl PacketType {
         }
     }
 
+    /// Whether a packet of this type may have these flags. To MQTT 3.1 most have no meaning, and
+    /// DUP marks also what is not PUBLISH when it is sent again.
+    const fn takes_flags(self, flags: u8, version: Version) -> bool {
+        match (self, version) {
+            (Self::Publish, _) => true,
+            (Self::PubRel | Self::Subscribe | Self::Unsubscribe, Version::V31) => {
+                flags & 0b0110 == 0b0010
+            }
+            (Self::Connect | Self::Auth, _) | (_, Version::V311 | Version::V5) => {
+                flags == self.fixed_flags()
+            }
+            (_, Version::V31) => true,
+        }
+    }
+
     /// The first byte of a packet of this type other than PUBLISH.
     pub const fn first_byte(self) -> u8 {
         (self as u8) << 4 | self.fixed_flags()
@@ -103,10 +118,19 @@ pub enum Split<'a> {
     },
 }
 
+/// Takes the first packet off the input of a connection whose version is not known yet.
+pub fn split(input: &[u8], maximum_packet_size: usize) -> Result<Split<'_>, DecodeError> {
+    split_of(Version::V5, input, maximum_packet_size)
+}
+
 /// Takes the first packet off the input. What the header alone forbids is refused without
 /// waiting for the rest.
 #[inline]
-pub fn split(input: &[u8], maximum_packet_size: usize) -> Result<Split<'_>, DecodeError> {
+pub fn split_of(
+    version: Version,
+    input: &[u8],
+    maximum_packet_size: usize,
+) -> Result<Split<'_>, DecodeError> {
     let Some((&first, rest)) = input.split_first() else {
         return Ok(Split::NeedMore { at_least: 2 });
     };
@@ -114,7 +138,7 @@ pub fn split(input: &[u8], maximum_packet_size: usize) -> Result<Split<'_>, Deco
         return Err(DecodeError::Malformed("packet type 0 is reserved"));
     };
     let flags = first & 0x0F;
-    if kind != PacketType::Publish && flags != kind.fixed_flags() {
+    if !kind.takes_flags(flags, version) {
         return Err(DecodeError::Malformed("reserved flags of the fixed header")); // [MQTT-2.1.3-1]
     }
     let (remaining, header) = match remaining_length(rest)? {

@@ -34,9 +34,13 @@ impl<'a> Publish<'a> {
         // [MQTT-3.3.1-4]
         let qos = QoS::from_bits(flags >> 1 & 3).ok_or(DecodeError::Malformed("QoS 3"))?;
         let dup = flags & 0b1000 != 0;
-        if dup && qos == QoS::AtMostOnce {
-            return Err(DecodeError::Malformed("DUP with QoS 0")); // [MQTT-3.3.1-2]
-        }
+        let dup = match (dup, qos, version) {
+            (true, QoS::AtMostOnce, Version::V31) => false, // Without a meaning there.
+            (true, QoS::AtMostOnce, _) => {
+                return Err(DecodeError::Malformed("DUP with QoS 0")); // [MQTT-3.3.1-2]
+            }
+            (dup, ..) => dup,
+        };
         let mut fields = Fields(body);
         let topic = fields.string()?;
         let packet_id = match qos {

@@ -77,7 +77,7 @@ impl Connection {
         let mut consumed = 0;
         loop {
             let rest = input.get(consumed..).unwrap_or_default();
-            match frame::split(rest, maximum).map_err(broken_rule)? {
+            match frame::split_of(self.version, rest, maximum).map_err(broken_rule)? {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
                 Split::Frame(frame) => {
                     self.handle(&frame, now, turn)?;

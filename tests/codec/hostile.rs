@@ -1,6 +1,6 @@
 //! Every damage that one byte, one cut or one wrong length can do to the wide corpus.
 
-use whimbrel::codec::frame::{Split, split};
+use whimbrel::codec::frame::{Split, split, split_of};
 use whimbrel::codec::{DecodeError, Packet, Version};
 
 use crate::wide::{
@@ -12,7 +12,7 @@ const MAXIMUM: usize = 1 << 20;
 
 /// The first packet of the bytes; `None` when they are only its beginning.
 pub fn decode(bytes: &[u8], version: Version) -> Result<Option<Packet<'_>>, DecodeError> {
-    match split(bytes, MAXIMUM)? {
+    match split_of(version, bytes, MAXIMUM)? {
         Split::NeedMore { at_least } => {
             assert!(at_least > bytes.len());
             Ok(None)
@@ -159,17 +159,36 @@ fn connect_flags_are_legal_or_refused() {
             let connect =
                 packet(0x10, &[&protocol(version), &[flags, 0, 0], &properties, &payload]);
             let taken = decode(&connect, version).is_ok();
-            assert_eq!(taken, is_legal_connect(flags, version), "{version} flags {flags:08b}");
+            // MQTT 3.1 disregards the reserved flag, and those of a Will that is not there.
+            let disregarded = match (version, flags & 4) {
+                (Version::V31, 0) => 0x39,
+                (Version::V31, _) => 0x01,
+                _ => 0,
+            };
+            let is_legal = is_legal_connect(flags & !disregarded, version);
+            assert_eq!(taken, is_legal, "{version} flags {flags:08b}");
         }
     }
 }
 
-/// [MQTT-2.1.3-1], of 3.1.1 [MQTT-2.2.2-2]
+/// [MQTT-2.1.3-1], of 3.1.1 [MQTT-2.2.2-2]. To MQTT 3.1 the flags of most packets mean nothing; what
+/// has a QoS of 1 keeps it.
 #[test]
 fn flags_of_the_fixed_header_are_legal_or_refused() {
     for (version, bytes) in wide().into_iter().filter(|(_, bytes)| bytes[0] >> 4 != 3) {
         for flags in (0..16).filter(|&flags| flags != bytes[0] & 15) {
             let changed = [&[bytes[0] & 0xF0 | flags], &bytes[1..]].concat();
+            let kind = bytes[0] >> 4;
+            let is_free = match kind {
+                1 | 15 => false,
+                6 | 8 | 10 => flags & 6 == 2,
+                _ => true,
+            };
+            if version == Version::V31 && is_free {
+                assert_eq!(decode(&changed, version), decode(&bytes, version), "{changed:02x?}");
+                assert!(split(&changed, MAXIMUM).is_err());
+                continue;
+            }
             let refused = Err(DecodeError::Malformed("reserved flags of the fixed header"));
             assert_eq!(decode(&changed, version), refused, "{version} {changed:02x?}");
             // Nothing more is waited for.

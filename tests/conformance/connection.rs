@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::books::Books;
 use crate::decode;
 use crate::packet::{Packet, Version};
 use crate::second;
@@ -55,6 +56,7 @@ pub struct Connection {
     pub maximum_packet_size: Option<u64>,
     /// Whether a CONNACK accepted it.
     pub accepted: bool,
+    pub books: Books,
 }
 
 impl Connection {
@@ -69,11 +71,13 @@ impl Connection {
             version,
             maximum_packet_size: None,
             accepted: false,
+            books: Books::default(),
         })
     }
 
     /// The peer may not want it any more; what it does instead is seen by reading.
     pub fn send(&mut self, bytes: &[u8]) {
+        self.books.sent(bytes);
         self.stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         let _ = self.stream.write_all(bytes);
     }
@@ -133,13 +137,14 @@ impl Connection {
         }
     }
 
-    fn packet(&self, bytes: Vec<u8>) -> Event {
+    fn packet(&mut self, bytes: Vec<u8>) -> Event {
         if self.maximum_packet_size.is_some_and(|maximum| bytes.len() as u64 > maximum) {
             return Event::Wrong("a packet beyond the Maximum Packet Size".into(), bytes);
         }
         let decoded = decode::decode(&bytes, self.version);
-        let agreed = decoded.and_then(|packet| {
+        let agreed = decoded.and_then(|mut packet| {
             second::agrees(&bytes, self.version, &packet)?;
+            self.books.came(&mut packet, self.version)?;
             Ok(packet)
         });
         match agreed {

@@ -302,14 +302,10 @@ impl Parser<'_> {
                 let len = block_len(&lines[at..]).ok_or_else(missing)?;
                 let inner = self.block(&lines[at..at + len])?;
                 at += len + 1;
-                let allowed = |step: &Step| {
-                    matches!(
-                        step.action,
-                        Action::Expect(_, Expected::Packet { optional: false, .. })
-                    )
-                };
+                let allowed =
+                    |step: &Step| matches!(step.action, Action::Expect(_, Expected::Packet { .. }));
                 if let Some(step) = inner.iter().find(|step| !allowed(step)) {
-                    let what = "only packets that must come may stand in `any order`".into();
+                    let what = "only packets that come may stand in `any order`".into();
                     return Err(Mistake { line: step.line, what });
                 }
                 let (text, with) = (text.clone(), with.clone());
@@ -570,11 +566,15 @@ fn hex(text: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A word as it stands, `fill:1000` as so many `x`, or a quoted text with escapes.
+/// A word as it stands, `fill:1000` as so many `x`, `fill:1000:text` as a text made that long with
+/// them, or a quoted text with escapes.
 fn bytes_of(text: &str) -> Result<Vec<u8>, String> {
-    if let Some(len) = text.strip_prefix("fill:") {
+    if let Some(rest) = text.strip_prefix("fill:") {
+        let (len, begin) = rest.split_once(':').unwrap_or((rest, ""));
         let len = len.parse().map_err(|_| format!("`{text}` is no length"))?;
-        return Ok(vec![b'x'; len]);
+        let mut bytes = begin.as_bytes().to_vec();
+        bytes.resize(len, b'x');
+        return Ok(bytes);
     }
     let Some(rest) = text.strip_prefix('"') else {
         let is_odd = text.contains(['"', '|', '<', '>', '\\']);

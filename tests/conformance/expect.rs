@@ -44,8 +44,12 @@ pub fn compare(
 
 /// Whether a packet of this version has such a field.
 fn exists(packet: &str, key: &str, version: Version) -> bool {
-    version == Version::V5
-        || (property_named(key).is_none() && (key != "reason" || !has_reason_from_5(packet)))
+    match (version, key) {
+        (Version::V5, _) => true,
+        (Version::V31, "session") => false,
+        (_, "reason") => !has_reason_from_5(packet),
+        _ => property_named(key).is_none(),
+    }
 }
 
 fn compare_key(

@@ -251,7 +251,7 @@ fn mistakes_are_named_with_their_line() {
         ("a< CONNACK\na> CONNECT session_expiry=1", 5, "MQTT 3.1.1 has no session_expiry"),
         ("a< PUBLISH id=<m>", 4, "used once only"),
         ("a< CONNACK\nany order\na< CONNACK", 5, "no `end`"),
-        ("any order\na< closed\nend", 5, "that must come"),
+        ("any order\na< closed\nend", 5, "only packets"),
         ("for x in 1 2\na< CONNACK", 4, "no `end`"),
         ("a> hex 123", 4, "is not hexadecimal"),
         ("a> hex", 4, "no bytes"),
@@ -344,4 +344,46 @@ fn a_name_keeps_the_value_it_was_given() {
     played(SAID, &format!("{lines}a< PUBACK id=!<m>")).unwrap();
     played(SAID, &format!("{lines}a< PUBACK id=<m>")).unwrap_err();
     played(SAID, "a> PINGREQ\na< PUBACK id=<m>\na< PUBACK id=!<m>").unwrap_err();
+}
+
+/// Each broker says one thing wrong that no single packet shows.
+#[test]
+fn a_connection_as_a_whole_keeps_to_its_rules() {
+    let played = |said: &'static [u8], lines: &str| {
+        play(says(said), Version::V5, &read(Version::V5, lines).unwrap())
+    };
+    let connect = "a> CONNECT receive_maximum=1 topic_alias_maximum=1\n";
+    let publish = "a< PUBLISH qos=1 id=* topic=a\n";
+    for (said, lines, what) in [
+        (&b"\x32\x06\0\x01a\0\x07\0\x32\x06\0\x01a\0\x08\0"[..], publish, "Receive Maximum"),
+        (b"\x32\x06\0\x01a\0\x07\0\x32\x06\0\x01a\0\x07\0", publish, "7 is in use"),
+        (b"\x62\x02\0\x07\x32\x06\0\x01a\0\x07\0", "a< PUBREL id=7\n", "7 is in use"),
+        (b"\x30\x07\0\x01a\x03\x23\0\x02", "", "Topic Alias 2 is not allowed"),
+        (b"\x30\x06\0\0\x03\x23\0\x01", "", "Topic Alias 1 was never set"),
+    ] {
+        let lines = format!("{connect}{lines}a< PUBLISH qos=? id=? topic=? topic_alias=?");
+        let failure = played(said, &lines).unwrap_err();
+        assert!(failure.what.contains(what), "{what}: {failure:?}");
+    }
+    let aliases = b"\x30\x07\0\x01a\x03\x23\0\x01\x30\x06\0\0\x03\x23\0\x01\xd0\0";
+    let lines = "a< PUBLISH topic=a topic_alias=1\na< PUBLISH topic=a topic_alias=1";
+    played(aliases, &format!("{connect}{lines}")).unwrap();
+    // What is answered makes room, and is free again.
+    let twice = b"\x32\x06\0\x01a\0\x07\0\x32\x06\0\x01a\0\x07\0\xd0\0";
+    let lines = "a< PUBLISH qos=1 id=7 topic=a\na> PUBACK id=7\na< PUBLISH qos=1 id=7 topic=a";
+    played(twice, &format!("{connect}{lines}")).unwrap();
+}
+
+#[test]
+fn what_may_come_in_any_order_may_also_stay_away() {
+    const SAID: &[u8] = b"\x40\x02\0\x07\xd0\0";
+    let block = |lines| format!("a> PINGREQ\nany order\n{lines}\na< PINGRESP\nend");
+    played(SAID, &block("a< PUBACK? id=7\na< PUBACK? id=8")).unwrap();
+    played(SAID, &block("a< PUBACK? id=8")).unwrap_err();
+    played(SAID, &block("a< PUBACK id=7\na< PUBACK id=8")).unwrap_err();
+}
+
+#[test]
+fn a_text_may_be_filled_up_to_a_length() {
+    assert_eq!(bytes(Version::V311, "PUBLISH topic=fill:5:{t}/"), b"\x30\x07\0\x05T/xxx");
 }

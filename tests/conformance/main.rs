@@ -17,6 +17,7 @@
 #[allow(dead_code, reason = "shared with the tests that need all of it")]
 mod broker;
 
+mod books;
 mod connection;
 mod decode;
 mod dialogue;

@@ -135,6 +135,7 @@ impl Play {
                     let maximum =
                         packet.find_number("maximum_packet_size").filter(|&size| size > 0);
                     self.connection(who)?.maximum_packet_size = maximum;
+                    self.connection(who)?.books.connect(&packet);
                 }
                 let bytes = encode(&packet, version);
                 (packet.to_string(), bytes)
@@ -256,22 +257,23 @@ impl Play {
         }
     }
 
-    /// Each packet that comes must be one of those that are left.
+    /// Each packet that comes must be one of those that are left; those that need not come may
+    /// stay away.
     fn any_order(&mut self, steps: &[Step]) -> Result<(), String> {
-        let mut left: Vec<(&str, &Step, &Template)> = steps
+        let mut left: Vec<(&str, &Step, &Template, bool)> = steps
             .iter()
             .filter_map(|step| match &step.action {
-                Action::Expect(who, Expected::Packet { template, .. }) => {
-                    Some((who.as_str(), step, template))
+                Action::Expect(who, Expected::Packet { template, optional }) => {
+                    Some((who.as_str(), step, template, *optional))
                 }
                 _ => None,
             })
             .collect();
-        while let Some(&(who, ..)) = left.first() {
+        while let Some(&(who, ..)) = left.iter().find(|(.., optional)| !optional) {
             let event = self.take(who)?;
             let mut differences = vec![];
             let mut found = None;
-            for (at, (_, step, template)) in
+            for (at, (_, step, template, _)) in
                 left.iter().enumerate().filter(|(_, (other, ..))| *other == who)
             {
                 match self.compare(who, template, &event) {

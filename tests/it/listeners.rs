@@ -171,6 +171,29 @@ impl WebSocket {
 
 pub const MQTT: &str = "Sec-WebSocket-Protocol: mqtt\r\n";
 
+/// [MQTT-6.0.0-4]. Who offers `mqttv3.1` alone is by that name a Client of MQTT 3.1, of which
+/// the standard does not speak.
+#[test]
+fn the_subprotocol_is_mqtt_for_all_that_offer_it() {
+    let all = all();
+    let selected = |header: &str| {
+        let (_ws, head) = WebSocket::open(all.ws, "/mqtt", header);
+        assert!(head.starts_with("HTTP/1.1 101"), "{header}: {head}");
+        let head = head.to_lowercase();
+        let lines = head.lines().filter_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for offered in ["mqtt", "mqttv3.1, mqtt", "mqtt, mqttv3.1", "chat,mqtt", "mqttv3.1,chat,mqtt,x"]
+    {
+        let header = format!("Sec-WebSocket-Protocol: {offered}\r\n");
+        assert_eq!(selected(&header), ["mqtt"], "{offered}");
+    }
+    let twice = "Sec-WebSocket-Protocol: mqttv3.1\r\nSec-WebSocket-Protocol: mqtt\r\n";
+    assert_eq!(selected(twice), ["mqtt"]);
+    assert_eq!(selected("Sec-WebSocket-Protocol: mqttv3.1\r\n"), ["mqttv3.1"]);
+    assert_eq!(selected(""), Vec::<String>::new());
+}
+
 /// [MQTT-6.0.0-1] to [MQTT-6.0.0-4]
 #[test]
 fn websocket_frames_carry_the_stream_wherever_they_begin_and_end() {
