@@ -368,6 +368,7 @@ impl Connection {
         }
         let backlog = self.writer.backlog();
         let Some(parts) = self.lease.parts.as_mut() else { return Poll::Ready(Ending::Closed) };
+        parts.session.rest();
         let may_deliver = backlog < DELIVER_BACKLOG_MAX && parts.session.may_deliver();
         let window_open = parts.session.window_free() > 0;
         if !parts.mailbox.sleep(window_open, may_deliver, cx.waker()) {

@@ -404,6 +404,11 @@ impl Session {
         self.answers.push(Answer::Auth { reason, data: data.into() }, false);
     }
 
+    /// The connection has nothing to do for a while: memory that is not needed meanwhile goes.
+    pub fn rest(&mut self) {
+        self.answers.rest();
+    }
+
     /// How many deliveries of QoS 1 and 2 may be taken from the queue now; 0 while what an
     /// earlier connection left must go first.
     pub fn window_free(&self) -> usize {

@@ -160,6 +160,13 @@ impl Answers {
         self.waiting_subacks > 0
     }
 
+    /// Gives back memory that an idle Session does not need.
+    pub fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
     fn poll(&mut self) -> Option<Answer> {
         let (ticket, _) = self.queue.front()?;
         if *ticket > self.durable_ticket {
@@ -170,9 +177,6 @@ impl Answers {
             Answer::SubAck { .. } => self.waiting_subacks = self.waiting_subacks.saturating_sub(1),
             Answer::Publish { .. } => self.held = self.held.saturating_sub(1),
             _ => {}
-        }
-        if self.queue.is_empty() && self.queue.capacity() > 64 {
-            self.queue.shrink_to(0);
         }
         Some(answer)
     }
