@@ -36,7 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("rustls", &["net"]),
     ("tokio_rustls", &["net"]),
-    ("tokio_tungstenite", &["net"]),
+    ("tungstenite", &["net"]),
     ("socket2", &["net"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),

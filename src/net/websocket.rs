@@ -1,17 +1,20 @@
 //! WebSocket as a byte stream: the bytes of binary frames one after the other, wherever frames
 //! begin and end [MQTT-6.0.0-2].
+//!
+//! The upgrade is tungstenite's, the frames are our own ([`super::frames`]): bytes are handed on
+//! as they come, so that an idle connection holds nothing and a frame costs its sender the bytes.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tungstenite::handshake::machine::TryParse;
+use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::handshake::server::{create_response, write_response};
+use tungstenite::http::{HeaderValue, StatusCode};
+
+use super::frames::{self, Decoder, End, Opcode};
 
 /// Settings of the upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,37 +23,66 @@ pub struct Options {
     pub path: String,
     /// Subprotocols that are spoken, the preferred one first.
     pub subprotocols: Vec<String>,
-    /// Largest frame accepted, in bytes.
+    /// Largest frame accepted, in bytes. No memory hangs on it: it is beyond what any Client has
+    /// a use for, and a claim above it shows at once that what comes are no frames.
     pub frame_bytes_max: usize,
 }
+
+/// Bytes of a request, at most. Browsers and servers have agreed on about that.
+const REQUEST_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes of MQTT in a frame that is sent, at most.
 const FRAME_SENT_MAX: usize = 64 << 10;
 
-/// Bytes of the header of a frame that is sent, at most.
-const FRAME_HEADER: usize = 10;
-
-/// Bytes that wait to be sent, at most: frames of ours and pongs that the peer has not read.
-/// Beyond that only the last ping is answered.
-const WRITE_BUFFER_MAX: usize = 2 * FRAME_SENT_MAX;
+/// Bytes in frames that wait to be sent, at most; a Pong and a Close may come on top.
+const OUTGOING_MAX: usize = FRAME_SENT_MAX + frames::HEADER_BYTES_MAX;
 
 /// What cannot be upgraded is closed; a wrong path or subprotocol is answered with an HTTP error.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+    mut stream: S,
     options: &Options,
 ) -> io::Result<WebSocket<S>> {
-    let config = WebSocketConfig::default()
-        .max_frame_size(Some(options.frame_bytes_max))
-        .max_message_size(Some(options.frame_bytes_max))
-        .read_buffer_size(8 << 10)
-        .write_buffer_size(FRAME_SENT_MAX)
-        .max_write_buffer_size(WRITE_BUFFER_MAX);
-    #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
-    let callback = |request: &Request, response: Response| negotiate(request, response, options);
-    let stream = tokio_tungstenite::accept_hdr_async_with_config(stream, callback, Some(config))
-        .await
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-    Ok(WebSocket { stream, incoming: Bytes::new(), unflushed: 0 })
+    let request = read_request(&mut stream).await?;
+    let response = create_response(&request).map_err(invalid)?;
+    let mut answer = vec![];
+    match negotiate(&request, response, options) {
+        Ok(response) => {
+            write_response(&mut answer, &response).map_err(invalid)?;
+            stream.write_all(&answer).await?;
+            stream.flush().await?;
+        }
+        Err(response) => {
+            write_response(&mut answer, &response).map_err(invalid)?;
+            answer.extend_from_slice(response.body().as_deref().unwrap_or_default().as_bytes());
+            stream.write_all(&answer).await?;
+            stream.shutdown().await?;
+            return Err(invalid(format!("no upgrade: {}", response.status())));
+        }
+    }
+    let decoder = Decoder::new(options.frame_bytes_max);
+    Ok(WebSocket { stream, decoder, outgoing: vec![], is_flushed: true, is_closing: false })
+}
+
+/// Reads the request. It is looked at as often as bytes come: with its size bounded, that costs
+/// no more than the reads.
+async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Request> {
+    let mut head = Vec::with_capacity(1024);
+    while head.len() < REQUEST_BYTES_MAX {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match Request::try_parse(&head).map_err(invalid)? {
+            Some((len, request)) if len == head.len() => return Ok(request),
+            // Section 4.1 of RFC 6455: a client waits for the answer.
+            Some(_) => return Err(invalid("bytes before the upgrade was answered")),
+            None => {}
+        }
+    }
+    Err(invalid("a request for an upgrade that is too long"))
+}
+
+fn invalid(error: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
 /// Chooses the subprotocol [MQTT-6.0.0-4]. A client that offers none is served: some device
@@ -94,32 +126,63 @@ fn negotiate(
     }
 }
 
-/// A WebSocket connection as a byte stream.
+/// A WebSocket connection as a byte stream. Each write becomes a frame; frames leave when it is
+/// flushed or they become many. The peer's Close frame is the end of what is read; ours is sent by
+/// the shutdown. One task reads and writes: pings are answered by who reads.
 #[derive(Debug)]
 pub struct WebSocket<S> {
-    stream: WebSocketStream<S>,
-    /// What of the last frame has not been read.
-    incoming: Bytes,
-    /// Bytes in frames that have not left.
-    unflushed: usize,
-}
-
-impl<S> WebSocket<S> {
-    /// What carries it.
-    pub fn get_ref(&self) -> &S
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        self.stream.get_ref()
-    }
+    stream: S,
+    decoder: Decoder,
+    /// Frames that have not left.
+    outgoing: Vec<u8>,
+    /// Whether the stream holds back nothing of those that have.
+    is_flushed: bool,
+    /// Whether Close is among the frames that were sent.
+    is_closing: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Sends all frames.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(io_error)?;
-        self.unflushed = 0;
+        let mut sent = 0;
+        let result = loop {
+            let unsent = self.outgoing.get(sent..).unwrap_or_default();
+            if unsent.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, unsent) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => sent += n,
+                other => break other.map_ok(|_| ()),
+            }
+        };
+        self.is_flushed &= sent == 0;
+        if sent == self.outgoing.len() {
+            self.outgoing = Vec::new();
+        } else if sent > 0 {
+            self.outgoing.drain(..sent);
+        }
+        self.outgoing.shrink_to_fit();
+        ready!(result)?;
+        if !self.is_flushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_flushed = true;
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Answers the last ping, unless the peer does not take what was sent before: then its answer
+    /// stays owed. An error is left to who writes.
+    fn answer(&mut self, cx: &mut Context<'_>) {
+        if self.is_closing || !self.decoder.has_ping() {
+            return;
+        }
+        if let Poll::Ready(Ok(())) = self.poll_send(cx)
+            && let Some(ping) = self.decoder.take_ping()
+        {
+            frames::encode(Opcode::Pong, &ping, &mut self.outgoing);
+            let _ = self.poll_send(cx);
+        }
     }
 }
 
@@ -130,27 +193,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.incoming.is_empty() {
-            match ready!(Pin::new(&mut this.stream).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) => this.incoming = bytes,
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
-                Some(Ok(Message::Text(_))) => {
-                    // [MQTT-6.0.0-1]
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "a WebSocket text frame",
-                    )));
+        loop {
+            this.answer(cx);
+            match this.decoder.end() {
+                None => {}
+                Some(End::Closed(_)) => return Poll::Ready(Ok(())),
+                Some(End::Violated(violation)) => {
+                    // It is told why as far as it listens.
+                    let _ = Pin::new(&mut *this).poll_shutdown(cx);
+                    return Poll::Ready(Err(invalid(violation)));
                 }
-                Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
-                    return Poll::Ready(Ok(()));
-                }
-                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+            }
+            // Read to where the bytes are wanted; frames are made away with in place.
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let fresh = buf.filled_mut().get_mut(before..).unwrap_or_default();
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let carried = this.decoder.decode(fresh);
+            buf.set_filled(before + carried);
+            if carried > 0 {
+                this.answer(cx);
+                return Poll::Ready(Ok(()));
             }
         }
-        let len = this.incoming.len().min(buf.remaining());
-        buf.put_slice(&this.incoming.split_to(len));
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -161,40 +228,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_closing {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let sent = buf.get(..FRAME_SENT_MAX).unwrap_or(buf);
-        if this.unflushed == 0 || this.unflushed.saturating_add(sent.len()) > FRAME_SENT_MAX {
-            // Also what was answered to pings, so that there is room for a frame.
+        if this.outgoing.len() + frames::HEADER_BYTES_MAX + sent.len() > OUTGOING_MAX {
             ready!(this.poll_send(cx))?;
         }
-        let frame = Message::Binary(Bytes::copy_from_slice(sent));
-        match Pin::new(&mut this.stream).start_send(frame) {
-            Ok(()) => {}
-            Err(Error::WriteBufferFull(frame)) => {
-                ready!(this.poll_send(cx))?;
-                Pin::new(&mut this.stream).start_send(*frame).map_err(io_error)?;
-            }
-            Err(error) => return Poll::Ready(Err(io_error(error))),
-        }
-        this.unflushed += sent.len() + FRAME_HEADER;
+        frames::encode(Opcode::Binary, sent, &mut this.outgoing); // [MQTT-6.0.0-1]
         Poll::Ready(Ok(sent.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.unflushed > 0 { this.poll_send(cx) } else { Poll::Ready(Ok(())) }
+        self.get_mut().poll_send(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_close(cx)).map_err(io_error)?;
+        if !this.is_closing {
+            this.is_closing = true;
+            let code = this.decoder.end().and_then(End::answer).map(u16::to_be_bytes);
+            let payload = code.as_ref().map_or(&[][..], |code| code);
+            frames::encode(Opcode::Close, payload, &mut this.outgoing);
+        }
+        ready!(this.poll_send(cx))?;
         // Nothing follows the Close frame; with TLS its end must be said too.
-        Pin::new(this.stream.get_mut()).poll_shutdown(cx)
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
 
-fn io_error(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
-        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
-    }
-}
+#[cfg(test)]
+mod tests;
