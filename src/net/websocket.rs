@@ -37,6 +37,10 @@ const FRAME_SENT_MAX: usize = 64 << 10;
 /// Bytes in frames that wait to be sent, at most; a Pong and a Close may come on top.
 const OUTGOING_MAX: usize = FRAME_SENT_MAX + frames::HEADER_BYTES_MAX;
 
+/// Reads that carry nothing before others of the same thread have their turn: control frames may
+/// come without end.
+const EMPTY_READS_MAX: usize = 4;
+
 /// What cannot be upgraded is closed; a wrong path or subprotocol is answered with an HTTP error.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
@@ -193,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        loop {
+        for _ in 0..EMPTY_READS_MAX {
             this.answer(cx);
             match this.decoder.end() {
                 None => {}
@@ -218,6 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
                 return Poll::Ready(Ok(()));
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -220,6 +220,29 @@ async fn pings_are_answered_and_only_the_last_is_owed_to_who_does_not_read() {
 }
 
 #[tokio::test]
+async fn control_frames_without_end_do_not_keep_the_thread() {
+    struct Woken(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let (mut ws, mut client) = open(100_000).await;
+    client.write_all(&frame(0x8A, b"pong").repeat(600)).await.unwrap();
+    client.write_all(&frame(0x82, b"data")).await.unwrap();
+    let woken = std::sync::Arc::new(Woken(Default::default()));
+    let waker = Waker::from(woken.clone());
+    let mut bytes = [0; 1000];
+    // The pongs are 6000 bytes.
+    for expected in [Poll::Pending, Poll::Ready(&b"data"[..])] {
+        let mut buf = ReadBuf::new(&mut bytes);
+        let read = Pin::new(&mut ws).poll_read(&mut Context::from_waker(&waker), &mut buf);
+        assert_eq!(read.map(|result| result.map(|()| buf.filled()).unwrap()), expected);
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test]
 async fn the_close_frame_of_the_peer_is_the_end_and_is_answered_once() {
     for payload in [&b""[..], b"\x0F\xA0", b"\x0F\xA0reason"] {
         let (mut ws, mut client) = open(1000).await;
