@@ -61,8 +61,7 @@ async fn serve(stream: DuplexStream) -> std::io::Result<Vec<u8>> {
 
 async fn send(client: DuplexStream, request: &[u8], frames: &[u8], piece: usize) {
     let (mut read, mut write) = tokio::io::split(client);
-    // A good request comes whole: tungstenite takes more than 64 small pieces for an attack.
-    pieces(&mut write, request, if frames.is_empty() { piece } else { request.len() }).await;
+    pieces(&mut write, request, piece).await;
     let mut answers = vec![];
     // RFC 6455, section 4.1: nothing is sent before the answer has come.
     while !frames.is_empty() && !answers.ends_with(b"\r\n\r\n") {
@@ -90,13 +89,10 @@ async fn pieces(write: &mut WriteHalf<DuplexStream>, bytes: &[u8], piece: usize)
 fn frames(mut rest: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (mut frames, mut content) = (vec![], vec![]);
     let mut is_open = false;
-    let mut open_bytes = 0;
     while let Some((&[kind, len], after)) = rest.split_first_chunk() {
         let (part, after) = after.split_at(usize::from(len).min(after.len()));
         rest = after;
-        // The whole message is bounded too.
-        open_bytes = if is_open { open_bytes + part.len() } else { part.len() };
-        let is_last = kind & 1 == 1 || open_bytes + 255 > FRAME_BYTES_MAX;
+        let is_last = kind & 1 == 1;
         match kind % 8 {
             // Ping and Pong, of at most 125 bytes, may come within a message.
             6 => frame(0x89, part.get(..125).unwrap_or(part), &mut frames),
@@ -106,10 +102,8 @@ fn frames(mut rest: &[u8]) -> (Vec<u8>, Vec<u8>) {
                 frame(u8::from(is_last) << 7 | opcode, part, &mut frames);
                 content.extend_from_slice(part);
                 is_open = !is_last;
-                continue;
             }
         }
-        open_bytes -= part.len();
     }
     if is_open {
         frame(0x80, b"", &mut frames);
