@@ -148,7 +148,12 @@ impl Broker {
     }
 
     /// Notes the Session's record for the store, if it outlives its connection.
-    fn put_on_record(&self, parts: &mut Parts, disconnected_at: Option<Moment>, turn: &mut Turn) {
+    pub(super) fn put_on_record(
+        &self,
+        parts: &mut Parts,
+        disconnected_at: Option<Moment>,
+        turn: &mut Turn,
+    ) {
         let Some(session) = parts.mailbox.stored() else { return };
         let record = parts.session.record(disconnected_at);
         turn.change(Change::SessionPut { session, record: record.encode() });

@@ -141,6 +141,10 @@ impl Broker {
                 self.route(&mut parts, filter, subscription, Some(false), turn);
             }
         }
+        if record.disconnected_at.is_none() {
+            // On record, so that its time does not begin anew with each start.
+            self.put_on_record(&mut parts, Some(now), turn);
+        }
         self.park_restored(parts, record.disconnected_at.unwrap_or(now));
     }
 

@@ -45,6 +45,11 @@ impl Disk for Directory {
             .truncate(false)
             .open(&path)
             .map_err(|e| OpenError::Unreadable { path: path.clone(), why: e.to_string() })?;
+        // After an fsync that failed, Linux counts the pages as clean: they are read as they were
+        // written and will never be on the disk. What is built on them would be lost with them.
+        if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::warn!("the system may read the store from memory and not the disk: {error}");
+        }
         let storage = redb::backends::FileBackend::new(file)
             .map_err(|error| OpenError::of_database(&path, &error))?;
         match options.durability {
