@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use whimbrel::access::{Access, Anonymous};
 use whimbrel::broker::{self, Broker, Waiter};
 use whimbrel::clock::{Clock, Moment};
 use whimbrel::connection;
@@ -201,7 +202,7 @@ impl World {
             tokio::spawn(commit(committer, bell, (log, self.disk.clone()), self.disk_ms));
         let options = Arc::new(connection::Options {
             connect_timeout: Duration::from_secs(10),
-            anonymous: broker.options().anonymous,
+            access: Arc::new(Access::unproven(Anonymous::Allowed)),
             in_memory: false,
         });
         self.broker = Some(Running { broker, options, connections: vec![], committer });
@@ -433,7 +434,7 @@ impl World {
         let (near, far) = pipe(conn, client.v5, link, context);
         let is_roomy = link.capacity >= Link::GOOD.capacity;
         self.log.push(Event::Opened { conn, client: index, is_roomy });
-        let peer = Peer { address: None, has_certificate: false };
+        let peer = Peer::direct(None);
         let far = Transport::Other(Box::new(far));
         let (broker, options) = (running.broker.clone(), running.options.clone());
         let served = connection::serve_stream(far, peer, broker, options);
