@@ -4,6 +4,7 @@
 //! to do. So a history has one course, and the same seed gives it again.
 
 use std::any::Any;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ struct World {
     starts: usize,
     /// Whether events are printed.
     shows: bool,
+    /// Of all events.
+    digest: DefaultHasher,
 }
 
 /// A broker that runs.
@@ -75,7 +78,7 @@ pub type Outcome = Result<(), String>;
 
 /// Goes through a history. `disk` holds an empty store.
 pub fn run(history: &History, plant: Option<Fault>, disk: &Disk) -> Outcome {
-    let lived = catch_unwind(AssertUnwindSafe(|| live(history, plant, disk, false)));
+    let lived = catch_unwind(AssertUnwindSafe(|| live(history, plant, disk, false).0));
     lived.unwrap_or_else(|panic| Err(format!("a panic: {}", message_of(&*panic))))
 }
 
@@ -84,21 +87,26 @@ pub fn show(history: &History, plant: Option<Fault>, disk: &Disk) {
     let _ = catch_unwind(AssertUnwindSafe(|| live(history, plant, disk, true)));
 }
 
+/// A number that stands for all events of a history.
+pub fn digest(history: &History, disk: &Disk) -> u64 {
+    live(history, None, disk, false).1
+}
+
 /// What a panic says.
 fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?")
 }
 
-fn live(history: &History, plant: Option<Fault>, disk: &Disk, shows: bool) -> Outcome {
+fn live(history: &History, plant: Option<Fault>, disk: &Disk, shows: bool) -> (Outcome, u64) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
+    let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
     runtime.block_on(async {
         let mut world = World::new(history, plant, disk.copy());
         world.shows = shows;
         let outcome = world.live(history).await;
-        outcome.and(world.leave().await)
+        (outcome.and(world.leave().await), world.digest.finish())
     })
 }
 
@@ -169,6 +177,7 @@ impl World {
             heals_at: None,
             starts: 0,
             shows: false,
+            digest: DefaultHasher::new(),
         }
     }
 
@@ -268,6 +277,7 @@ impl World {
             if self.shows {
                 println!("{at:>7} ms {event:?}");
             }
+            format!("{at} {event:?}").hash(&mut self.digest);
             let broken = self.model.event(at, event);
             broken.map_err(|what| format!("at {at} ms: {what}"))?;
         }
