@@ -670,6 +670,7 @@ impl Session {
                 self.tracks.extend(new.tracks);
                 self.handed.extend(new.handed);
             }
+            self.crash_spans(settled);
             self.blur(u64::MAX);
             if !self.stored {
                 *self = Self { incarnation: self.incarnation, ..Self::default() };
