@@ -18,7 +18,7 @@ use crate::queue::Delivery;
 use crate::session::Session;
 use crate::session::connect::Terms;
 use crate::session::will::Will;
-use crate::store::Change;
+use crate::store::{Change, SessionId};
 
 /// A Client that has been let in and wants its Session.
 pub struct Request {
@@ -51,6 +51,9 @@ impl Broker {
                     let (back, returned) = *lent;
                     request = back;
                     returned.await;
+                    // How the Session was given back must be durable before CONNACK says how it
+                    // stands. Answers come in order, so any change waits for what was before it.
+                    turn.change(Change::Finished { message: 0, session: SessionId(0) });
                 }
             }
         }
