@@ -14,7 +14,7 @@ use triomphe::ThinArc;
 
 use crate::clock::Moment;
 use crate::codec::property::{Properties, PropertyId};
-use crate::codec::{Publish, QoS, Will};
+use crate::codec::{Publish, QoS};
 use crate::topic::TopicName;
 
 /// Shared and immutable; a clone is one counter.
@@ -109,22 +109,6 @@ impl Message {
         Self(ThinArc::from_header_and_slice(header, &block))
     }
 
-    /// The Will Message, whose lifetime begins when it is published.
-    pub fn of_will(id: u64, will: &Will<'_>, now: Moment) -> Self {
-        let expiry = will.properties.message_expiry_interval();
-        Self::new(
-            id,
-            &Parts {
-                topic: will.topic.as_str(),
-                qos: will.qos,
-                retain: will.retain,
-                expires_at: expiry.map_or(Moment::NEVER, |s| now.after_s(u64::from(s))),
-                properties: will.properties,
-                payload: will.payload,
-            },
-        )
-    }
-
     /// The same message under another identity.
     pub fn with_id(&self, id: u64) -> Self {
         Self(ThinArc::from_header_and_slice(Header { id, ..*self.header() }, &self.0.slice))
@@ -216,26 +200,14 @@ impl Message {
     /// What [`Message::weight`] and [`Message::expires_at`] would say of the message that
     /// [`Message::encode`] wrote, without making it; `None` when the bytes are not one.
     pub fn weigh_encoded(bytes: &[u8]) -> Option<(usize, Moment)> {
-        let (&flags, rest) = bytes.split_first()?;
-        let (expires_at, rest) = if flags & 8 == 0 {
-            (Moment::NEVER, rest)
-        } else {
-            let (at, rest) = rest.split_first_chunk::<8>()?;
-            (Moment::from_unix_ms(u64::from_le_bytes(*at)), rest)
-        };
+        let (_, expires_at, rest) = split_encoded(bytes)?;
         // Topic length u16 and properties length u32 here, only the former there.
         Some((weight_of(rest.len().checked_sub(4)?), expires_at))
     }
 
     /// The message that [`Message::encode`] wrote; `None` when the bytes are not one.
     pub fn decode(id: u64, bytes: &[u8]) -> Option<Self> {
-        let (&flags, rest) = bytes.split_first()?;
-        let (expires_at, rest) = if flags & 8 == 0 {
-            (Moment::NEVER, rest)
-        } else {
-            let (at, rest) = rest.split_first_chunk::<8>()?;
-            (Moment::from_unix_ms(u64::from_le_bytes(*at)), rest)
-        };
+        let (flags, expires_at, rest) = split_encoded(bytes)?;
         let (topic_len, rest) = rest.split_first_chunk::<2>()?;
         let (properties_len, rest) = rest.split_first_chunk::<4>()?;
         let (topic, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*topic_len)))?;
@@ -269,6 +241,16 @@ impl std::fmt::Debug for Message {
         let payload = self.payload().len();
         write!(f, "Message({} {:?} {:?} {payload} B)", self.id(), self.topic_str(), self.qos())
     }
+}
+
+/// What [`Message::encode`] wrote, as flags, the end of its lifetime, and the rest.
+fn split_encoded(bytes: &[u8]) -> Option<(u8, Moment, &[u8])> {
+    let (&flags, rest) = bytes.split_first()?;
+    if flags & 8 == 0 {
+        return Some((flags, Moment::NEVER, rest));
+    }
+    let (at, rest) = rest.split_first_chunk::<8>()?;
+    Some((flags, Moment::from_unix_ms(u64::from_le_bytes(*at)), rest))
 }
 
 /// Memory of a message whose block has so many bytes beside its header.

@@ -5,6 +5,7 @@ use whimbrel::codec::frame::{Frame, Split, split};
 use whimbrel::codec::primitive::varint_len;
 use whimbrel::codec::{Packet, Publish, Version};
 use whimbrel::message::Message;
+use whimbrel::session::will::Will;
 use whimbrel::topic::TopicFilter;
 
 const PACKET_BYTES_MAX: usize = 1 << 20;
@@ -60,7 +61,7 @@ fn packet(frame: &Frame<'_>, version: Version) {
         }
         Packet::Connect(connect) => {
             if let Some(will) = &connect.will {
-                let message = Message::of_will(0, will, Moment::from_unix_ms(1));
+                let message = Will::new(will).message(0, Moment::from_unix_ms(1));
                 assert_eq!(message.topic_str(), will.topic.as_str());
                 assert_eq!(message.payload(), will.payload);
             }
