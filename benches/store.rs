@@ -75,7 +75,8 @@ impl Durable {
         let ids: Vec<u64> = (0..group).map(|_| self.store.next_message_id()).collect();
         let session = self.session;
         let stored = |&id: &u64| {
-            let target = Target { session, flags: 1, online: false, subscription_ids: None };
+            let target =
+                Target { session, flags: 1, online: false, expires_s: 0, subscription_ids: None };
             Change::Message { message: message(id), targets: std::iter::once(target).collect() }
         };
         self.commit(ids.iter().map(stored).collect());

@@ -114,6 +114,13 @@ impl Message {
         Self(ThinArc::from_header_and_slice(Header { id, ..*self.header() }, &self.0.slice))
     }
 
+    /// The same message without what it is about.
+    pub fn without_payload(&self) -> Self {
+        let end = (self.header().payload_start as usize).min(self.0.slice.len());
+        let rest = self.0.slice.get(..end).unwrap_or_default();
+        Self(ThinArc::from_header_and_slice(*self.header(), rest))
+    }
+
     /// The same message with a lifetime.
     pub fn expiring_at(&self, expires_at: Moment) -> Self {
         let header = Header { expires_at, ..*self.header() };
@@ -138,6 +145,12 @@ impl Message {
     /// The forwardable properties as on the wire, without their length.
     pub fn properties(&self) -> &[u8] {
         self.part(self.header().properties_start, self.header().payload_start)
+    }
+
+    /// The first User Property of this name.
+    pub fn user_property(&self, name: &str) -> Option<&str> {
+        let mut pairs = Properties::check_forwarded(self.properties())?.user_properties();
+        pairs.find_map(|(held, value)| (held == name).then_some(value))
     }
 
     /// The Application Message itself.

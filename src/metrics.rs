@@ -68,6 +68,8 @@ counters! {
     sessions_ended,
     /// Wills published.
     wills_published,
+    /// Messages that declared queues sent to their dead-letter topics.
+    dead_letters,
 }
 
 macro_rules! drop_reasons {
@@ -125,6 +127,12 @@ drop_reasons! {
     ConnectionLost = "connection-lost",
     /// Delivered, but not retained: the limit of retained messages is reached.
     NotRetained = "not-retained",
+    /// A later message with the same key took its place in a queue that keeps only the last value.
+    Superseded = "superseded",
+    /// A declared queue without a dead-letter topic handed it out as often as it may.
+    DeliveriesSpent = "deliveries-spent",
+    /// It waited in a declared queue whose filter no longer matches its topic.
+    NotInFilter = "not-in-filter",
     /// The store could not keep it; it was not acknowledged.
     NotStored = "not-stored",
     /// The store kept it and cannot read it any more: the file is damaged.

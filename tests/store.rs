@@ -146,7 +146,8 @@ fn message(id: u64, payload: &str) -> Message {
 }
 
 fn stored(message: Message, sessions: &[SessionId], online: bool) -> Change {
-    let target = |&session| Target { session, flags: 1, online, subscription_ids: None };
+    let target =
+        |&session| Target { session, flags: 1, online, expires_s: 0, subscription_ids: None };
     Change::Message { message, targets: sessions.iter().map(target).collect() }
 }
 

@@ -9,12 +9,12 @@ use tokio::sync::futures::OwnedNotified;
 use super::Broker;
 use super::mailbox::{Mail, Mailbox};
 use super::registry::{Lease, Parked, Parts, Place};
+use super::share::Fate;
 use super::timeline::Due;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::ReasonCode;
 use crate::metrics::DropReason;
-use crate::queue::Delivery;
 use crate::session::Session;
 use crate::session::connect::Terms;
 use crate::session::will::Will;
@@ -143,7 +143,8 @@ impl Broker {
             }
         };
         for group in &groups {
-            group.online(&mailbox, session.terms().send_window(), turn.remainder());
+            let window = session.terms().send_window();
+            group.online(&mailbox, window, self.now(), turn.remainder());
         }
         let mut parts = Parts { session, mailbox, groups, returned };
         self.put_on_record(&mut parts, None, turn);
@@ -175,7 +176,7 @@ impl Broker {
         let mut back = parts.session.give_back_shared(ends_now);
         back.extend(lent);
         for group in &parts.groups {
-            group.offline(parts.mailbox.key(), &mut back, turn.remainder());
+            group.offline(parts.mailbox.key(), &mut back, now, turn.remainder());
         }
         if let (false, Some(session)) = (ends_now, parts.mailbox.stored()) {
             for packet_id in parts.session.put_on_record() {
@@ -241,16 +242,19 @@ impl Broker {
         let stored = parts.mailbox.stored();
         let mut back = parts.session.give_back_shared(true);
         for group in &parts.groups {
-            group.offline(key, &mut back, turn.remainder());
+            group.offline(key, &mut back, self.now(), turn.remainder());
         }
         let filters: Vec<Box<str>> =
             parts.session.subscriptions.iter().map(|(filter, _)| filter.into()).collect();
         for filter in filters {
             self.unroute(&mut parts, &filter, turn);
         }
-        let in_flight = parts.session.abandon();
-        let left = in_flight.iter().map(Delivery::trace).chain(parts.mailbox.end());
-        for delivery in left {
+        for delivery in parts.session.abandon() {
+            let trace = delivery.trace();
+            self.cannot_keep(delivery, Fate::SessionEnded, turn);
+            self.done(trace, stored, turn);
+        }
+        for delivery in parts.mailbox.end() {
             self.dropped(delivery, DropReason::SessionEnded, stored, turn);
         }
         if let Some(session) = stored {

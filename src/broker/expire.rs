@@ -1,4 +1,5 @@
-//! What ends by itself: Sessions, Wills that wait, retained messages with a lifetime.
+//! What ends by itself: Sessions, Wills that wait, retained messages with a lifetime, and what
+//! declared queues keep or lend for a time.
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ impl Broker {
                 }
             }
         }
+        self.expire_in_queues(now, &mut turn);
         for message in self.retained.expire(now) {
             turn.retained(&message);
         }

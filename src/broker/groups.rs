@@ -12,6 +12,7 @@ use super::share::ShareGroup;
 use super::turn::Turn;
 use crate::codec::QoS;
 use crate::metrics::DropReason;
+use crate::queue::declaration::Declaration;
 use crate::queue::{Stored, Trace};
 use crate::router::Interest;
 use crate::store::{Change, SessionId};
@@ -25,6 +26,8 @@ const RECORD: u8 = 2;
 pub struct Groups {
     by_filter: DashMap<Box<str>, Arc<ShareGroup>>,
     by_source: DashMap<u32, Arc<ShareGroup>>,
+    /// The declared queues, by name; they are not in `by_filter`.
+    pub(super) by_name: DashMap<Box<str>, Arc<ShareGroup>>,
 }
 
 impl Groups {
@@ -38,10 +41,17 @@ impl Groups {
         self.by_source.get(&source).and_then(|group| group.stored())
     }
 
-    /// All groups.
-    pub fn all(&self) -> Vec<Arc<ShareGroup>> {
-        self.by_filter.iter().map(|group| group.clone()).collect()
+    /// The identity in the store of the group that a lent delivery belongs to, and the group
+    /// itself if it is a declared queue.
+    pub(super) fn owner(&self, source: u32) -> (Option<SessionId>, Option<Arc<ShareGroup>>) {
+        let Some(group) = self.by_source.get(&source) else { return (None, None) };
+        (group.stored(), group.is_declared().then(|| group.clone()))
     }
+}
+
+/// What a group wants of its filter's messages; each member then gets what it wants itself.
+pub(super) fn everything() -> Interest {
+    Interest { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: true, id: None }
 }
 
 /// A new member of a group.
@@ -60,13 +70,17 @@ impl Broker {
     /// Adds a member to a share group, which is made if it is not there, or changes what a member
     /// wants.
     pub(super) fn join(&self, joining: &Joining<'_>, turn: &mut Turn) -> Arc<ShareGroup> {
+        if let Some(queue) = self.declared(joining.filter) {
+            self.admit(&queue, joining, turn);
+            return queue;
+        }
         match self.groups.by_filter.entry(joining.filter.as_str().into()) {
             Entry::Occupied(occupied) => {
                 self.admit(occupied.get(), joining, turn);
                 occupied.get().clone()
             }
             Entry::Vacant(vacant) => {
-                let group = self.new_group(joining.filter.as_str());
+                let group = self.undeclared_group(joining.filter.as_str());
                 self.admit(&group, joining, turn);
                 vacant.insert(group.clone());
                 self.route_group(&group, joining.filter);
@@ -75,20 +89,19 @@ impl Broker {
         }
     }
 
-    fn new_group(&self, filter: &str) -> Arc<ShareGroup> {
-        let group = Arc::new(ShareGroup::new(self.next_key(), filter, self.memory.clone()));
+    fn undeclared_group(&self, filter: &str) -> Arc<ShareGroup> {
+        self.new_group(filter, Declaration::undeclared(self.options.share_strategy))
+    }
+
+    pub(super) fn new_group(&self, filter: &str, declaration: Declaration) -> Arc<ShareGroup> {
+        let memory = self.memory.clone();
+        let group = Arc::new(ShareGroup::new(self.next_key(), filter, memory, declaration));
         self.groups.by_source.insert(group.source(), group.clone());
         group
     }
 
     fn route_group(&self, group: &Arc<ShareGroup>, filter: TopicFilter<'_>) {
-        let everything = Interest {
-            qos: QoS::ExactlyOnce,
-            no_local: false,
-            retain_as_published: true,
-            id: None,
-        };
-        self.router.subscribe(filter.filter(), Receiver::Group(group.clone()), everything);
+        self.router.subscribe(filter.filter(), Receiver::Group(group.clone()), everything());
     }
 
     fn admit(&self, group: &ShareGroup, joining: &Joining<'_>, turn: &mut Turn) {
@@ -105,11 +118,16 @@ impl Broker {
                 group.store_from(self.store.next_message_id());
             }
         }
-        group.admit(joining.mailbox, joining.interest, joining.window, turn.remainder());
+        let Joining { mailbox, interest, window, .. } = *joining;
+        group.admit(mailbox, interest, window, self.now(), turn.remainder());
     }
 
-    /// Removes a member from a share group; the last one takes the group with it.
+    /// Removes a member from a share group; the last one takes the group with it, if nobody
+    /// declared it.
     pub(super) fn leave(&self, filter: TopicFilter<'_>, member: u64, turn: &mut Turn) -> bool {
+        if let Some(queue) = self.declared(filter) {
+            return queue.remove(member);
+        }
         let Entry::Occupied(entry) = self.groups.by_filter.entry(filter.as_str().into()) else {
             return false;
         };
@@ -150,7 +168,7 @@ impl Broker {
         session: SessionId,
         waiting: impl Iterator<Item = Stored>,
     ) -> Arc<ShareGroup> {
-        let group = self.new_group(filter.as_str());
+        let group = self.undeclared_group(filter.as_str());
         group.make_durable(|| session);
         group.store_from(1);
         self.groups.by_filter.insert(filter.as_str().into(), group.clone());

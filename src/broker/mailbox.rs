@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::desk::Bell;
 use super::memory::{Memory, Share};
+use super::share::Fate;
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};
 use crate::queue::{Delivery, Dropped, Fetched, Limits, Queue, Stored, Trace};
@@ -69,8 +70,10 @@ pub struct Remainder {
     /// Deliveries for a Session or a share group that ended after the route to it was resolved,
     /// with its identity in the store.
     pub ended: Vec<(Trace, Option<SessionId>)>,
-    /// Messages that share groups, by their marks, want to have at hand.
-    pub wanted: Vec<(u32, Vec<u64>)>,
+    /// Messages that share groups, by their marks, want to have at hand in a lane of their queues.
+    pub wanted: Vec<(u32, usize, Vec<u64>)>,
+    /// What declared queues, by their marks, cannot keep.
+    pub spent: Vec<(u32, Delivery, Fate)>,
 }
 
 /// What was taken from a mailbox beside mail and deliveries.
@@ -133,7 +136,7 @@ impl Mailbox {
     /// Reports what the queue holds, lets go of the lock, and rings the bell.
     fn release(&self, mut inner: MutexGuard<'_, Inner>) {
         let Inner { queue, share, bell, .. } = &mut *inner;
-        share.report(queue, &self.memory);
+        share.report(queue.at_hand(), &self.memory);
         let bell = bell.take();
         drop(inner);
         if let Some(bell) = bell {
@@ -173,7 +176,7 @@ impl Mailbox {
         }
         let wanted = if window > 0 && may_deliver { inner.queue.wanted() } else { None };
         let Inner { queue, share, .. } = &mut *inner;
-        share.report(queue, &self.memory);
+        share.report(queue.at_hand(), &self.memory);
         Taken { any: !mail.is_empty() || !deliveries.is_empty(), wanted }
     }
 
@@ -213,16 +216,16 @@ impl Mailbox {
         inner.bell = None;
         inner.mail = Vec::new();
         let Inner { queue, share, .. } = &mut *inner;
-        let lent = queue.extract(|delivery| delivery.source != 0);
+        let lent = unsent(queue.extract(|delivery| delivery.source != 0));
         queue.leave_to_store();
         let cleared = queue.clear_qos0();
-        share.report(queue, &self.memory);
+        share.report(queue.at_hand(), &self.memory);
         (cleared, lent)
     }
 
     /// Takes out what a share group had lent and nobody has taken, in order.
     pub fn give_up(&self, source: u32) -> Vec<Delivery> {
-        self.inner.lock().queue.extract(|delivery| delivery.source == source)
+        unsent(self.inner.lock().queue.extract(|delivery| delivery.source == source))
     }
 
     /// The Client is back. Nobody can have asked this connection to end yet: who did meant the
@@ -245,6 +248,14 @@ impl Mailbox {
         let inner = self.inner.lock();
         (inner.queue.len(), inner.queue.bytes())
     }
+}
+
+/// Deliveries that a declared queue has lent in vain: that does not count.
+fn unsent(mut lent: Vec<Delivery>) -> Vec<Delivery> {
+    for delivery in &mut lent {
+        delivery.attempts = delivery.attempts.saturating_sub(1);
+    }
+    lent
 }
 
 impl Mailbox {

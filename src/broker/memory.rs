@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::queue::{Limits, Queue};
+use crate::queue::Limits;
 
 /// Changes below this are not reported, in bytes.
 const STEP: usize = 16 << 10;
@@ -46,9 +46,8 @@ impl Memory {
 pub struct Share(usize);
 
 impl Share {
-    /// Reports what the queue holds now.
-    pub fn report(&mut self, queue: &Queue, memory: &Memory) {
-        let held = queue.at_hand();
+    /// Reports what the queue has at hand now, in bytes.
+    pub fn report(&mut self, held: usize, memory: &Memory) {
         if held.abs_diff(self.0) > STEP || (held == 0 && self.0 > 0) {
             self.set(held, memory);
         }
@@ -75,7 +74,7 @@ mod tests {
     use crate::clock::Moment;
     use crate::codec::{Properties, QoS};
     use crate::message::{Message, Parts};
-    use crate::queue::{Delivery, Dropped};
+    use crate::queue::{Delivery, Dropped, Queue};
 
     fn delivery(bytes: usize) -> Delivery {
         let parts = Parts {
@@ -86,15 +85,7 @@ mod tests {
             properties: Properties::EMPTY,
             payload: &vec![0; bytes],
         };
-        Delivery {
-            message: Message::new(0, &parts),
-            subscription_ids: None,
-            source: 0,
-            sequence: 0,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            dup: false,
-        }
+        Delivery::new(Message::new(0, &parts))
     }
 
     #[test]
@@ -103,16 +94,16 @@ mod tests {
         let (mut queue, mut share) = (Queue::of_session(false), Share::default());
         let now = Moment::from_unix_ms(1);
         queue.push(delivery(150_000), &Limits::NONE, now, &mut Dropped::new());
-        share.report(&queue, &memory);
+        share.report(queue.at_hand(), &memory);
         assert!(memory.used() >= 150_000);
         let tight = memory.bound(&Limits::default());
         assert_eq!((tight.at_hand_max, tight.memory_max), (0, LEAST));
         queue.take(true);
-        share.report(&queue, &memory);
+        share.report(queue.at_hand(), &memory);
         assert_eq!(memory.used(), 0);
         assert_eq!(memory.bound(&Limits::default()).memory_max, usize::MAX);
         queue.push(delivery(20_000), &Limits::NONE, now, &mut Dropped::new());
-        share.report(&queue, &memory);
+        share.report(queue.at_hand(), &memory);
         share.end(&memory);
         assert_eq!(memory.used(), 0);
     }

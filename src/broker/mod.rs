@@ -2,7 +2,7 @@
 //!
 //! It joins the pure rooms to each other and to the store: which Session is where
 //! ([`registry`]), who gets a message ([`publish`]), who subscribes ([`subscribe`]), who takes
-//! from a share group ([`groups`]), what ends by itself ([`expire`]). A connection's task calls
+//! from a share group ([`groups`], [`declared`]), what ends by itself ([`expire`]). A connection's task calls
 //! it; nothing in it waits, except [`Broker::connect`] for a Session that another connection
 //! holds.
 //!
@@ -15,15 +15,18 @@
 //! the disk.
 
 pub mod connect;
+pub mod declared;
 pub mod desk;
 pub mod expire;
 pub mod groups;
 pub mod mailbox;
+mod members;
 pub mod memory;
 pub mod publish;
 pub mod recover;
 pub mod receiver;
 pub mod registry;
+mod rules;
 pub mod share;
 pub mod subscribe;
 pub mod timeline;
@@ -35,6 +38,7 @@ use std::sync::{Arc, Weak};
 use crate::clock::{Clock, Moment};
 use crate::codec::{PacketId, QoS};
 use crate::metrics::{DropReason, Metrics};
+use crate::queue::declaration::{Declaration, Strategy};
 use crate::queue::{self, Delivery, Trace};
 use crate::router::Router;
 use crate::router::retained::{self, Retained};
@@ -60,6 +64,10 @@ pub struct Options {
     pub queue_memory_max: usize,
     /// Bounds of the retained messages.
     pub retained: retained::Limits,
+    /// Who gets the next message of a share group that nobody declared.
+    pub share_strategy: Strategy,
+    /// The declared queues.
+    pub queues: Vec<Declaration>,
 }
 
 impl Default for Options {
@@ -69,6 +77,8 @@ impl Default for Options {
             queue: queue::Limits::default(),
             queue_memory_max: 256 << 20,
             retained: retained::Limits::default(),
+            share_strategy: Strategy::default(),
+            queues: Vec::new(),
         }
     }
 }
@@ -135,10 +145,34 @@ impl Broker {
     pub fn done(&self, delivery: Trace, own: Option<SessionId>, turn: &mut Turn) {
         let queue = match delivery.source {
             0 => own.filter(|_| delivery.qos != QoS::AtMostOnce),
-            source => self.groups.stored(source),
+            source => {
+                let (stored, declared) = self.groups.owner(source);
+                if let Some(queue) = declared.filter(|_| delivery.message != 0) {
+                    turn.settled(queue, delivery.message);
+                }
+                stored
+            }
         };
         if let Some(queue) = queue.filter(|_| delivery.message != 0) {
             turn.finished(delivery.message, queue);
+        }
+    }
+
+    /// Notes that a delivery is held until that is durable: the Packet Identifier that QoS 2 is
+    /// bound to, and how often a declared queue has handed it out.
+    pub fn hold(
+        &self,
+        session: Option<SessionId>,
+        packet_id: PacketId,
+        delivery: &Delivery,
+        turn: &mut Turn,
+    ) {
+        if let Some(session) = session.filter(|_| delivery.qos == QoS::ExactlyOnce) {
+            self.bind(session, packet_id, delivery, turn);
+        }
+        if let (1.., Some(queue)) = (delivery.attempts, self.groups.stored(delivery.source)) {
+            let (message, attempts) = (delivery.message.id(), delivery.attempts);
+            turn.change(Change::Lent { queue, message, attempts });
         }
     }
 

@@ -8,10 +8,10 @@ use super::Broker;
 use super::receiver::Receiver;
 use super::turn::Turn;
 use crate::clock::Moment;
-use crate::codec::{Publish, QoS, ReasonCode};
+use crate::codec::{Properties, Publish, QoS, ReasonCode};
 use crate::message::Message;
 use crate::metrics::DropReason;
-use crate::router::Routes;
+use crate::router::{Route, Routes};
 use crate::session::connect::levels;
 use crate::session::will::Will;
 use crate::store::{Change, Health, SessionId, Target, Targets};
@@ -88,6 +88,17 @@ impl Broker {
         if self.store.health() != Health::Good && needs_store(publisher, publish, &routes) {
             return Published { later: true, ..Published::refused(ReasonCode::QuotaExceeded) };
         }
+        let arrival = Arrival {
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: publish.properties,
+            weight: body.len(),
+            now,
+        };
+        if publish.retain && !self.is_let_in(&routes, &arrival, turn) {
+            let refused = Published::refused(ReasonCode::QuotaExceeded);
+            return Published { later: true, ..refused };
+        }
         let (retained, routes) = if publish.retain {
             match self.publish_retained(publisher, publish, topic, body, now, turn) {
                 Ok((message, routes)) => (Some(message), routes),
@@ -96,10 +107,17 @@ impl Broker {
         } else {
             (None, routes)
         };
-        let receives_twice = publish.qos == QoS::ExactlyOnce;
+        // Its identity comes before its receivers are asked whether they are durable.
+        let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
+        let targets = match self.targets(&routes, &arrival, turn) {
+            Ok(targets) => targets,
+            // It is retained by now.
+            Err(_) if publish.retain => self.targets_with_room(&routes, &arrival, turn),
+            Err(reason) => return Published { later: true, ..Published::refused(reason) },
+        };
         let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
-        if let (true, Some(session), Some(id)) =
-            (receives_twice, publisher.stored, publish.packet_id)
+        if let (QoS::ExactlyOnce, Some(session), Some(id)) =
+            (publish.qos, publisher.stored, publish.packet_id)
         {
             turn.change(Change::Received { session, packet_id: id.get() });
             published.waits = true;
@@ -109,9 +127,6 @@ impl Broker {
             published.reason = ReasonCode::NoMatchingSubscribers;
             return published;
         }
-        // Its identity comes before its receivers are asked whether they are durable.
-        let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
-        let targets = targets(&routes, publish.qos, publish.retain);
         let message = retained.unwrap_or_else(|| {
             let id = if targets.is_empty() { 0 } else { id };
             Message::of_publish(id, body, publish, topic, now)
@@ -179,11 +194,25 @@ impl Broker {
         } else {
             routes()
         };
-        let targets = targets(&routes, will.qos(), will.retain());
+        self.publish_own(message, &routes, turn);
+    }
+
+    /// Distributes a message of the broker's own: nobody can be told that there is no room for it.
+    pub(super) fn publish_own(&self, message: Message, routes: &Routes<Receiver>, turn: &mut Turn) {
         if routes.is_empty() {
             self.metrics.drops.add(DropReason::NoSubscriber, 1);
+            return;
         }
-        self.hand_on(message, targets, &routes, turn);
+        let properties = Properties::check_forwarded(message.properties());
+        let arrival = Arrival {
+            qos: message.qos(),
+            retain: message.retain(),
+            properties: properties.unwrap_or(Properties::EMPTY),
+            weight: message.weight(),
+            now: self.now(),
+        };
+        let targets = self.targets_with_room(routes, &arrival, turn);
+        self.hand_on(message, targets, routes, turn);
     }
 
     fn hand_on(
@@ -249,7 +278,22 @@ fn needs_store(publisher: &Publisher, publish: &Publish<'_>, routes: &Routes<Rec
     publish.qos != QoS::AtMostOnce
         && (received_once
             || publish.retain
-            || !targets(routes, publish.qos, publish.retain).is_empty())
+            || routes.iter().any(|route| match &route.subscriber {
+                Receiver::Session(mailbox) => {
+                    route.qos != QoS::AtMostOnce && mailbox.stored().is_some()
+                }
+                Receiver::Group(group) => group.stored().is_some(),
+            }))
+}
+
+/// What must be known of a message to say who has to keep it.
+struct Arrival<'a> {
+    qos: QoS,
+    retain: bool,
+    properties: Properties<'a>,
+    /// In bytes, about.
+    weight: usize,
+    now: Moment,
 }
 
 /// Bits of [`Target::flags`]: QoS in the lowest two, then RETAIN.
@@ -257,30 +301,84 @@ pub(super) fn flags(qos: QoS, retain: bool) -> u8 {
     qos as u8 | u8::from(retain) << 2
 }
 
-/// The receivers for which a message of this QoS must survive.
-fn targets(routes: &Routes<Receiver>, qos: QoS, retain: bool) -> Targets {
-    let mut targets = Targets::new();
-    if qos == QoS::AtMostOnce {
-        return targets;
+impl Broker {
+    /// The receivers for which a message must survive; fails when one of them has no room for it
+    /// and wants its publisher to know.
+    fn targets(
+        &self,
+        routes: &Routes<Receiver>,
+        arrival: &Arrival<'_>,
+        turn: &mut Turn,
+    ) -> Result<Targets, ReasonCode> {
+        let mut targets = Targets::new();
+        if arrival.qos == QoS::AtMostOnce {
+            return Ok(targets);
+        }
+        for (at, route) in routes.iter().enumerate() {
+            match self.target(route, arrival, turn) {
+                Ok(target) => targets.extend(target),
+                Err(reason) => {
+                    routes.iter().take(at).for_each(|route| route.subscriber.let_out());
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(targets)
     }
-    for route in routes.iter() {
+
+    /// The same, for a message that cannot be refused: who has no room drops it when it comes.
+    fn targets_with_room(
+        &self,
+        routes: &Routes<Receiver>,
+        arrival: &Arrival<'_>,
+        turn: &mut Turn,
+    ) -> Targets {
+        if arrival.qos == QoS::AtMostOnce {
+            return Targets::new();
+        }
+        let targets = routes.iter().map(|route| self.target(route, arrival, turn));
+        targets.filter_map(|target| target.ok().flatten()).collect()
+    }
+
+    /// Whether every receiver that may reject a message has room for it now.
+    fn is_let_in(&self, routes: &Routes<Receiver>, arrival: &Arrival<'_>, turn: &mut Turn) -> bool {
+        let may_reject = routes.iter().any(|route| route.subscriber.is_declared());
+        if !may_reject || self.targets(routes, arrival, turn).is_err() {
+            return !may_reject;
+        }
+        routes.iter().for_each(|route| route.subscriber.let_out());
+        true
+    }
+
+    fn target(
+        &self,
+        route: &Route<Receiver>,
+        arrival: &Arrival<'_>,
+        turn: &mut Turn,
+    ) -> Result<Option<Target>, ReasonCode> {
+        let (mut of_queue, mut expires_s) = (0, 0);
         let (session, online) = match &route.subscriber {
-            Receiver::Session(_) if route.qos == QoS::AtMostOnce => continue,
+            Receiver::Session(_) if route.qos == QoS::AtMostOnce => return Ok(None),
             Receiver::Session(mailbox) => match mailbox.stored() {
                 Some(session) => (session, mailbox.is_online()),
-                None => continue,
+                None => return Ok(None),
             },
-            Receiver::Group(group) => match group.stored() {
-                Some(session) => (session, group.has_online_member()),
-                None => continue,
-            },
+            Receiver::Group(group) => {
+                let Some(session) = group.stored() else { return Ok(None) };
+                let Arrival { properties, weight, now, .. } = arrival;
+                let dropped = &mut turn.remainder().overflow;
+                let how = group.let_in(properties, *weight, &self.options.queue, *now, dropped);
+                (of_queue, expires_s) = how.ok_or(ReasonCode::QuotaExceeded)?;
+                (session, group.may_be_quick())
+            }
         };
-        targets.push(Target {
+        let retain = arrival.retain && route.retain_as_published;
+        Ok(Some(Target {
             session,
-            flags: flags(qos.min(route.qos), retain && route.retain_as_published),
+            flags: flags(arrival.qos.min(route.qos), retain) | of_queue,
             online,
+            expires_s,
             subscription_ids: route.subscription_ids.clone(),
-        });
+        }))
     }
-    targets
 }

@@ -15,6 +15,20 @@ pub enum Receiver {
     Group(Arc<ShareGroup>),
 }
 
+impl Receiver {
+    /// Whether it is a declared queue.
+    pub(super) fn is_declared(&self) -> bool {
+        matches!(self, Self::Group(group) if group.is_declared())
+    }
+
+    /// A message that a share group has let in does not come.
+    pub(super) fn let_out(&self) {
+        if let Self::Group(group) = self {
+            group.let_out();
+        }
+    }
+}
+
 impl Subscriber for Receiver {
     fn key(&self) -> u64 {
         match self {

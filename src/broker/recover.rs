@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use super::declared;
 use super::groups::Groups;
 use super::mailbox::{Mail, Mailbox};
 use super::memory::Memory;
@@ -86,6 +87,11 @@ impl Broker {
             .sessions
             .into_iter()
             .partition(|session| Self::group_record(&session.record).is_some());
+        let (queues, sessions): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .partition(|session| declared::Record::decode(&session.record).is_some());
+        restored.messages += queues.iter().map(|queue| queue.queue.len()).sum::<usize>();
+        self.restore_queues(queues, &recovered.file, &mut turn);
         let mut restored_groups = Vec::new();
         for group in groups {
             restored.messages += group.queue.len();
@@ -118,7 +124,9 @@ impl Broker {
         let sent = recovered.sent.into_iter().filter_map(|(id, waiting)| {
             let waiting = waiting.map(|waiting| {
                 let source = self.source_of(waiting.queue);
-                delivery(waiting, source)
+                let queue = self.groups.by_source(source).filter(|queue| queue.is_declared());
+                let attempts = queue.map_or(0, |queue| queue.attempts(waiting.message.id()));
+                Delivery { attempts, ..delivery(waiting, source) }
             });
             Some((PacketId::new(id)?, waiting))
         });
@@ -179,12 +187,10 @@ pub fn answer(waiters: &mut Vec<Waiter>, outcome: Outcome) {
 fn delivery(waiting: Waiting, source: u32) -> Delivery {
     let flags = waiting.flags;
     Delivery {
-        message: waiting.message,
         subscription_ids: waiting.subscription_ids,
         source,
-        sequence: 0,
         qos: QoS::from_bits(flags & 3).unwrap_or(QoS::AtLeastOnce),
         retain: flags & 4 != 0,
-        dup: false,
+        ..Delivery::new(waiting.message)
     }
 }

@@ -1,58 +1,40 @@
 //! Share groups: one queue for all members, each message to exactly one of them.
 //!
 //! A group is one receiver in the router. Members take from its queue by credit: as many
-//! deliveries as their window has room for, in turn. What a member has taken is lent: it comes
-//! back to the front of the queue when the member's connection ends before it is acknowledged
-//! [MQTT-4.8.2-5]. So a slow member takes less, one that is away takes nothing, and the queue
-//! waits while there is nobody.
+//! deliveries as their window has room for, in turn or by another [`Strategy`]. What a member has
+//! taken is lent: it comes back to the front of the queue when the member's connection ends before
+//! it is acknowledged [MQTT-4.8.2-5]. So a slow member takes less, one that is away takes nothing,
+//! and the queue waits while there is nobody.
 //!
 //! A group is durable as soon as one member's Session is, from then on; its messages wait in the
-//! store under the group's own identity.
+//! store under the group's own identity. A declared queue is a group that is there before it has
+//! members and after, and has rules of its own: see [`super::declared`].
+//!
+//! [`Strategy`]: crate::queue::declaration::Strategy
 
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use triomphe::ThinArc;
 
 use super::mailbox::{Mailbox, Remainder};
+use super::members::{Choice, Members};
 use super::memory::{Memory, Share};
+use super::rules::Rules;
 use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::metrics::DropReason;
-use crate::queue::{Delivery, Fetched, Limits, Queue, Stored, SubscriptionIds, Trace};
+use crate::queue::declaration::Declaration;
+use crate::queue::lanes::Lanes;
+use crate::queue::{Delivery, Dropped, Fetched, Limits, Stored, Trace};
 use crate::router::Interest;
 use crate::store::SessionId;
 
-/// What is lent is bounded by the members' windows, not by the bounds of their own queues.
-const LENT: Limits = Limits::NONE;
-
 #[derive(Debug)]
-struct Member {
-    mailbox: Arc<Mailbox>,
-    interest: Interest,
-    subscription_ids: SubscriptionIds,
-    online: bool,
-    /// Deliveries that it may hold at once.
-    window: usize,
-    /// Deliveries that it holds.
-    taken: usize,
-    /// Deliveries about to be handed over.
-    outbox: Vec<Delivery>,
-}
-
-impl Member {
-    fn has_credit(&self) -> bool {
-        self.online && self.taken < self.window
-    }
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    queue: Queue,
+pub(super) struct Inner {
+    pub(super) queue: Lanes,
     share: Share,
-    members: Vec<Member>,
-    /// Whose turn it is.
-    turn: usize,
+    pub(super) members: Members,
+    pub(super) rules: Rules,
     /// Whether the last member has left: what still arrives on routes resolved before is refused.
     ended: bool,
 }
@@ -63,11 +45,12 @@ pub struct ShareGroup {
     key: u64,
     /// Marks its deliveries in the hands of members; never 0.
     source: u32,
-    /// The whole Topic Filter, `$share/...`, which names the group.
+    /// The whole Topic Filter, `$share/...` or `$queue/...`, which names the group.
     filter: Box<str>,
+    is_declared: bool,
     stored: OnceLock<SessionId>,
     memory: Arc<Memory>,
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
 }
 
 impl Drop for ShareGroup {
@@ -76,15 +59,38 @@ impl Drop for ShareGroup {
     }
 }
 
+/// Why a declared queue cannot keep a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was handed out as often as it may.
+    Spent,
+    /// A consumer refused it.
+    Refused,
+    /// Its consumer's Session ended before it was done with QoS 2 [MQTT-4.8.2-5].
+    SessionEnded,
+}
+
 impl ShareGroup {
     /// A group without members.
-    pub(super) fn new(key: u64, filter: &str, memory: Arc<Memory>) -> Self {
+    pub(super) fn new(
+        key: u64,
+        filter: &str,
+        memory: Arc<Memory>,
+        declaration: Declaration,
+    ) -> Self {
         // Keys rise by one for each Session or group; four thousand million of them would have to
         // come before two groups shared a mark.
         let source = (key as u32).max(1);
-        let inner = Inner { queue: Queue::of_group(source), ..Inner::default() };
-        let (filter, inner) = (filter.into(), Mutex::new(inner));
-        Self { key, source, filter, stored: OnceLock::new(), memory, inner }
+        let is_declared = declaration.is_declared();
+        let mut queue = Lanes::new(source);
+        if declaration.priority.is_some() {
+            queue.divide();
+        }
+        let (share, members) = (Share::default(), Members::default());
+        let rules = Rules::new(declaration);
+        let inner = Mutex::new(Inner { queue, share, members, rules, ended: false });
+        let (filter, stored) = (filter.into(), OnceLock::new());
+        Self { key, source, filter, is_declared, stored, memory, inner }
     }
 
     /// The mark of its deliveries in the hands of members; never 0.
@@ -92,9 +98,14 @@ impl ShareGroup {
         self.source
     }
 
-    /// The whole Topic Filter, `$share/...`, which names the group.
+    /// The whole Topic Filter, `$share/...` or `$queue/...`, which names the group.
     pub fn filter(&self) -> &str {
         &self.filter
+    }
+
+    /// Whether it is a declared queue.
+    pub fn is_declared(&self) -> bool {
+        self.is_declared
     }
 
     /// What tells this receiver from others.
@@ -107,9 +118,10 @@ impl ShareGroup {
         self.stored.get().copied()
     }
 
-    /// Whether a message could be taken right away.
-    pub fn has_online_member(&self) -> bool {
-        self.inner.lock().has_online_member()
+    /// Whether a message may be taken right away, and need not be written if it is done with soon:
+    /// not one of a declared queue, which counts.
+    pub fn may_be_quick(&self) -> bool {
+        !self.is_declared && self.inner.lock().members.is_any_online()
     }
 
     /// Adds messages to the queue, in order, and hands out what members have credit for.
@@ -121,76 +133,91 @@ impl ShareGroup {
         remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
-        let is_online = inner.has_online_member();
+        let is_online = inner.members.is_any_online();
         // Nobody is there to take what the store keeps anyhow.
         let at_hand_max = if is_online { limits.at_hand_max } else { 0 };
-        let limits = self.memory.bound(&Limits { at_hand_max, ..*limits });
+        let limits = inner.rules.declaration().limits(&Limits { at_hand_max, ..*limits });
+        let limits = self.memory.bound(&limits);
         for mut delivery in deliveries {
             delivery.source = self.source;
             if inner.ended {
                 remainder.ended.push((delivery.trace(), self.stored()));
-            } else if delivery.qos == QoS::AtMostOnce && !is_online {
+            } else if delivery.qos == QoS::AtMostOnce
+                && !is_online
+                && !inner.rules.declaration().keeps_qos0
+            {
                 remainder.overflow.push((delivery.trace(), DropReason::NoConsumer));
             } else {
-                inner.queue.push(delivery, &limits, now, &mut remainder.overflow);
+                inner.push(delivery, &limits, now, &mut remainder.overflow);
             }
         }
-        self.hand_out(&mut inner, remainder);
+        self.hand_out(&mut inner, now, remainder);
     }
 
     /// Gives out what members have credit for, and reports what the queue then holds.
-    fn hand_out(&self, inner: &mut Inner, remainder: &mut Remainder) {
-        inner.hand_out(remainder);
-        inner.share.report(&inner.queue, &self.memory);
+    pub(super) fn hand_out(&self, inner: &mut Inner, now: Moment, remainder: &mut Remainder) {
+        inner.hand_out(self.source, now, remainder);
+        inner.share.report(inner.queue.at_hand(), &self.memory);
     }
 
     /// A member has finished with `n` deliveries.
-    pub fn room(&self, member: u64, n: usize, remainder: &mut Remainder) {
+    pub fn room(&self, member: u64, n: usize, now: Moment, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
-        if let Some(member) = inner.member(member) {
-            member.taken = member.taken.saturating_sub(n);
-        }
-        self.hand_out(&mut inner, remainder);
+        inner.members.room(member, n);
+        self.hand_out(&mut inner, now, remainder);
     }
 
     /// A member is connected, with this window.
-    pub fn online(&self, mailbox: &Mailbox, window: usize, remainder: &mut Remainder) {
+    pub fn online(&self, mailbox: &Mailbox, window: usize, now: Moment, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
-        if let Some(member) = inner.member(mailbox.key()) {
-            (member.online, member.window, member.taken) = (true, window, 0);
-        }
-        self.hand_out(&mut inner, remainder);
+        inner.rejoin_apart();
+        inner.members.online(mailbox.key(), window);
+        self.hand_out(&mut inner, now, remainder);
     }
 
     /// Lends nothing more to a member that is about to go.
     pub fn pause(&self, member: u64) {
-        if let Some(member) = self.inner.lock().member(member) {
-            member.online = false;
-        }
+        let mut inner = self.inner.lock();
+        inner.rejoin_apart();
+        inner.members.offline(member);
     }
 
     /// A member is gone. What it had of this group is taken from `back` to the front of the queue.
-    pub fn offline(&self, member: u64, back: &mut Vec<Delivery>, remainder: &mut Remainder) {
+    pub fn offline(
+        &self,
+        member: u64,
+        back: &mut Vec<Delivery>,
+        now: Moment,
+        remainder: &mut Remainder,
+    ) {
         let mut inner = self.inner.lock();
-        if let Some(member) = inner.member(member) {
-            (member.online, member.taken) = (false, 0);
-        }
+        inner.rejoin_apart();
+        inner.members.offline(member);
         let (mine, others): (Vec<_>, Vec<_>) =
             std::mem::take(back).into_iter().partition(|d| d.source == self.source);
         *back = others;
-        let restore = |mut delivery: Delivery| {
-            delivery.qos = delivery.message.qos();
-            delivery.retain = delivery.message.retain();
-            delivery.subscription_ids = None;
-            delivery.dup = false; // Another Client has not seen it [MQTT-3.3.1-3].
-            delivery
-        };
-        inner.queue.give_back(mine.into_iter().map(restore));
-        if !inner.has_online_member() {
-            remainder.no_consumer += inner.queue.clear_qos0() as u64;
+        inner.give_back(mine, member, self.source, remainder);
+        if !inner.members.is_any_online() {
+            if !inner.rules.declaration().keeps_qos0 {
+                remainder.no_consumer += inner.queue.clear_qos0() as u64;
+            }
             inner.queue.leave_to_store();
         }
-        self.hand_out(&mut inner, remainder);
+        self.hand_out(&mut inner, now, remainder);
+    }
+
+    /// A member has refused a delivery, which goes back to the front of the queue.
+    pub(super) fn take_back(
+        &self,
+        member: u64,
+        delivery: Delivery,
+        now: Moment,
+        remainder: &mut Remainder,
+    ) {
+        let mut inner = self.inner.lock();
+        inner.give_back(vec![delivery], member, self.source, remainder);
+        inner.members.room(member, 1);
+        self.hand_out(&mut inner, now, remainder);
     }
 
     /// Makes the group durable, if it is not, under the identity that `identify` gives it; true:
@@ -215,42 +242,35 @@ impl ShareGroup {
         mailbox: &Arc<Mailbox>,
         interest: Interest,
         window: Option<usize>,
+        now: Moment,
         remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
-        let subscription_ids =
-            interest.id.map(|id| ThinArc::from_header_and_slice((), &[id.get()]));
-        match inner.member(mailbox.key()) {
-            Some(member) => {
-                member.interest = interest;
-                member.subscription_ids = subscription_ids;
-            }
-            None => inner.members.push(Member {
-                mailbox: mailbox.clone(),
-                interest,
-                subscription_ids,
-                online: window.is_some(),
-                window: window.unwrap_or(0),
-                taken: 0,
-                outbox: Vec::new(),
-            }),
-        }
-        self.hand_out(&mut inner, remainder);
+        inner.rejoin_apart();
+        inner.members.admit(mailbox, interest, window);
+        self.hand_out(&mut inner, now, remainder);
     }
 
     /// Removes a member; false when it is none.
     pub(super) fn remove(&self, member: u64) -> bool {
         let mut inner = self.inner.lock();
-        let before = inner.members.len();
-        inner.members.retain(|held| held.mailbox.key() != member);
-        inner.members.len() < before
+        inner.rejoin_apart();
+        inner.members.remove(member)
     }
 
     /// Ends a group that has no members any more and returns what waits in it; `None` while it
-    /// has some. A group that has ended stays so: who subscribes next makes a new one.
+    /// has some, or was declared. A group that has ended stays so: who subscribes next makes a new
+    /// one.
     pub(super) fn take_deserted(&self) -> Option<Vec<Trace>> {
+        if self.is_declared {
+            return None;
+        }
+        self.end_if(Members::is_empty)
+    }
+
+    fn end_if(&self, is_over: impl FnOnce(&Members) -> bool) -> Option<Vec<Trace>> {
         let mut inner = self.inner.lock();
-        if !inner.members.is_empty() {
+        if !is_over(&inner.members) {
             return None;
         }
         inner.ended = true;
@@ -262,54 +282,138 @@ impl ShareGroup {
         self.inner.lock().queue.restore(waiting);
     }
 
-    /// Messages that were wanted from the store.
-    pub(super) fn page(&self, page: Vec<Fetched>, remainder: &mut Remainder) {
+    /// Messages that were wanted from the store, for this lane of the queue.
+    pub(super) fn page(
+        &self,
+        lane: usize,
+        page: Vec<Fetched>,
+        now: Moment,
+        remainder: &mut Remainder,
+    ) {
         let mut inner = self.inner.lock();
-        inner.queue.page(page, &mut remainder.overflow);
-        if !inner.has_online_member() {
+        let mut dropped = Dropped::new();
+        inner.queue.page(lane, page, &mut dropped);
+        inner.rules.forget(&dropped);
+        remainder.overflow.append(&mut dropped);
+        if !inner.members.is_any_online() {
             inner.queue.leave_to_store();
         }
-        self.hand_out(&mut inner, remainder);
+        self.hand_out(&mut inner, now, remainder);
+    }
+
+    /// Messages that wait, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.queue.len(), inner.queue.bytes())
     }
 }
 
 impl Inner {
-    fn has_online_member(&self) -> bool {
-        self.members.iter().any(|member| member.online)
+    fn push(
+        &mut self,
+        mut delivery: Delivery,
+        limits: &Limits,
+        now: Moment,
+        overflow: &mut Dropped,
+    ) {
+        let before = overflow.len();
+        if self.rules.keeps_last_values() {
+            // What is superseded must be found in the queue.
+            self.rejoin_apart();
+        }
+        let priority = self.rules.arrives(&mut delivery, &mut self.queue, now, overflow);
+        // Room was reserved for it where there may be none.
+        let is_reserved = self.rules.use_reserved(&delivery);
+        let limits = if is_reserved {
+            Limits { messages_max: usize::MAX, bytes_max: usize::MAX, ..*limits }
+        } else {
+            *limits
+        };
+        self.queue.push(delivery, priority, &limits, now, overflow);
+        self.rules.forget(overflow.get(before..).unwrap_or_default());
     }
 
-    fn member(&mut self, key: u64) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.mailbox.key() == key)
+    /// Gives what is ready to members that may have it.
+    fn hand_out(&mut self, source: u32, now: Moment, remainder: &mut Remainder) {
+        while let Some((at, delivery)) = self.members.next_apart() {
+            self.give(at, delivery, now);
+        }
+        let strategy = self.rules.declaration().strategy.unwrap_or_default();
+        while self.queue.has_ready() && self.members.is_ready(strategy) {
+            let Some(delivery) = self.queue.take() else { break };
+            if self.rules.is_spent(&delivery) {
+                self.rules.settle(delivery.message.id());
+                remainder.spent.push((source, delivery, Fate::Spent));
+                continue;
+            }
+            match self.members.choose(strategy, delivery.message.topic()) {
+                Some(Choice::Now(at)) => self.give(at, delivery, now),
+                Some(Choice::Later(at)) => self.members.keep_apart(at, delivery),
+                None => {
+                    let priority = self.rules.priority(&delivery.message);
+                    self.queue.give_back(std::iter::once((priority, delivery)));
+                    break;
+                }
+            }
+        }
+        if self.members.is_ready(strategy) {
+            let wanted = self.queue.wanted().map(|(lane, ids)| (source, lane, ids));
+            remainder.wanted.extend(wanted);
+        }
+        self.members.hand_over(remainder);
     }
 
-    /// Gives what is ready to members with credit, in turn.
-    fn hand_out(&mut self, remainder: &mut Remainder) {
-        while self.queue.has_ready(true) {
-            let count = self.members.len();
-            let next = (0..count)
-                .map(|n| (self.turn + n) % count)
-                .find(|&at| self.members.get(at).is_some_and(Member::has_credit));
-            let Some(at) = next else { break };
-            let (Some(mut delivery), Some(member)) =
-                (self.queue.take(true), self.members.get_mut(at))
-            else {
-                break;
-            };
-            self.turn = at + 1;
-            delivery.qos = delivery.qos.min(member.interest.qos);
-            delivery.retain = delivery.retain && member.interest.retain_as_published;
-            delivery.subscription_ids = member.subscription_ids.clone();
-            member.taken += 1;
-            member.outbox.push(delivery);
+    fn give(&mut self, at: usize, mut delivery: Delivery, now: Moment) {
+        let Some(member) = self.members.get_mut(at) else { return };
+        let qos = member.qos(&delivery);
+        self.rules.lend(&mut delivery, member.key(), qos, now);
+        member.give(delivery);
+    }
+
+    /// What was kept apart for some members' topics goes back to the queue: others may have them.
+    pub(super) fn rejoin_apart(&mut self) {
+        let apart = self.members.take_apart();
+        let rules = &self.rules;
+        let back = apart.into_iter().map(|d| (rules.priority(&d.message), d));
+        self.queue.give_back(back);
+    }
+
+    /// What a member had goes to the front of the queue, but for what was handed out as often as
+    /// it may, or is not worth it any more.
+    pub(super) fn give_back(
+        &mut self,
+        back: Vec<Delivery>,
+        member: u64,
+        source: u32,
+        remainder: &mut Remainder,
+    ) {
+        let mut returned = Vec::new();
+        for mut delivery in back {
+            delivery.qos = delivery.message.qos();
+            delivery.retain = delivery.message.retain();
+            delivery.subscription_ids = None;
+            delivery.dup = false; // Another Client has not seen it [MQTT-3.3.1-3].
+            if self.rules.comes_back(&delivery, member) {
+                returned.push(delivery);
+            }
         }
-        if self.members.iter().any(Member::has_credit)
-            && let Some(ids) = self.queue.wanted()
-        {
-            remainder.wanted.push((self.queue.source(), ids));
+        self.requeue(returned, source, remainder);
+    }
+
+    /// What is in nobody's hands any more goes to the front of the queue.
+    pub(super) fn requeue(&mut self, back: Vec<Delivery>, source: u32, remainder: &mut Remainder) {
+        let mut returned = Vec::new();
+        for delivery in back {
+            if self.rules.is_spent(&delivery) {
+                self.rules.settle(delivery.message.id());
+                remainder.spent.push((source, delivery, Fate::Spent));
+            } else if self.rules.is_superseded(&delivery) {
+                self.rules.settle(delivery.message.id());
+                remainder.overflow.push((delivery.trace(), DropReason::Superseded));
+            } else {
+                returned.push((self.rules.priority(&delivery.message), delivery));
+            }
         }
-        for member in self.members.iter_mut().filter(|member| !member.outbox.is_empty()) {
-            let Member { mailbox, outbox, .. } = member;
-            mailbox.push(outbox.drain(..), &LENT, Moment::NEVER, remainder);
-        }
+        self.queue.give_back(returned.into_iter());
     }
 }

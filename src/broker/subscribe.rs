@@ -31,6 +31,8 @@ const RETAINED_PAGE_BYTES: usize = 1 << 20;
 pub struct Answered {
     /// In the order of the Topic Filters.
     pub reasons: Box<[u8]>,
+    /// Why one was refused, in words.
+    pub why: Option<Box<str>>,
     /// Whether the answer waits.
     pub waits: bool,
 }
@@ -44,16 +46,26 @@ impl Broker {
         turn: &mut Turn,
     ) -> Answered {
         let id = request.properties.subscription_identifiers().next();
-        let mut reasons = Vec::new();
+        let (mut reasons, mut why) = (Vec::new(), None);
         for (filter, options) in request.filters() {
             let subscription = Subscription { options, id };
             reasons.push(match self.subscribe_one(parts, filter, subscription, turn) {
                 Ok(qos) => qos as u8,
-                Err(reason) => reason.as_u8(),
+                Err(reason) => {
+                    why = why.or_else(|| self.why_refused(filter));
+                    reason.as_u8()
+                }
             });
         }
         let waits = parts.mailbox.stored().is_some();
-        Answered { reasons: reasons.into(), waits }
+        Answered { reasons: reasons.into(), why, waits }
+    }
+
+    /// What the Client is told beside the Reason Code.
+    fn why_refused(&self, filter: TopicFilter<'_>) -> Option<Box<str>> {
+        let name = filter.queue_name().filter(|_| self.declared(filter).is_none())?;
+        tracing::info!(queue = ?name, "a subscription to a queue that is not declared is refused");
+        Some("no queue of this name is declared".into())
     }
 
     fn subscribe_one(
@@ -66,6 +78,9 @@ impl Broker {
         let limits = &self.options.limits;
         let held = &mut parts.session.subscriptions;
         if levels(filter.as_str()) > limits.topic_levels_max {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        if filter.queue_name().is_some() && self.declared(filter).is_none() {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if held.len() >= limits.subscriptions_max && !held.contains(filter.as_str()) {
@@ -86,7 +101,7 @@ impl Broker {
         };
         // Retained messages are not sent for a Shared Subscription, section 4.8.2.
         let may_match = has_wildcard(filter.as_str()) || self.retained.contains(filter.as_str());
-        if wants_retained && may_match && filter.share_name().is_none() {
+        if wants_retained && may_match && !filter.is_shared() {
             parts.session.retained_due.push(filter.as_str(), until);
         }
         Ok(subscription.options.qos)
@@ -109,7 +124,7 @@ impl Broker {
             retain_as_published: options.retain_as_published,
             id: subscription.id,
         };
-        if filter.share_name().is_none() {
+        if !filter.is_shared() {
             let receiver = Receiver::Session(parts.mailbox.clone());
             self.router.subscribe(filter.filter(), receiver, interest);
             return;
@@ -117,7 +132,9 @@ impl Broker {
         let online = joins.unwrap_or(true);
         let window = online.then(|| parts.session.terms().send_window());
         let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, window }, turn);
-        if joins.is_some() {
+        // A declared queue has two names.
+        let is_in = group.is_declared() && parts.groups.iter().any(|g| g.key() == group.key());
+        if joins.is_some() && !is_in {
             parts.groups.push(group);
         }
     }
@@ -189,19 +206,11 @@ impl Broker {
             message = message.with_id(self.store.next_message_id());
             let flags = super::publish::flags(qos, true);
             let subscription_ids = subscription_ids.clone();
-            let target = Target { session, flags, online: true, subscription_ids };
+            let target = Target { session, flags, online: true, expires_s: 0, subscription_ids };
             let targets = std::iter::once(target).collect();
             turn.change(Change::Message { message: message.clone(), targets });
         }
-        Delivery {
-            message,
-            subscription_ids,
-            source: 0,
-            sequence: 0,
-            qos,
-            retain: true,
-            dup: false,
-        }
+        Delivery { subscription_ids, qos, retain: true, ..Delivery::new(message) }
     }
 
     /// Ends the subscriptions of an UNSUBSCRIBE [MQTT-3.10.4-1].
@@ -219,38 +228,56 @@ impl Broker {
             if !existed {
                 continue;
             }
-            if filter.share_name().is_some() {
-                self.part(parts, filter.as_str(), turn);
+            if !self.stays_member(parts, filter) {
+                if filter.is_shared() {
+                    self.part(parts, filter.as_str(), turn);
+                }
+                self.unroute(parts, filter.as_str(), turn);
             }
-            self.unroute(parts, filter.as_str(), turn);
             if let Some(session) = parts.mailbox.stored() {
                 turn.change(Change::Unsubscribed { session, filter: filter.as_str().into() });
             }
         }
         let waits = parts.mailbox.stored().is_some();
-        Answered { reasons: reasons.into(), waits }
+        Answered { reasons: reasons.into(), why: None, waits }
+    }
+
+    /// Whether a Session that ends a subscription has the same declared queue by its other name.
+    fn stays_member(&self, parts: &Parts, filter: TopicFilter<'_>) -> bool {
+        let Some(queue) = self.declared(filter) else { return false };
+        parts.session.subscriptions.iter().any(|(held, _)| {
+            TopicFilter::new(held)
+                .ok()
+                .and_then(|held| self.declared(held))
+                .is_some_and(|held| held.key() == queue.key())
+        })
     }
 
     /// Parts a Session from a share group that it leaves: what it has not been sent goes back to
     /// the group, what it has becomes its own, to be completed [MQTT-3.10.4-3].
     fn part(&self, parts: &mut Parts, filter: &str, turn: &mut Turn) {
-        let Some(at) = parts.groups.iter().position(|group| group.filter() == filter) else {
+        let queue = TopicFilter::new(filter).ok().and_then(|filter| self.declared(filter));
+        let name = queue.as_ref().map_or(filter, |queue| queue.filter());
+        let Some(at) = parts.groups.iter().position(|group| group.filter() == name) else {
             return;
         };
         let group = parts.groups.swap_remove(at);
         let mut back = parts.mailbox.give_up(group.source());
-        group.offline(parts.mailbox.key(), &mut back, turn.remainder());
+        group.offline(parts.mailbox.key(), &mut back, self.now(), turn.remainder());
         let (own, groups) = (parts.mailbox.stored(), group.stored());
         let rename = |delivery: &Delivery| {
             let message = &delivery.message;
             if let Some(queue) = groups.filter(|_| message.id() != 0) {
                 turn.finished(message.id(), queue);
+                if group.is_declared() {
+                    turn.settled(group.clone(), message.id());
+                }
             }
             let Some(session) = own else { return message.clone() };
             let message = message.with_id(self.store.next_message_id());
             let flags = super::publish::flags(delivery.qos, delivery.retain);
             let subscription_ids = delivery.subscription_ids.clone();
-            let target = Target { session, flags, online: false, subscription_ids };
+            let target = Target { session, flags, online: false, expires_s: 0, subscription_ids };
             let targets = std::iter::once(target).collect();
             turn.change(Change::Message { message: message.clone(), targets });
             message
@@ -271,7 +298,7 @@ impl Broker {
     pub(super) fn unroute(&self, parts: &mut Parts, filter: &str, turn: &mut Turn) {
         let Ok(filter) = TopicFilter::new(filter) else { return };
         let key = parts.mailbox.key();
-        if filter.share_name().is_none() {
+        if !filter.is_shared() {
             self.router.unsubscribe(filter.filter(), key);
         } else {
             self.leave(filter, key, turn);

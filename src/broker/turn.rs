@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::mailbox::{Mailbox, Remainder};
 use super::receiver::Receiver;
-use super::share::ShareGroup;
+use super::share::{Fate, ShareGroup};
 use super::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::message::Message;
@@ -25,6 +25,8 @@ pub struct Turn {
     runs: Vec<(Routes<Receiver>, usize)>,
     /// Share groups whose members have finished something: member's key and how much.
     finished: Vec<(Arc<ShareGroup>, u64, usize)>,
+    /// Messages that declared queues are done with.
+    settled: Vec<(Arc<ShareGroup>, u64)>,
     remainder: Remainder,
 }
 
@@ -52,6 +54,11 @@ impl Turn {
             Some((last, last_end)) if last.is_same(routes) => *last_end = end,
             _ => self.runs.push((routes.clone(), end)),
         }
+    }
+
+    /// Notes that a declared queue is done with a message.
+    pub(super) fn settled(&mut self, queue: Arc<ShareGroup>, message: u64) {
+        self.settled.push((queue, message));
     }
 
     /// Notes that a member of a share group has room for one more.
@@ -87,8 +94,11 @@ impl Broker {
             self.distribute(&routes, messages, now, &mut turn.remainder);
         }
         turn.messages.clear();
+        for (queue, message) in turn.settled.drain(..) {
+            queue.settle(message);
+        }
         for (group, member, n) in turn.finished.drain(..) {
-            group.room(member, n, &mut turn.remainder);
+            group.room(member, n, now, &mut turn.remainder);
         }
         self.account(turn);
         submitted
@@ -121,13 +131,10 @@ impl Broker {
         let limits = &self.options.queue;
         for route in routes.iter() {
             let deliveries = messages.iter().map(|message| Delivery {
-                message: message.clone(),
                 subscription_ids: route.subscription_ids.clone(),
-                source: 0,
-                sequence: 0,
                 qos: message.qos().min(route.qos),
                 retain: message.retain() && route.retain_as_published, // [MQTT-3.3.1-12, -13]
-                dup: false,                                            // [MQTT-3.3.1-3]
+                ..Delivery::new(message.clone())
             });
             let before = remainder.overflow.len();
             match &route.subscriber {
@@ -155,18 +162,30 @@ impl Broker {
     }
 
     /// Asks the store for messages that a share group's queue wants.
-    fn fetch_for_group(&self, source: u32, ids: Vec<u64>) {
+    fn fetch_for_group(&self, source: u32, lane: usize, ids: Vec<u64>) {
         let Some(group) = self.groups.by_source(source) else { return };
         let Some(queue) = group.stored() else { return };
         let me = self.me.clone();
         let answer = move |page| {
             if let Some(broker) = me.upgrade() {
                 let mut turn = Turn::default();
-                group.page(page, turn.remainder());
+                group.page(lane, page, broker.now(), turn.remainder());
                 broker.finish(&mut turn, None);
             }
         };
         self.store.fetch(Fetch { queue, ids, answer: Box::new(answer) });
+    }
+
+    /// Sends what declared queues cannot keep where it goes.
+    fn bury(&self, spent: Vec<(u32, Delivery, Fate)>) {
+        let mut turn = Turn::default();
+        for (source, delivery, fate) in spent {
+            let delivery = Delivery { source, ..delivery };
+            let trace = delivery.trace();
+            self.cannot_keep(delivery, fate, &mut turn);
+            self.done(trace, None, &mut turn);
+        }
+        self.finish(&mut turn, None);
     }
 
     /// Counts what was refused, and lets the store forget what share groups dropped.
@@ -179,8 +198,11 @@ impl Broker {
             self.metrics.drops.add(DropReason::NoConsumer, turn.remainder.no_consumer);
             turn.remainder.no_consumer = 0;
         }
-        for (source, ids) in std::mem::take(&mut turn.remainder.wanted) {
-            self.fetch_for_group(source, ids);
+        for (source, lane, ids) in std::mem::take(&mut turn.remainder.wanted) {
+            self.fetch_for_group(source, lane, ids);
+        }
+        if !turn.remainder.spent.is_empty() {
+            self.bury(std::mem::take(&mut turn.remainder.spent));
         }
         if turn.remainder.overflow.is_empty() && turn.remainder.ended.is_empty() {
             return;
@@ -198,5 +220,6 @@ impl Broker {
             self.store.submit(&mut turn.changes, None);
         }
         turn.finished.clear();
+        turn.settled.clear();
     }
 }

@@ -393,6 +393,13 @@ fn next<'a>(fields: &mut Fields<'a>) -> Result<Option<Property<'a>>, DecodeError
     Ok(Some(Property { id, value, raw: before.get(..len).unwrap_or_default() }))
 }
 
+/// Appends a User Property.
+pub(super) fn put_pair(name: &str, value: &str, out: &mut Vec<u8>) {
+    out.push(PropertyId::UserProperty as u8);
+    put_binary(name.as_bytes(), out);
+    put_binary(value.as_bytes(), out);
+}
+
 /// Properties that are to be sent.
 #[derive(Clone, Debug, Default)]
 pub struct PropertyBuffer(Vec<u8>);
@@ -439,9 +446,12 @@ impl PropertyBuffer {
 
     /// Adds a User Property.
     pub fn pair(&mut self, name: &str, value: &str) {
-        self.0.push(PropertyId::UserProperty as u8);
-        put_binary(name.as_bytes(), &mut self.0);
-        put_binary(value.as_bytes(), &mut self.0);
+        put_pair(name, value, &mut self.0);
+    }
+
+    /// Adds properties as they came.
+    pub fn raw(&mut self, block: &[u8]) {
+        self.0.extend_from_slice(block);
     }
 
     /// The properties as a block.

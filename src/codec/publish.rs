@@ -5,9 +5,12 @@ use std::num::NonZeroU16;
 
 use super::frame::PacketType;
 use super::primitive::{Fields, VARINT_MAX, put_varint, varint_len};
-use super::property::{Place, PropertyId};
+use super::property::{self, Place, PropertyId};
 use super::{DecodeError, EncodeError, PacketId, Properties, QoS, Version};
 use crate::topic::TopicName;
+
+/// The User Property that says how often a declared queue has handed a message out.
+pub const DELIVERY_COUNT: &str = "whimbrel-delivery-count";
 
 /// A PUBLISH packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +75,7 @@ impl<'a> Publish<'a> {
             topic_alias: None,
             message_expiry_s: None,
             subscription_ids: &[],
+            delivery_count: 0,
             properties: self.properties.raw(),
             payload: self.payload,
         };
@@ -103,6 +107,8 @@ pub struct Outgoing<'a> {
     pub message_expiry_s: Option<u32>,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: &'a [u32],
+    /// How often the message was handed out, for a User Property; 0: not said.
+    pub delivery_count: u8,
     /// Properties that are forwarded as they came.
     pub properties: &'a [u8],
     /// The Application Message.
@@ -155,6 +161,9 @@ impl Outgoing<'_> {
             put_varint(id as usize, out);
         }
         out.extend_from_slice(self.properties);
+        if self.delivery_count > 0 {
+            property::put_pair(DELIVERY_COUNT, &self.delivery_count.to_string(), out);
+        }
     }
 
     fn properties_len(&self) -> usize {
@@ -163,6 +172,12 @@ impl Outgoing<'_> {
             + ids
             + if self.message_expiry_s.is_some() { 5 } else { 0 }
             + if self.topic_alias.is_some() { 3 } else { 0 }
+            + match self.delivery_count {
+                0 => 0,
+                1..=9 => 5 + DELIVERY_COUNT.len() + 1,
+                10..=99 => 5 + DELIVERY_COUNT.len() + 2,
+                100.. => 5 + DELIVERY_COUNT.len() + 3,
+            }
     }
 
     #[inline]

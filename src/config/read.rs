@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::settings::{GLOBAL, LISTENER, Setting};
+use super::settings::{GLOBAL, LISTENER, QUEUE, Setting};
 use super::value::{Written, fit};
 use super::{Config, Listener};
+use crate::queue::declaration::{Declaration, check_together};
 
 /// Something wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,23 +64,56 @@ struct Reading<'a> {
 /// The key under which listeners stand.
 const LISTENERS: &str = "listener";
 
+/// The key under which declared queues stand.
+const QUEUES: &str = "queue";
+
 impl Reading<'_> {
     fn global(&mut self, table: &DeTable<'_>, config: &mut Config) {
         for (key, value) in table {
-            if key.get_ref() != LISTENERS {
-                self.setting(GLOBAL, &[LISTENERS], key, value, config);
-                continue;
-            }
-            let DeValue::Array(listeners) = value.get_ref() else {
-                let what = "`listener` is written [[listener]], once for each listener".into();
+            let each = match &**key.get_ref() {
+                LISTENERS => Self::listener,
+                QUEUES => Self::queue,
+                _ => {
+                    self.setting(GLOBAL, &[LISTENERS, QUEUES], key, value, config);
+                    continue;
+                }
+            };
+            let DeValue::Array(tables) = value.get_ref() else {
+                let key_name = key.get_ref();
+                let what = format!("`{key_name}` is written [[{key_name}]], once for each");
                 self.problem(Some(key.span()), what);
                 continue;
             };
-            for listener in listeners.iter() {
-                self.listener(listener, config);
+            for table in tables.iter() {
+                each(self, table, config);
             }
         }
         self.duplicates(config);
+    }
+
+    fn queue(&mut self, value: &Spanned<DeValue<'_>>, config: &mut Config) {
+        let DeValue::Table(table) = value.get_ref() else {
+            let what = "a queue is a table: write [[queue]]".into();
+            self.problem(Some(value.span()), what);
+            return;
+        };
+        let (mut queue, before) = (Declaration::default(), self.problems.len());
+        for (key, value) in table {
+            self.setting(QUEUE, &[], key, value, &mut queue);
+        }
+        config.broker.queues.push(queue.clone());
+        if self.problems.len() > before {
+            return;
+        }
+        let together = || check_together(&config.broker.queues).map_err(|(_, what)| what);
+        if let Err(what) = queue.check().and_then(|()| together()) {
+            let name = if queue.name.is_empty() {
+                String::new()
+            } else {
+                format!("queue `{}`: ", queue.name)
+            };
+            self.problem(Some(value.span()), name + &what);
+        }
     }
 
     fn listener(&mut self, value: &Spanned<DeValue<'_>>, config: &mut Config) {

@@ -9,6 +9,7 @@ use crate::access::Anonymous;
 use crate::codec::QoS;
 use crate::net::proxy::Version;
 use crate::queue::Overflow;
+use crate::queue::declaration::{Declaration, LastValue, OnReject, Strategy};
 use crate::store::Durability;
 
 /// A setting of the scope `T`.
@@ -36,6 +37,17 @@ fn anonymous(value: &Value) -> Anonymous {
         "true" => Anonymous::Allowed,
         "false" => Anonymous::Denied,
         _ => Anonymous::LoopbackOnly,
+    }
+}
+
+const STRATEGY: Kind = Kind::Choice(&["round-robin", "least-inflight", "sticky", "hash-topic"]);
+
+fn strategy(value: &Value) -> Strategy {
+    match value.text() {
+        "least-inflight" => Strategy::LeastInflight,
+        "sticky" => Strategy::Sticky,
+        "hash-topic" => Strategy::HashTopic,
+        _ => Strategy::RoundRobin,
     }
 }
 
@@ -160,6 +172,9 @@ settings! { GLOBAL: Config;
             "drop-oldest" => Overflow::DropOldest,
             _ => Overflow::DropNewest,
         };
+    "share_strategy" STRATEGY, "\"round-robin\"",
+        "Who gets the next message of a share group: each member in turn; the one that holds the fewest; always the same while it is there; or the one that the topic's hash chooses. A member gets no more than its Receive Maximum allows."
+        => |c, v, _| c.broker.share_strategy = strategy(v);
     "max_subscriptions" COUNT, "1000000",
         "Subscriptions that a Session may hold."
         => |c, v, _| c.broker.limits.subscriptions_max = v.usize();
@@ -169,6 +184,62 @@ settings! { GLOBAL: Config;
     "log_level" Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"",
         "Least level of what is logged; RUST_LOG and -v go before it."
         => |c, v, _| c.log_level = v.text().into();
+}
+
+settings! { QUEUE: Declaration;
+    "name" Kind::Text, "none",
+        "What the queue is called: Clients consume from it by subscribing to `$queue/NAME`, or to `$share/NAME/FILTER`."
+        => |q, v, _| q.name = v.text().into();
+    "filter" Kind::Text, "none",
+        "The Topic Filter of the messages that go into the queue, from now on and whether anybody consumes or not."
+        => |q, v, _| q.filter = v.text().into();
+    "max_messages" COUNT, "as `max_queued_messages`",
+        "Messages that wait."
+        => |q, v, _| q.messages_max = Some(v.usize());
+    "max_bytes" Kind::Size { min: 1, max: 1 << 50 }, "as `max_queued_bytes`",
+        "Size of the messages that wait."
+        => |q, v, _| q.bytes_max = Some(v.usize());
+    "overflow" Kind::Choice(&["drop-oldest", "drop-newest", "reject"]), "\"drop-newest\"",
+        "What happens beyond these bounds. \"reject\": the publisher is answered 0x97 (Quota exceeded), or before MQTT 5.0 not read until there is room; QoS 0 is dropped."
+        => |q, v, _| q.overflow = match v.text() {
+            "drop-oldest" => Overflow::DropOldest,
+            "reject" => Overflow::Reject,
+            _ => Overflow::DropNewest,
+        };
+    "message_ttl" Kind::Time, "none",
+        "Longest time that a message waits, in whole seconds; its own Message Expiry Interval holds too."
+        => |q, v, _| q.message_ttl_s = Some(u32::try_from(v.time().as_secs().max(1)).unwrap_or(u32::MAX));
+    "max_deliveries" Kind::Int { min: 1, max: 255 }, "no limit",
+        "How often a message is handed out; then it goes to `dead_letter`, or is dropped."
+        => |q, v, _| q.deliveries_max = Some(u8::try_from(v.int()).unwrap_or(u8::MAX));
+    "dead_letter" Kind::Text, "none",
+        "The topic that messages are published to which nobody could take. It must not match the queue's own filter."
+        => |q, v, _| q.dead_letter = Some(v.text().into());
+    "lease" Kind::Time, "none",
+        "How long a consumer may take to acknowledge a message of QoS 1 before it goes to another; looked at once a second. QoS 2 stays with its consumer."
+        => |q, v, _| q.lease_ms = Some(u64::try_from(v.time().as_millis()).unwrap_or(u64::MAX).max(1));
+    "strategy" STRATEGY, "as `share_strategy`",
+        "Who gets the next message."
+        => |q, v, _| q.strategy = Some(strategy(v));
+    "on_reject" Kind::Choice(&["requeue", "dead-letter", "drop"]), "\"dead-letter\" with a `dead_letter`, else \"drop\"",
+        "What becomes of a message that a consumer refuses, by a PUBACK or PUBREC of 0x80 or above."
+        => |q, v, _| q.on_reject = Some(match v.text() {
+            "requeue" => OnReject::Requeue,
+            "dead-letter" => OnReject::DeadLetter,
+            _ => OnReject::Drop,
+        });
+    "last_value" Kind::Text, "none",
+        "Of the messages that wait and have the same key, only the last is kept. The key is \"topic\", or the value of the User Property of this name."
+        => |q, v, _| q.last_value = Some(match v.text() {
+            "topic" => LastValue::Topic,
+            name => LastValue::UserProperty(name.into()),
+        });
+    "priority" Kind::Text, "none",
+        "The User Property that says a message's priority, from 0 to 9; the highest goes first, and those without it have 0."
+        => |q, v, _| q.priority = Some(v.text().into());
+    "queue_qos0_messages" Kind::Bool, "false",
+        "Whether messages of QoS 0 wait too while there is no consumer; in memory only."
+        => |q, v, _| q.keeps_qos0 = v.bool();
 }
 
 settings! { LISTENER: Listener;
@@ -227,22 +298,21 @@ settings! { LISTENER: Listener;
 
 /// The reference as Markdown.
 pub fn markdown() -> String {
-    let mut out = String::from("| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
-    let mut row = |key: &str, kind: Kind, default: &str, doc: &str| {
-        out.push_str(&format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe()));
-    };
-    for setting in GLOBAL {
-        row(setting.key, setting.kind, setting.default, setting.doc);
-    }
-    let mut listener = String::new();
-    for setting in LISTENER {
-        let Setting { key, kind, default, doc, .. } = setting;
-        listener.push_str(&format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe()));
-    }
     format!(
         "# Settings\n\nWritten by `whimbrel settings`; a test keeps it up to date.\n\n\
-         The file is TOML. At the top level:\n\n{out}\n\
-         In each `[[listener]]`:\n\n| key | value | default | meaning |\n\
-         | --- | --- | --- | --- |\n{listener}"
+         The file is TOML. At the top level:\n\n{}\n\
+         In each `[[listener]]`:\n\n{}\n\
+         In each `[[queue]]`:\n\n{}",
+        table(GLOBAL),
+        table(LISTENER),
+        table(QUEUE)
     )
+}
+
+fn table<T>(settings: &[Setting<T>]) -> String {
+    let mut out = String::from("| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
+    for Setting { key, kind, default, doc, .. } in settings {
+        out.push_str(&format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe()));
+    }
+    out
 }

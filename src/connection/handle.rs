@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
 use super::{Connection, Ending};
+use crate::broker::subscribe::Answered;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
@@ -81,7 +82,7 @@ impl Connection {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
                 Split::Frame(frame) => {
                     self.handle(&frame, now, turn)?;
-                    if self.is_held_back {
+                    if self.held_back_until.is_some() {
                         return Ok((consumed, frame.len));
                     }
                     consumed += frame.len;
@@ -104,10 +105,11 @@ impl Connection {
             Action::Publish { publish, topic } => {
                 self.publish(&publish, topic.as_str(), frame.body, now, turn)?;
             }
-            Action::Finished { delivery, refused, exchange } => {
-                if refused {
-                    broker.metrics.drops.add(DropReason::Refused, 1);
-                }
+            Action::Finished { delivery, refused: true, exchange } => {
+                let exchange = stored.zip(exchange);
+                broker.refused(delivery, parts.mailbox.key(), stored, exchange, turn);
+            }
+            Action::Finished { delivery, refused: false, exchange } => {
                 if let (Some(session), Some(packet_id)) = (stored, exchange) {
                     turn.change(Change::Completed { session, packet_id: packet_id.get() });
                 }
@@ -135,7 +137,8 @@ impl Connection {
             }
             Action::Subscribe(request) => {
                 let answered = broker.subscribe(parts, &request, turn);
-                parts.session.subscribed(request.packet_id, answered.reasons, answered.waits);
+                let Answered { reasons, why, waits } = answered;
+                parts.session.subscribed(request.packet_id, reasons, why, waits);
             }
             Action::Unsubscribe(request) => {
                 let answered = broker.unsubscribe(parts, &request, turn);
@@ -160,9 +163,9 @@ impl Connection {
         let broker = &self.lease.broker;
         let published = broker.publish(&mut self.publisher, publish, topic, body, now, turn);
         if published.later && !self.version.has_reason_codes() {
-            // It cannot be told; it is not read on until the store takes messages again.
+            // It cannot be told; it is not read on until the broker takes messages again.
             parts.session.withdraw(publish);
-            self.is_held_back = true;
+            self.held_back_until = Some(now.after_ms(super::HELD_BACK_LOOK_MS));
             return Ok(());
         }
         broker.metrics.messages_received.increment();
@@ -205,8 +208,8 @@ impl Connection {
                 Delivered::InFlight => {}
                 Delivered::Held { packet_id } => {
                     let delivery = parts.session.outgoing().delivery(packet_id);
-                    if let (Some(session), Some(delivery)) = (stored, delivery) {
-                        broker.bind(session, packet_id, delivery, turn);
+                    if let Some(delivery) = delivery {
+                        broker.hold(stored, packet_id, delivery, turn);
                     }
                 }
                 Delivered::Dropped { delivery, reason } => {

@@ -68,7 +68,7 @@ const TURNS_MAX: usize = 8;
 /// thousands of filters.
 const TURNS_MS: u64 = 2;
 
-/// How often a connection that is held back looks whether the store takes messages again.
+/// How often a connection that is held back looks whether the broker takes messages again.
 const HELD_BACK_LOOK_MS: u64 = 250;
 
 /// How long a closed connection is given to take the last bytes.
@@ -157,8 +157,8 @@ struct Connection {
     timer: Option<Timer>,
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
-    /// Whether the next packet is a PUBLISH that the store cannot take now.
-    is_held_back: bool,
+    /// When the next packet, a PUBLISH that the broker could not take, is tried again.
+    held_back_until: Option<Moment>,
     /// Whether acknowledgements do not wait for the store.
     is_hasty: bool,
     /// Held for its drop: the listener's count of connections.
@@ -272,11 +272,11 @@ impl Connection {
     /// Whether the Client is listened to: not while it owes us too much.
     fn is_heard(&mut self) -> bool {
         let broker = &self.lease.broker;
-        if self.is_held_back {
-            if broker.store_health() != Health::Good {
+        if let Some(until) = self.held_back_until {
+            if broker.store_health() != Health::Good || broker.now() < until {
                 return false;
             }
-            self.is_held_back = false;
+            self.held_back_until = None;
             self.has_early_bytes = true;
         }
         let waiting = self.lease.parts.as_ref().map_or(0, |parts| parts.session.waiting_answers());
@@ -360,7 +360,7 @@ impl Connection {
         if self.keep_alive_ms > 0 && self.poll_timer(cx, now) {
             return Poll::Ready(Ending::Silent);
         }
-        if self.is_held_back {
+        if self.held_back_until.is_some() {
             self.timer = None;
             if self.poll_sleep(cx, now, HELD_BACK_LOOK_MS) {
                 cx.waker().wake_by_ref();

@@ -300,7 +300,7 @@ impl Opening<'_> {
             keep_alive_ms: terms.keep_alive_ms,
             timer: None,
             has_early_bytes: true,
-            is_held_back: false,
+            held_back_until: None,
             is_hasty: false,
             _permit: permit,
         })

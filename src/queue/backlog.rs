@@ -13,36 +13,76 @@ pub struct Stored {
     pub id: u64,
     /// When it expires, in seconds since the Unix epoch, rounded up; 0: never.
     expires_s: u32,
-    /// Bits 0 and 1: QoS; bit 2: RETAIN; bit 3: DUP; the others: what the message weighs when it
-    /// is in memory, in units.
+    /// Bits 0 and 1: QoS; bit 2: RETAIN; bit 3: DUP; bits 4 to 7: priority; the others: what the
+    /// message weighs when it is in memory, in units.
     packed: u32,
 }
 
 const RETAIN: u32 = 4;
 const DUP: u32 = 8;
-const WEIGHT_SHIFT: u32 = 4;
+const PRIORITY_SHIFT: u32 = 4;
+const WEIGHT_SHIFT: u32 = 8;
 
-/// What a unit of weight is in bytes: a message of 256 MiB has fewer than 2^28 of them.
-const WEIGHT_UNIT: usize = 2;
+/// What a unit of weight is in bytes: a message of 256 MiB has about 2^24 of them.
+const WEIGHT_UNIT: usize = 16;
+
+/// What a message of so many bytes counts for in a queue, whether it is at hand or not.
+pub(super) fn counted(weight: usize) -> usize {
+    units(weight) as usize * WEIGHT_UNIT
+}
+
+fn units(weight: usize) -> u32 {
+    let units = u32::try_from(weight / WEIGHT_UNIT).unwrap_or(u32::MAX);
+    units.min(u32::MAX >> WEIGHT_SHIFT)
+}
+
+/// A moment in seconds since the Unix epoch, rounded up; 0: never.
+pub fn seconds(at: Moment) -> u32 {
+    match at {
+        Moment::NEVER => 0,
+        at => u32::try_from(at.unix_ms().div_ceil(1000)).unwrap_or(0),
+    }
+}
+
+/// The earlier of two such moments.
+pub fn earlier(one: u32, other: u32) -> u32 {
+    match (one, other) {
+        (0, at) | (at, 0) => at,
+        (one, other) => one.min(other),
+    }
+}
 
 impl Stored {
     /// What is left of a delivery when its message is left to the store.
     pub fn of(delivery: &Delivery) -> Self {
         let message = &delivery.message;
         let flags = delivery.qos as u8 | u8::from(delivery.retain) << 2;
-        let stored = Self::new(message.id(), message.weight(), message.expires_at(), flags);
+        let expires_s = earlier(seconds(message.expires_at()), delivery.expires_s);
+        let stored = Self::new(message.id(), message.weight(), expires_s, flags);
         if delivery.dup { stored.seen() } else { stored }
     }
 
-    /// A delivery found in the store: `flags` has its QoS in bits 0 and 1, RETAIN in bit 2.
-    pub fn new(id: u64, weight: usize, expires_at: Moment, flags: u8) -> Self {
-        let expires_s = match expires_at {
-            Moment::NEVER => 0,
-            at => u32::try_from(at.unix_ms().div_ceil(1000)).unwrap_or(0),
-        };
-        let units = u32::try_from(weight / WEIGHT_UNIT).unwrap_or(u32::MAX);
-        let units = units.min(u32::MAX >> WEIGHT_SHIFT);
-        Self { id, expires_s, packed: units << WEIGHT_SHIFT | u32::from(flags & 7) }
+    /// A delivery found in the store: `flags` has its QoS in bits 0 and 1, RETAIN in bit 2, its
+    /// priority in bits 4 to 7; `expires_s` is in seconds since the Unix epoch, 0: never.
+    pub fn new(id: u64, weight: usize, expires_s: u32, flags: u8) -> Self {
+        let flags = u32::from(flags) & !DUP;
+        Self { id, expires_s, packed: units(weight) << WEIGHT_SHIFT | flags }
+    }
+
+    /// The same, with this priority.
+    pub fn of_priority(self, priority: u8) -> Self {
+        let others = self.packed & !(15 << PRIORITY_SHIFT);
+        Self { packed: others | u32::from(priority & 15) << PRIORITY_SHIFT, ..self }
+    }
+
+    /// Its priority among those of a declared queue; 0 where there are none.
+    pub fn priority(&self) -> u8 {
+        (self.packed >> PRIORITY_SHIFT & 15) as u8
+    }
+
+    /// When it expires, in seconds since the Unix epoch; 0: never.
+    pub fn expires_s(&self) -> u32 {
+        self.expires_s
     }
 
     /// What the message weighs when it is in memory, in bytes, about.
@@ -166,7 +206,7 @@ mod tests {
     use super::*;
 
     fn stored(id: u64) -> Stored {
-        Stored::new(id, 1, Moment::NEVER, 1)
+        Stored::new(id, 1, 0, 1)
     }
 
     #[test]
@@ -191,10 +231,10 @@ mod tests {
     #[test]
     fn an_entry_is_small() {
         assert_eq!(size_of::<Stored>(), 16);
-        let large = Stored::new(1, (256 << 20) + 70_000, Moment::NEVER, 7).seen();
-        assert_eq!(
-            (large.weight(), large.retain(), large.dup()),
-            ((256 << 20) + 70_000, true, true)
-        );
+        let large = Stored::new(1, (256 << 20) - 1, 0, 0x97).seen();
+        let weight = (256 << 20) - WEIGHT_UNIT;
+        assert_eq!((large.weight(), large.retain(), large.dup()), (weight, true, true));
+        assert_eq!((large.priority(), large.of_priority(3).priority()), (9, 3));
+        assert_eq!(large.of_priority(3).weight(), large.weight());
     }
 }

@@ -16,17 +16,24 @@
 //!    push passes no limit.
 //! 3. Nothing live is dropped while something expired takes its room.
 //! 4. Only a message that the store keeps for this queue is in the backlog.
+//! 5. What stands at the front, at hand or in the backlog, was not withdrawn.
 
 mod backlog;
+pub mod declaration;
+pub mod lanes;
+pub mod last_value;
+pub mod lent;
 
 use std::collections::VecDeque;
+
+use rustc_hash::FxHashSet;
 
 use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::message::Message;
 use crate::metrics::DropReason;
-use backlog::Backlog;
-pub use backlog::Stored;
+use backlog::{Backlog, counted};
+pub use backlog::{Stored, earlier, seconds};
 
 /// Several Subscription Identifiers, shared by all deliveries of one route.
 pub type SubscriptionIds = Option<triomphe::ThinArc<(), u32>>;
@@ -42,6 +49,12 @@ pub struct Delivery {
     pub source: u32,
     /// Place in the order of arrival; set by [`Queue::push`].
     pub sequence: u32,
+    /// When the queue it is in lets it expire, in seconds since the Unix epoch; 0: when the message
+    /// does.
+    pub expires_s: u32,
+    /// How often a declared queue has handed it out, this time included, as far as 255; 0 from any
+    /// other queue.
+    pub attempts: u8,
     /// The lower of the message's and the subscription's.
     pub qos: QoS,
     /// The RETAIN flag to be sent.
@@ -51,6 +64,42 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// A delivery of its own queue as the message was published, not seen before.
+    pub fn new(message: Message) -> Self {
+        let (qos, retain) = (message.qos(), message.retain());
+        Self {
+            message,
+            subscription_ids: None,
+            source: 0,
+            sequence: 0,
+            expires_s: 0,
+            attempts: 0,
+            qos,
+            retain,
+            dup: false,
+        }
+    }
+
+    /// Whether it is not worth delivering any more [MQTT-3.3.2-5].
+    pub fn is_expired(&self, now: Moment) -> bool {
+        self.message.is_expired(now)
+            || (self.expires_s != 0
+                && now >= Moment::from_unix_ms(u64::from(self.expires_s) * 1000))
+    }
+
+    /// When it expires, as seconds say it; [`Moment::NEVER`] for never.
+    fn expires_at(&self) -> Moment {
+        match self.expires_s {
+            0 => self.message.expires_at(),
+            s => self.message.expires_at().min(Moment::from_unix_ms(u64::from(s) * 1000)),
+        }
+    }
+
+    /// What it counts for in its queue, in bytes.
+    pub fn weight(&self) -> usize {
+        counted(self.message.weight())
+    }
+
     /// What the books need to know of it.
     pub fn trace(&self) -> Trace {
         Trace { message: self.message.id(), qos: self.qos, source: self.source }
@@ -86,6 +135,9 @@ pub enum Overflow {
     DropNewest,
     /// The one that has waited longest.
     DropOldest,
+    /// None: its publisher is told before, by who asks [`lanes::Lanes::has_room`]; what cannot be
+    /// told, QoS 0, goes as it arrives.
+    Reject,
 }
 
 /// Bounds of a queue.
@@ -145,6 +197,8 @@ pub struct Queue {
     at_hand: usize,
     /// No message of the queue expires before this; `None` while none does at all.
     expires_from: Option<Moment>,
+    /// What was withdrawn and still stands behind the front, at hand or in the backlog.
+    withdrawn: Option<Box<FxHashSet<u64>>>,
 }
 
 /// What a queue had to let go, each with the reason.
@@ -158,6 +212,9 @@ const PAGE_MESSAGES: usize = 256;
 
 /// Weight of the messages of a page beyond which no more are asked for, in bytes.
 const PAGE_BYTES: usize = 256 << 10;
+
+/// Withdrawn messages in the middle of a queue that are left there in any case.
+const WITHDRAWN_LEAST: usize = 64;
 
 /// A page is asked for when no more deliveries are at hand than this.
 const PAGE_WANTED_AT: usize = 64;
@@ -188,18 +245,18 @@ impl Queue {
     /// oldest ones.
     pub fn push(
         &mut self,
-        mut delivery: Delivery,
+        delivery: Delivery,
         limits: &Limits,
         now: Moment,
         dropped: &mut Dropped,
     ) {
-        let weight = delivery.message.weight();
+        let weight = delivery.weight();
         if self.is_full(weight, limits) {
             self.drop_expired(now, dropped);
         }
         while self.is_full(weight, limits) {
             let oldest = match limits.overflow {
-                Overflow::DropNewest => None,
+                Overflow::DropNewest | Overflow::Reject => None,
                 Overflow::DropOldest => self.drop_oldest(),
             };
             let Some(oldest) = oldest else {
@@ -208,12 +265,18 @@ impl Queue {
             };
             dropped.push((oldest, DropReason::QueueFull));
         }
+        self.add(delivery, limits, dropped);
+    }
+
+    /// Adds a delivery at the end, whatever the bounds of the queue; not beyond those of memory.
+    fn add(&mut self, mut delivery: Delivery, limits: &Limits, dropped: &mut Dropped) {
+        let weight = delivery.weight();
         let goes_to_backlog = self.goes_to_backlog(&delivery, weight, limits);
         if !goes_to_backlog && self.at_hand.saturating_add(weight) > limits.memory_max {
             dropped.push((delivery.trace(), DropReason::MemoryLimit));
             return;
         }
-        self.note_expiry(delivery.message.expires_at());
+        self.note_expiry(delivery.expires_at());
         delivery.sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
         if goes_to_backlog {
@@ -260,7 +323,8 @@ impl Queue {
         if self.expires_from.is_none_or(|from| from > now) {
             return;
         }
-        let expired = self.extract(|delivery| delivery.message.is_expired(now));
+        self.compact();
+        let expired = self.extract(|delivery| delivery.is_expired(now));
         dropped.extend(expired.iter().map(|delivery| (delivery.trace(), DropReason::Expired)));
         if let Some(backlog) = &mut self.backlog {
             let expired = backlog.extract(|stored| stored.is_expired(now));
@@ -272,20 +336,44 @@ impl Queue {
             self.backlog.take_if(|backlog| backlog.len() == 0);
         }
         let left = self.acknowledged.iter().chain(&self.unacknowledged);
-        let at_hand = left.map(|delivery| delivery.message.expires_at());
+        let at_hand = left.map(Delivery::expires_at);
         let stored = self.backlog.iter().flat_map(|backlog| backlog.iter());
         let expiring = at_hand.chain(stored.map(Stored::expires_at));
         self.expires_from = expiring.filter(|&at| at != Moment::NEVER).min();
     }
 
-    /// Drops what has waited longest.
-    fn drop_oldest(&mut self) -> Option<Trace> {
-        if let Some(delivery) = self.take(true) {
+    /// Takes out what stands at the front and has expired.
+    fn take_overdue(&mut self, now: Moment) -> Option<Trace> {
+        let is_overdue = |delivery: &Delivery| delivery.is_expired(now);
+        if self.acknowledged.front().is_some_and(is_overdue)
+            || (self.acknowledged.is_empty()
+                && self.backlog.as_ref().and_then(|b| b.front()).is_some_and(|s| s.is_expired(now)))
+        {
+            return self.drop_oldest_acknowledged();
+        }
+        let overdue = self.unacknowledged.front().is_some_and(is_overdue);
+        let delivery = if overdue { self.unacknowledged.pop_front() } else { None }?;
+        self.forget_weight(delivery.weight());
+        Some(delivery.trace())
+    }
+
+    fn drop_oldest_acknowledged(&mut self) -> Option<Trace> {
+        if let Some(delivery) = self.acknowledged.pop_front() {
+            self.forget_weight(delivery.weight());
+            self.prune();
             return Some(delivery.trace());
         }
         let stored = self.pop_backlog()?;
         self.bytes = self.bytes.saturating_sub(stored.weight());
         Some(stored.trace(self.source))
+    }
+
+    /// Drops what has waited longest.
+    fn drop_oldest(&mut self) -> Option<Trace> {
+        match self.take(true) {
+            Some(delivery) => Some(delivery.trace()),
+            None => self.drop_oldest_acknowledged(),
+        }
     }
 
     fn pop_backlog(&mut self) -> Option<Stored> {
@@ -294,6 +382,7 @@ impl Queue {
         if backlog.len() == 0 {
             self.backlog = None;
         }
+        self.prune();
         stored
     }
 
@@ -307,7 +396,8 @@ impl Queue {
         if queue.is_empty() && queue.capacity() > IDLE_CAPACITY {
             queue.shrink_to(0);
         }
-        self.forget_weight(delivery.message.weight());
+        self.forget_weight(delivery.weight());
+        self.prune();
         Some(delivery)
     }
 
@@ -367,18 +457,20 @@ impl Queue {
                 dropped.push((stored.trace(self.source), DropReason::Unreadable));
                 continue;
             };
-            let weight = message.weight();
-            self.at_hand = self.at_hand.saturating_add(weight);
-            self.bytes = (self.bytes + weight).saturating_sub(stored.weight());
-            self.acknowledged.push_back(Delivery {
-                message,
+            let delivery = Delivery {
                 subscription_ids,
                 source: self.source,
                 sequence: self.next_sequence,
+                expires_s: stored.expires_s(),
                 qos: stored.qos(),
                 retain: stored.retain(),
                 dup: stored.dup(),
-            });
+                ..Delivery::new(message)
+            };
+            let weight = delivery.weight();
+            self.at_hand = self.at_hand.saturating_add(weight);
+            self.bytes = (self.bytes + weight).saturating_sub(stored.weight());
+            self.acknowledged.push_back(delivery);
         }
     }
 
@@ -388,12 +480,13 @@ impl Queue {
             && self.is_stored(delivery)
         {
             let stored = Stored::of(delivery);
-            let weight = delivery.message.weight();
+            let weight = delivery.weight();
             self.at_hand = self.at_hand.saturating_sub(weight);
             self.bytes = (self.bytes + stored.weight()).saturating_sub(weight);
             self.backlog.get_or_insert_default().push_front(stored);
             self.acknowledged.pop_back();
         }
+        self.prune();
         self.acknowledged.shrink_to(0);
     }
 
@@ -411,8 +504,8 @@ impl Queue {
     pub fn give_back(&mut self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
         for mut delivery in deliveries.rev() {
             // Looked at when the queue is next full.
-            self.note_expiry(delivery.message.expires_at());
-            let weight = delivery.message.weight();
+            self.note_expiry(delivery.expires_at());
+            let weight = delivery.weight();
             self.bytes = self.bytes.saturating_add(weight);
             self.at_hand = self.at_hand.saturating_add(weight);
             let queue = match delivery.qos {
@@ -428,7 +521,7 @@ impl Queue {
     /// says how many they were.
     pub fn clear_qos0(&mut self) -> usize {
         let cleared = std::mem::take(&mut self.unacknowledged);
-        self.forget_weight(cleared.iter().map(|delivery| delivery.message.weight()).sum());
+        self.forget_weight(cleared.iter().map(Delivery::weight).sum());
         cleared.len()
     }
 
@@ -444,12 +537,64 @@ impl Queue {
                 extracted.extend(out);
             }
         }
-        self.forget_weight(extracted.iter().map(|delivery| delivery.message.weight()).sum());
+        self.forget_weight(extracted.iter().map(Delivery::weight).sum());
         extracted
+    }
+
+    /// Takes out a message of QoS 1 or 2 that is in the queue, wherever it stands and as often as
+    /// it is asked in no time that grows with the queue.
+    fn withdraw(&mut self, id: u64, weight: usize) {
+        self.bytes = self.bytes.saturating_sub(weight);
+        let withdrawn = self.withdrawn.get_or_insert_default();
+        withdrawn.insert(id);
+        let is_much = withdrawn.len() > WITHDRAWN_LEAST && withdrawn.len() > self.len();
+        if is_much {
+            self.compact();
+        } else {
+            self.prune();
+        }
+    }
+
+    /// Restores invariant 5.
+    fn prune(&mut self) {
+        let Some(withdrawn) = &mut self.withdrawn else { return };
+        while self.acknowledged.front().is_some_and(|front| withdrawn.remove(&front.message.id())) {
+            let weight = self.acknowledged.pop_front().map_or(0, |front| front.weight());
+            self.at_hand = self.at_hand.saturating_sub(weight);
+        }
+        if let Some(backlog) = &mut self.backlog {
+            while backlog.front().is_some_and(|front| withdrawn.remove(&front.id)) {
+                backlog.pop_front();
+            }
+            self.backlog.take_if(|backlog| backlog.len() == 0);
+        }
+        self.withdrawn.take_if(|withdrawn| withdrawn.is_empty());
+    }
+
+    /// Takes what was withdrawn out of the middle too.
+    fn compact(&mut self) {
+        let Some(withdrawn) = self.withdrawn.take() else { return };
+        let mut weight = 0;
+        self.acknowledged.retain(|delivery| {
+            let goes = withdrawn.contains(&delivery.message.id());
+            weight += if goes { delivery.weight() } else { 0 };
+            !goes
+        });
+        self.at_hand = self.at_hand.saturating_sub(weight);
+        if let Some(backlog) = &mut self.backlog {
+            backlog.extract(|stored| withdrawn.contains(&stored.id));
+            self.backlog.take_if(|backlog| backlog.len() == 0);
+        }
+    }
+
+    /// Whether messages wait and none of QoS 1 or 2 is at hand, so that a page must come first.
+    fn waits_for_store(&self) -> bool {
+        self.acknowledged.is_empty() && self.backlog.is_some()
     }
 
     /// Takes out everything, for a receiver that ends.
     pub fn clear(&mut self) -> Vec<Trace> {
+        self.compact();
         let at_hand = self.acknowledged.iter().chain(&self.unacknowledged).map(Delivery::trace);
         let stored = self.backlog.iter().flat_map(|backlog| backlog.iter());
         let traces = at_hand.chain(stored.map(|stored| stored.trace(self.source))).collect();
@@ -460,7 +605,8 @@ impl Queue {
     /// Messages that are ready.
     pub fn len(&self) -> usize {
         let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());
-        self.acknowledged.len() + self.unacknowledged.len() + backlog
+        let withdrawn = self.withdrawn.as_ref().map_or(0, |withdrawn| withdrawn.len());
+        (self.acknowledged.len() + self.unacknowledged.len() + backlog).saturating_sub(withdrawn)
     }
 
     /// Whether nothing is ready.

@@ -93,6 +93,8 @@ pub struct Terms {
     pub retain_available: bool,
     /// Levels that a topic may have.
     pub topic_levels_max: usize,
+    /// Whether the Client wants to be told reasons in words [MQTT-3.1.2-29].
+    pub wants_reasons: bool,
     /// The method of enhanced authentication, when the Client chose one.
     pub authentication_method: Option<Box<str>>,
 }
@@ -117,6 +119,7 @@ impl Terms {
             maximum_qos: limits.maximum_qos,
             retain_available: limits.retain_available,
             topic_levels_max: limits.topic_levels_max,
+            wants_reasons: false,
             authentication_method: None,
         }
     }
@@ -217,6 +220,7 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
         maximum_qos: limits.maximum_qos,
         retain_available: limits.retain_available,
         topic_levels_max: limits.topic_levels_max,
+        wants_reasons: v5 && properties.request_problem_information() != Some(0),
         authentication_method: properties.authentication_method().map(Into::into),
     }
 }

@@ -141,8 +141,8 @@ pub enum Delivered {
     Sent,
     /// It is in the output and waits for the Client's acknowledgement.
     InFlight,
-    /// QoS 2 of a durable Session: it leaves once the binding of its Packet Identifier is
-    /// durable, with the open ticket.
+    /// QoS 2 of a durable Session, or from a declared queue: it leaves, with the open ticket, once
+    /// the binding of its Packet Identifier is durable, and how often it was handed out.
     Held {
         /// The identifier that was bound to it.
         packet_id: PacketId,
@@ -390,8 +390,15 @@ impl Session {
 
     /// The broker has dealt with a SUBSCRIBE: a Reason Code for each Topic Filter, in order
     /// [MQTT-3.8.4-6]. `waits`: SUBACK leaves with the open ticket.
-    pub fn subscribed(&mut self, packet_id: PacketId, reasons: Box<[u8]>, waits: bool) {
-        self.answers.push(Answer::SubAck { packet_id, reasons }, waits);
+    /// `why` says in words why a filter was refused.
+    pub fn subscribed(
+        &mut self,
+        packet_id: PacketId,
+        reasons: Box<[u8]>,
+        why: Option<Box<str>>,
+        waits: bool,
+    ) {
+        self.answers.push(Answer::SubAck { packet_id, reasons, why }, waits);
     }
 
     /// The broker has dealt with an UNSUBSCRIBE; as [`Session::subscribed`].

@@ -289,7 +289,11 @@ impl Outgoing {
             }
             let unused = if was_sent { &mut self.retired } else { &mut self.free };
             unused.push_back(id);
-            self.take_out(id)?.delivery
+            let mut delivery = self.take_out(id)?.delivery?;
+            if !was_sent {
+                delivery.attempts = delivery.attempts.saturating_sub(1);
+            }
+            Some(delivery)
         };
         ids.into_iter().filter_map(back).collect()
     }

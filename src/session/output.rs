@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::outgoing::Again;
 use super::{Delivered, ProtocolError, Session, auth};
 use crate::clock::Moment;
+use crate::codec::property::{PropertyBuffer, PropertyId};
 use crate::codec::{
     Ack, Auth, Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Version, publish,
 };
@@ -54,6 +55,8 @@ pub enum Answer {
         packet_id: PacketId,
         /// A Reason Code for each filter.
         reasons: Box<[u8]>,
+        /// Why a filter was refused, in words.
+        why: Option<Box<str>>,
     },
     /// A step of authenticating again, or its good end.
     Auth {
@@ -249,9 +252,8 @@ impl Session {
                 self.write(&Packet::PubComp(ack(packet_id, reason)), out)?;
             }
             Answer::Publish { packet_id } => return Ok(self.write_bound(packet_id, now, out)),
-            Answer::SubAck { packet_id, reasons } => {
-                let reasons = &reasons;
-                self.write(&Packet::SubAck(SubAck { packet_id, properties, reasons }), out)?;
+            Answer::SubAck { packet_id, reasons, why } => {
+                self.write_suback(packet_id, &reasons, why.as_deref(), out)?;
             }
             Answer::Auth { reason, data } => {
                 let method = self.terms.authentication_method.as_deref().unwrap_or_default();
@@ -265,6 +267,27 @@ impl Session {
             }
         }
         Ok(Polled::Written)
+    }
+
+    /// Appends a SUBACK, with the reason in words where there is room for it [MQTT-3.9.2-1].
+    fn write_suback(
+        &self,
+        packet_id: PacketId,
+        reasons: &[u8],
+        why: Option<&str>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let mut said = PropertyBuffer::new();
+        if let Some(why) = why.filter(|_| self.terms.wants_reasons) {
+            said.str(PropertyId::ReasonString, why);
+            let properties = said.as_properties();
+            let suback = Packet::SubAck(SubAck { packet_id, properties, reasons });
+            if self.write(&suback, out).is_ok() {
+                return Ok(());
+            }
+        }
+        let properties = Properties::EMPTY;
+        self.write(&Packet::SubAck(SubAck { packet_id, properties, reasons }), out)
     }
 
     /// Appends a packet, within the Client's Maximum Packet Size [MQTT-3.1.2-24].
@@ -289,7 +312,7 @@ impl Session {
         now: Moment,
         out: &mut Vec<u8>,
     ) -> Delivered {
-        if delivery.message.is_expired(now) {
+        if delivery.is_expired(now) {
             return Delivered::Dropped { delivery, reason: DropReason::Expired }; // [MQTT-3.3.2-5]
         }
         if delivery.qos == QoS::AtMostOnce {
@@ -298,9 +321,10 @@ impl Session {
                 false => Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver },
             };
         }
-        if delivery.qos == QoS::ExactlyOnce && self.terms.durable {
+        if (delivery.qos == QoS::ExactlyOnce && self.terms.durable) || delivery.attempts > 0 {
             // Its binding is made durable first, so that a crash cannot bind the message to
-            // another identifier and have the Client take it twice.
+            // another identifier and have the Client take it twice; and so is how often a
+            // declared queue has handed it out.
             let packet_id = self.outgoing.bind(delivery, Phase::Held);
             self.answers.push(Answer::Publish { packet_id }, true);
             return Delivered::Held { packet_id };
@@ -327,7 +351,7 @@ impl Session {
         let Some(delivery) = self.outgoing.send(packet_id).cloned() else {
             return Polled::Written;
         };
-        if was_held && delivery.message.is_expired(now) {
+        if was_held && delivery.is_expired(now) {
             // Its delivery has not begun [MQTT-3.3.2-5].
             return match self.outgoing.drop_exchange(packet_id) {
                 Some(delivery) => Polled::Dropped(packet_id, delivery, DropReason::Expired),
@@ -362,6 +386,7 @@ impl Session {
             topic_alias: None,
             message_expiry_s: None,
             subscription_ids: &[],
+            delivery_count: delivery.attempts,
             properties: message.properties(),
             payload: message.payload(),
         };

@@ -31,15 +31,7 @@ fn delivery(qos: QoS, payload: &str) -> Delivery {
     let (payload, properties) = (payload.as_bytes(), Properties::EMPTY);
     let parts =
         Parts { topic: "t", qos, retain: false, expires_at: Moment::NEVER, properties, payload };
-    Delivery {
-        message: Message::new(1, &parts),
-        subscription_ids: None,
-        source: 0,
-        sequence: 0,
-        qos,
-        retain: false,
-        dup: false,
-    }
+    Delivery::new(Message::new(1, &parts))
 }
 
 fn ack(packet_id: u16) -> Ack<'static> {

@@ -20,7 +20,7 @@ use super::live::Live;
 use super::packer::{Packed, Packer, ROW_BYTES};
 use super::row::{self, Exchange};
 use super::rows::Rows;
-use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
+use super::tables::{ACK, LENT, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
 use super::{Change, SessionId, Targets};
 use crate::message::Message;
 use crate::queue::SubscriptionIds;
@@ -33,6 +33,9 @@ const REPACK_LOOKS: usize = 64;
 
 /// Rows this young are left alone: their receivers may just not have answered yet.
 const REPACK_AGE_ROWS: u64 = 20;
+
+/// A row of `lent` is for the messages whose identities are alike without so many lowest bits.
+const LENT_SHIFT: u32 = 8;
 
 /// Identities of messages are spent in blocks of this many.
 const MESSAGE_ID_BLOCK: u64 = 1 << 20;
@@ -67,6 +70,8 @@ pub struct Ledger {
     rows: Rows,
     received: FxHashMap<u32, FxHashSet<u16>>,
     sent: FxHashMap<u32, Vec<Exchange>>,
+    /// How often messages of declared queues were handed out.
+    lent: FxHashMap<u32, BTreeMap<u64, u8>>,
     message_ids_spent: u64,
     session_ids_spent: u32,
     pending: Pending,
@@ -114,6 +119,8 @@ struct Pending {
     retained: HashMap<Box<str>, Option<(Message, u64)>>,
     received: FxHashSet<u32>,
     sent: FxHashSet<u32>,
+    /// Rows of `lent`: the queue, and the messages by [`LENT_SHIFT`].
+    lent: FxHashSet<(u32, u64)>,
     bytes: usize,
     /// Whether somebody waits for something other than a message that may yet be elided.
     urgent: bool,
@@ -191,6 +198,18 @@ impl Ledger {
                 self.pending.sent.insert(session.0);
             }
             Change::Relayed { session, packet_id } => self.relay(session, packet_id),
+            Change::Unbound { session, packet_id } => {
+                self.exchange(session, packet_id, |exchanges, at| _ = exchanges.remove(at));
+            }
+            Change::Lent { queue, message, attempts } => {
+                let is_here = self.pending.fresh.contains_key(&message)
+                    || self.live.slot(message).is_some()
+                    || self.broken;
+                if is_here {
+                    self.lent.entry(queue.0).or_default().insert(message, attempts);
+                    self.pending.lent.insert((queue.0, message >> LENT_SHIFT));
+                }
+            }
         }
         self.pending.urgent = true;
         Noted::Urgent
@@ -222,6 +241,11 @@ impl Ledger {
     }
 
     fn finish(&mut self, message: u64, session: SessionId) -> Noted {
+        if let Some(lent) = self.lent.get_mut(&session.0)
+            && lent.remove(&message).is_some()
+        {
+            self.pending.lent.insert((session.0, message >> LENT_SHIFT));
+        }
         if let Some(fresh) = self.pending.fresh.get_mut(&message) {
             fresh.targets.retain(|target| target.session != session);
             // A write that failed may have put it into the file: then it must leave it again.
@@ -255,6 +279,9 @@ impl Ledger {
         if self.sent.remove(&session.0).is_some() {
             self.pending.sent.insert(session.0);
         }
+        for message in self.lent.remove(&session.0).unwrap_or_default().into_keys() {
+            self.pending.lent.insert((session.0, message >> LENT_SHIFT));
+        }
     }
 
     /// Whether a commit would write anything.
@@ -264,6 +291,7 @@ impl Ledger {
             || !pending.fresh.is_empty()
             || !pending.acked.is_empty()
             || !pending.sent.is_empty()
+            || !pending.lent.is_empty()
     }
 
     /// Whether somebody waits for something other than messages that may yet be elided.
@@ -320,6 +348,7 @@ impl Ledger {
         self.write_ids(txn, pending)?;
         self.write_sessions(txn, pending)?;
         self.write_exchanges(txn, pending)?;
+        self.write_lent(txn, pending)?;
         write_retained(txn, pending)?;
         self.write_messages(txn, pending)
     }
@@ -399,6 +428,23 @@ impl Ledger {
                         table.remove(session)?;
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_lent(&self, txn: &WriteTransaction, pending: &Pending) -> Result<(), redb::Error> {
+        if pending.lent.is_empty() {
+            return Ok(());
+        }
+        let mut table = txn.open_table(LENT)?;
+        for &(queue, block) in &pending.lent {
+            let first = block << LENT_SHIFT;
+            let all = first..=first | ((1 << LENT_SHIFT) - 1);
+            let lent = self.lent.get(&queue).into_iter().flat_map(|lent| lent.range(all.clone()));
+            match row::put_lent(lent.map(|(&message, &attempts)| (message, attempts))) {
+                row if row.is_empty() => drop(table.remove((queue, block))?),
+                row => drop(table.insert((queue, block), &row[..])?),
             }
         }
         Ok(())
@@ -532,6 +578,18 @@ impl Ledger {
         self.rows.restore_ack(number, rows);
     }
 
+    /// How often a message was handed out, that was found; false when nobody waits for it. To be
+    /// called when its row was entered.
+    pub(super) fn restore_lent(&mut self, queue: u32, message: u64, attempts: u8) -> bool {
+        let is_live = self.live.sessions(message).contains(&queue);
+        if is_live {
+            self.lent.entry(queue).or_default().insert(message, attempts);
+        } else {
+            self.pending.lent.insert((queue, message >> LENT_SHIFT));
+        }
+        is_live
+    }
+
     /// QoS 2 exchanges that were found.
     pub(super) fn restore_exchanges(&mut self, id: u32, received: &[u16], sent: &[Exchange]) {
         if !received.is_empty() {
@@ -555,6 +613,7 @@ impl Ledger {
     pub(super) fn adopt(&mut self, former: Self) {
         self.received = former.received;
         self.sent = former.sent;
+        self.lent = former.lent;
         let dead = std::mem::take(&mut self.pending.dead);
         let Pending { fresh, acked, .. } = former.pending;
         self.pending =

@@ -46,6 +46,7 @@ pub use error::OpenError;
 use ledger::Ledger;
 pub use reader::Fetch;
 use reader::Reader;
+pub use recover::Look;
 use tools::{Request, ToolError};
 
 /// A Session or share group in the store; 0 is none.
@@ -114,6 +115,8 @@ pub struct Target {
     pub flags: u8,
     /// Whether it may finish with the message right away.
     pub online: bool,
+    /// When the message expires for it, in seconds since the Unix epoch; 0: when the message does.
+    pub expires_s: u32,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: SubscriptionIds,
 }
@@ -205,6 +208,23 @@ pub enum Change {
         /// The identifier.
         packet_id: u16,
     },
+    /// QoS 2: the exchange is over, and the message goes back to its queue.
+    Unbound {
+        /// To whom.
+        session: SessionId,
+        /// The identifier.
+        packet_id: u16,
+    },
+    /// A declared queue hands out a message, for so many times as this is then; it forgets that
+    /// when it has finished with the message.
+    Lent {
+        /// The queue.
+        queue: SessionId,
+        /// The message.
+        message: u64,
+        /// How often.
+        attempts: u8,
+    },
     /// QoS 2: the exchange is over.
     Completed {
         /// To whom.
@@ -272,6 +292,8 @@ pub struct Recovered {
     pub sessions: Vec<RecoveredSession>,
     /// The retained messages, with their publishers.
     pub retained: Vec<(Message, u64)>,
+    /// The file as it was.
+    pub file: Look,
 }
 
 /// A Session or share group as it was.
@@ -290,6 +312,8 @@ pub struct RecoveredSession {
     pub sent: Vec<(u16, Option<Waiting>)>,
     /// Messages that wait, in order; without those in `sent`.
     pub queue: Vec<Stored>,
+    /// How often messages were handed out, whether they are in `queue` or with somebody.
+    pub lent: Vec<(u64, u8)>,
 }
 
 /// A message that is bound to a Packet Identifier.

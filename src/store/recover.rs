@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::ledger::Ledger;
 use super::live::Sessions;
 use super::packer::Packed;
 use super::row::{self, DamagedRow, Exchange};
-use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2, u32_of, u64_of};
+use super::tables::{ACK, LENT, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2, u32_of, u64_of};
 use super::{Recovered, RecoveredSession, SessionId, Target, Waiting};
 use crate::message::Message;
-use crate::queue::Stored;
+use crate::queue::{Stored, earlier, seconds};
 
 /// Why the file cannot be read through.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,7 @@ pub(super) fn recover(
     let mut bound = Bound::new(&sent);
     messages(&seg, &acks, &mut sessions, &mut bound, ledger)?;
     settle(&mut sessions, &sent, &bound, ledger);
+    lent(&txn, &mut sessions, ledger)?;
 
     let meta = txn.open_table(META).map_err(table)?;
     let spent = |name| meta.get(name);
@@ -84,7 +85,69 @@ pub(super) fn recover(
     let next_session = spent("session_ids")?.map_or(0, |value| u32_of(value.value())).max(1);
     ledger.restore_ids(next_message, next_session);
     let sessions = sessions.into_values().collect();
-    Ok((Recovered { sessions, retained }, Ids { next_message, next_session }))
+    drop((acks, seg, meta));
+    let file = Look(Some(txn));
+    Ok((Recovered { sessions, retained, file }, Ids { next_message, next_session }))
+}
+
+/// The file as it was at the start, for who needs more of messages than where they are.
+#[derive(Default)]
+pub struct Look(Option<ReadTransaction>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
+}
+
+impl Look {
+    /// Shows the messages that were stored for these receivers, also those that they have finished
+    /// with. Fails when the file cannot be read.
+    pub fn for_each_message(
+        &self,
+        receivers: &FxHashSet<SessionId>,
+        mut show: impl FnMut(SessionId, &Message),
+    ) -> Result<(), redb::Error> {
+        let Some(txn) = self.0.as_ref().filter(|_| !receivers.is_empty()) else { return Ok(()) };
+        for entry in txn.open_table(SEG)?.iter()? {
+            for record in row::records(entry?.1.value()).map_while(Result::ok) {
+                let of = |target: &Target| receivers.contains(&target.session);
+                let wanted = record.targets().filter(of).map(|target| target.session);
+                let wanted: Vec<_> = wanted.collect();
+                if wanted.is_empty() {
+                    continue;
+                }
+                if let Some(message) = Message::decode(record.id, record.body) {
+                    wanted.into_iter().for_each(|session| show(session, &message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lent(
+    txn: &ReadTransaction,
+    sessions: &mut BTreeMap<u32, RecoveredSession>,
+    ledger: &mut Ledger,
+) -> Result<(), RecoverError> {
+    let table = match txn.open_table(LENT) {
+        Ok(table) => table,
+        // Written before there were declared queues.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(RecoverError::Database(error.into())),
+    };
+    for entry in table.iter()? {
+        let (key, lent) = entry?;
+        let (id, _) = key.value();
+        let Some(session) = sessions.get_mut(&id) else { continue };
+        for (message, attempts) in row::lent(lent.value())? {
+            if ledger.restore_lent(id, message, attempts) {
+                session.lent.push((message, attempts));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn session(id: u32, record: &[u8]) -> RecoveredSession {
@@ -95,6 +158,7 @@ fn session(id: u32, record: &[u8]) -> RecoveredSession {
         received: Vec::new(),
         sent: Vec::new(),
         queue: Vec::new(),
+        lent: Vec::new(),
     }
 }
 
@@ -175,7 +239,8 @@ fn enter(
             continue;
         }
         let (weight, expires_at) = Message::weigh_encoded(record.body).ok_or(DamagedRow("seg"))?;
-        session.queue.push(Stored::new(record.id, weight, expires_at, target.flags));
+        let expires_s = earlier(seconds(expires_at), target.expires_s);
+        session.queue.push(Stored::new(record.id, weight, expires_s, target.flags));
     }
     Ok(left)
 }

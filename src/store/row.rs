@@ -4,10 +4,12 @@
 //! seg   records one after the other:
 //!         message id u64 | body length u32 | number of targets u32
 //!         per target: session u32 | flags u8 | number of subscription ids u8 | ids u32 each
+//!                     | where flags has bit 3: expires u32, in seconds since the Unix epoch
 //!         body (what Message::encode wrote)
 //! ack   pairs one after the other: message id u64 | session u32
 //! rx2   Packet Identifiers, u16 each
 //! tx2   Packet Identifier u16 | message id u64 (0: the receiver has it) | queue u32
+//! lent  pairs one after the other: message id u64 | attempts u8
 //! retained   publisher u64 | body
 //! ```
 //!
@@ -28,6 +30,9 @@ pub struct DamagedRow(pub &'static str);
 /// notice but a Client with 256 overlapping subscriptions could.
 const IDS_MAX: usize = u8::MAX as usize;
 
+/// The bit of a target's flags that says that the message expires for it by itself.
+const EXPIRES: u8 = 8;
+
 /// Appends a message and those who are to get it.
 pub fn put_record<'t>(
     out: &mut Vec<u8>,
@@ -43,9 +48,14 @@ pub fn put_record<'t>(
         out.extend_from_slice(&target.session.0.to_le_bytes());
         let ids = target.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
         let ids = ids.get(..IDS_MAX).unwrap_or(ids);
-        out.extend_from_slice(&[target.flags, u8::try_from(ids.len()).unwrap_or(u8::MAX)]);
+        let expires = if target.expires_s == 0 { 0 } else { EXPIRES };
+        let flags = target.flags & !EXPIRES | expires;
+        out.extend_from_slice(&[flags, u8::try_from(ids.len()).unwrap_or(u8::MAX)]);
         for id in ids {
             out.extend_from_slice(&id.to_le_bytes());
+        }
+        if target.expires_s != 0 {
+            out.extend_from_slice(&target.expires_s.to_le_bytes());
         }
     }
     let body_at = out.len();
@@ -99,8 +109,9 @@ fn record(row: &[u8]) -> Option<Record<'_>> {
     let count = u32::from_le_bytes(take(&mut rest)?);
     let targets = rest;
     for _ in 0..count {
-        let [_, _, _, _, _, ids] = take(&mut rest)?;
-        rest = rest.get(usize::from(ids) * 4..)?;
+        let [_, _, _, _, flags, ids] = take(&mut rest)?;
+        let expires = usize::from(flags & EXPIRES != 0);
+        rest = rest.get((usize::from(ids) + expires) * 4..)?;
     }
     let targets = targets.get(..targets.len() - rest.len())?;
     let (body, rest) = rest.split_at_checked(body_len)?;
@@ -113,7 +124,9 @@ fn target(rest: &mut &[u8]) -> Option<Target> {
     let ids: SmallVec<[u32; 4]> =
         (0..ids).map_while(|_| Some(u32::from_le_bytes(take(rest)?))).collect();
     let subscription_ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), &ids));
-    Some(Target { session, flags, online: false, subscription_ids })
+    let expires_s = if flags & EXPIRES == 0 { 0 } else { u32::from_le_bytes(take(rest)?) };
+    let flags = flags & !EXPIRES;
+    Some(Target { session, flags, online: false, expires_s, subscription_ids })
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -152,6 +165,27 @@ pub fn received(row: &[u8]) -> Result<Vec<u16>, DamagedRow> {
     } else {
         Err(DamagedRow("rx2"))
     }
+}
+
+/// Packs how often messages were handed out.
+pub fn put_lent(lent: impl Iterator<Item = (u64, u8)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (message, attempts) in lent {
+        out.extend_from_slice(&message.to_le_bytes());
+        out.push(attempts);
+    }
+    out
+}
+
+/// Reads a `lent` row.
+pub fn lent(mut row: &[u8]) -> Result<Vec<(u64, u8)>, DamagedRow> {
+    let mut lent = Vec::with_capacity(row.len() / 9);
+    while !row.is_empty() {
+        let pair = take(&mut row).zip(take(&mut row));
+        let (message, [attempts]) = pair.ok_or(DamagedRow("lent"))?;
+        lent.push((u64::from_le_bytes(message), attempts));
+    }
+    Ok(lent)
 }
 
 /// An outgoing QoS 2 exchange.
@@ -214,7 +248,9 @@ mod tests {
 
     fn target(session: u32, flags: u8, ids: &[u32]) -> Target {
         let ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), ids));
-        Target { session: SessionId(session), flags, online: true, subscription_ids: ids }
+        let (flags, expires_s) = (flags & !EXPIRES, u32::from(flags & EXPIRES) * 1000);
+        let session = SessionId(session);
+        Target { session, flags, online: true, expires_s, subscription_ids: ids }
     }
 
     proptest! {
@@ -239,7 +275,8 @@ mod tests {
                 prop_assert_eq!((record.id, record.body), (*id, &body[..]));
                 prop_assert_eq!(record.targets().count(), targets.len());
                 for (target, (session, flags, ids)) in record.targets().zip(targets) {
-                    prop_assert_eq!((target.session.0, target.flags), (*session, *flags));
+                    prop_assert_eq!((target.session.0, target.flags), (*session, *flags & !EXPIRES));
+                    prop_assert_eq!(target.expires_s, u32::from(*flags & EXPIRES) * 1000);
                     let read = target.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
                     prop_assert_eq!(read, &ids[..]);
                 }
@@ -254,6 +291,7 @@ mod tests {
             let _ = acks(&row);
             let _ = received(&row);
             let _ = sent(&row);
+            let _ = lent(&row);
             let _ = retained(&row);
         }
     }

@@ -27,6 +27,9 @@ pub const ACK: TableDefinition<u64, &[u8]> = TableDefinition::new("ack");
 pub const RX2: TableDefinition<u32, &[u8]> = TableDefinition::new("rx2");
 /// Session -> outgoing QoS 2 exchanges.
 pub const TX2: TableDefinition<u32, &[u8]> = TableDefinition::new("tx2");
+/// Queue and 256 message identities -> how often they were handed out; there is none in a file
+/// that no declared queue was in.
+pub const LENT: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("lent");
 
 /// The layout that this code reads and writes.
 pub const FORMAT: u32 = 1;
@@ -84,6 +87,7 @@ fn begin(database: &Database) -> Result<(), redb::Error> {
         write.open_table(ACK)?;
         write.open_table(RX2)?;
         write.open_table(TX2)?;
+        write.open_table(LENT)?;
     }
     write.commit()?;
     Ok(())

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::disk::FILE;
 use super::row;
-use super::tables::{self, ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
+use super::tables::{self, ACK, LENT, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
 use super::{Disk, OpenError, Options, disk};
 use crate::message::Message;
 
@@ -241,6 +241,12 @@ fn check(txn: &ReadTransaction) -> Result<(Stats, Problems), ToolError> {
             Err(error) => problems.add(|| format!("{error}: session {}", session.value())),
         }
     }
+    for entry in txn.open_table(LENT)?.iter()? {
+        let (key, lent) = entry?;
+        if let Err(error) = row::lent(lent.value()) {
+            problems.add(|| format!("{error}: queue {}", key.value().0));
+        }
+    }
     check_messages(txn, &sessions, &mut stats, &mut problems)?;
     Ok((stats, problems))
 }
@@ -341,6 +347,7 @@ fn copy_all(
     copy_table(txn, &copy, ACK)?;
     copy_table(txn, &copy, RX2)?;
     copy_table(txn, &copy, TX2)?;
+    copy_table(txn, &copy, LENT)?;
     // Last: without a format it is no store.
     copy_table(txn, &copy, META)?;
     copy.compact().map_err(redb::Error::from)?;

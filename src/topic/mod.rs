@@ -88,6 +88,9 @@ pub struct TopicFilter<'a> {
 /// What a Shared Subscription begins with [MQTT-4.8.2-1].
 const SHARE_PREFIX: &str = "$share/";
 
+/// What a subscription to a declared queue begins with.
+pub const QUEUE_PREFIX: &str = "$queue/";
+
 impl<'a> TopicFilter<'a> {
     /// Checks a string; a Shared Subscription is taken apart.
     pub fn new(whole: &'a str) -> Result<Self, TopicError> {
@@ -123,6 +126,17 @@ impl<'a> TopicFilter<'a> {
     /// The share group, for a Shared Subscription.
     pub fn share_name(self) -> Option<ShareName<'a>> {
         self.share_name
+    }
+
+    /// The declared queue, for a filter that names one: `$queue/{name}`.
+    pub fn queue_name(self) -> Option<&'a str> {
+        self.whole.strip_prefix(QUEUE_PREFIX)
+    }
+
+    /// Whether its messages go to one of several consumers: a Shared Subscription, or one to a
+    /// declared queue.
+    pub fn is_shared(self) -> bool {
+        self.share_name.is_some() || self.queue_name().is_some()
     }
 
     /// Whether the filter matches the topic: the rule itself, which the trees must agree with.

@@ -27,6 +27,7 @@ mod passwords;
 mod program;
 mod proxy;
 mod publish;
+mod queues;
 mod real_clients;
 mod retained;
 mod scram;

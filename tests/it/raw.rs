@@ -405,9 +405,10 @@ impl Received {
         let topic = take(usize::from(u16::from_be_bytes([topic_len[0], topic_len[1]])));
         let id = if packet[0] & 6 == 0 { vec![0, 0] } else { take(2) };
         let properties = if v5 {
-            let len = take(1)[0];
-            assert!(len < 128);
-            take(usize::from(len))
+            let low = usize::from(take(1)[0]);
+            let high = if low < 128 { 0 } else { usize::from(take(1)[0]) };
+            assert!(high < 128);
+            take(low & 127 | high << 7)
         } else {
             vec![]
         };

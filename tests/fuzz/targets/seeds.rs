@@ -123,6 +123,7 @@ fn store() -> Vec<Vec<u8>> {
     let mut body = vec![];
     message.encode(&mut body);
     let target = |ids: &[u32]| Target {
+        expires_s: 0,
         session: SessionId(3),
         flags: 5,
         online: false,

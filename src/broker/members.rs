@@ -1,0 +1,268 @@
+//! The consumers of a share group, and whose turn it is.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use rustc_hash::FxHasher;
+use triomphe::ThinArc;
+
+use super::mailbox::{Mailbox, Remainder};
+use crate::clock::Moment;
+use crate::codec::QoS;
+use crate::queue::declaration::Strategy;
+use crate::queue::{Delivery, Limits, SubscriptionIds};
+use crate::router::Interest;
+
+/// What is lent is bounded by the members' windows, not by the bounds of their own queues.
+const LENT: Limits = Limits::NONE;
+
+/// Deliveries that are kept apart for members without credit, all together: beyond them the whole
+/// group waits.
+const APART_MAX: usize = 1024;
+
+/// A consumer.
+#[derive(Debug)]
+pub(super) struct Member {
+    mailbox: Arc<Mailbox>,
+    interest: Interest,
+    subscription_ids: SubscriptionIds,
+    online: bool,
+    /// Deliveries that it may hold at once.
+    window: usize,
+    /// Deliveries that it holds.
+    taken: usize,
+    /// Deliveries that only it may get, because of their topics, and that it has no credit for.
+    apart: VecDeque<Delivery>,
+    /// Deliveries about to be handed over.
+    outbox: Vec<Delivery>,
+}
+
+impl Member {
+    fn has_credit(&self) -> bool {
+        self.online && self.taken < self.window
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        self.mailbox.key()
+    }
+
+    /// The QoS with which it gets a delivery.
+    pub(super) fn qos(&self, delivery: &Delivery) -> QoS {
+        delivery.qos.min(self.interest.qos)
+    }
+
+    /// Puts a delivery among those about to be handed over, as this member wants it.
+    pub(super) fn give(&mut self, mut delivery: Delivery) {
+        delivery.qos = self.qos(&delivery);
+        delivery.retain = delivery.retain && self.interest.retain_as_published;
+        delivery.subscription_ids = self.subscription_ids.clone();
+        self.taken += 1;
+        self.outbox.push(delivery);
+    }
+}
+
+/// Who is to get a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// This member, which has credit.
+    Now(usize),
+    /// This member, when it has credit.
+    Later(usize),
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    members: Vec<Member>,
+    /// Whose turn it is; with [`Strategy::Sticky`] who has it.
+    turn: usize,
+    /// Deliveries that are kept apart.
+    apart: usize,
+}
+
+impl Members {
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn is_any_online(&self) -> bool {
+        self.members.iter().any(|member| member.online)
+    }
+
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut Member> {
+        self.members.get_mut(at)
+    }
+
+    fn find(&mut self, key: u64) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.key() == key)
+    }
+
+    /// A member has finished with `n` deliveries.
+    pub(super) fn room(&mut self, key: u64, n: usize) {
+        if let Some(member) = self.find(key) {
+            member.taken = member.taken.saturating_sub(n);
+        }
+    }
+
+    /// A member is connected, with this window.
+    pub(super) fn online(&mut self, key: u64, window: usize) {
+        if let Some(member) = self.find(key) {
+            (member.online, member.window, member.taken) = (true, window, 0);
+        }
+    }
+
+    /// Nothing more is lent to a member, which is about to go or gone.
+    pub(super) fn offline(&mut self, key: u64) {
+        if let Some(member) = self.find(key) {
+            member.online = false;
+        }
+    }
+
+    /// Adds a member, with its window if it is connected, or changes what it wants.
+    pub(super) fn admit(
+        &mut self,
+        mailbox: &Arc<Mailbox>,
+        interest: Interest,
+        window: Option<usize>,
+    ) {
+        let subscription_ids =
+            interest.id.map(|id| ThinArc::from_header_and_slice((), &[id.get()]));
+        match self.find(mailbox.key()) {
+            Some(member) => {
+                (member.interest, member.subscription_ids) = (interest, subscription_ids);
+            }
+            None => self.members.push(Member {
+                mailbox: mailbox.clone(),
+                interest,
+                subscription_ids,
+                online: window.is_some(),
+                window: window.unwrap_or(0),
+                taken: 0,
+                apart: VecDeque::new(),
+                outbox: Vec::new(),
+            }),
+        }
+    }
+
+    /// Removes a member, of which nothing is kept apart any more; false when it is none.
+    pub(super) fn remove(&mut self, key: u64) -> bool {
+        let before = self.members.len();
+        self.members.retain(|member| member.key() != key);
+        self.members.len() < before
+    }
+
+    /// Whether a delivery may be taken from the queue now.
+    pub(super) fn is_ready(&self, strategy: Strategy) -> bool {
+        match strategy {
+            Strategy::RoundRobin | Strategy::LeastInflight => {
+                self.members.iter().any(Member::has_credit)
+            }
+            Strategy::Sticky => {
+                let holder = self.holder();
+                holder.and_then(|at| self.members.get(at)).is_some_and(Member::has_credit)
+            }
+            Strategy::HashTopic => {
+                self.apart < APART_MAX && self.members.iter().any(Member::has_credit)
+            }
+        }
+    }
+
+    /// Who gets a delivery; `None` when nobody can.
+    pub(super) fn choose(&mut self, strategy: Strategy, topic: &[u8]) -> Option<Choice> {
+        let at = match strategy {
+            Strategy::RoundRobin => {
+                let next = self.in_turn().find(|&at| self.has_credit(at))?;
+                self.turn = next + 1;
+                next
+            }
+            Strategy::LeastInflight => {
+                let taken = |at: &usize| self.members.get(*at).map_or(usize::MAX, |m| m.taken);
+                let least = self.in_turn().filter(|&at| self.has_credit(at)).min_by_key(taken)?;
+                self.turn = least + 1;
+                least
+            }
+            Strategy::Sticky => {
+                let holder = self.holder().filter(|&at| self.has_credit(at))?;
+                self.turn = holder;
+                holder
+            }
+            Strategy::HashTopic => {
+                let chosen = self.chosen(topic)?;
+                let is_next = self.members.get(chosen).is_some_and(|m| m.apart.is_empty());
+                if !is_next || !self.has_credit(chosen) {
+                    return Some(Choice::Later(chosen));
+                }
+                chosen
+            }
+        };
+        Some(Choice::Now(at))
+    }
+
+    fn has_credit(&self, at: usize) -> bool {
+        self.members.get(at).is_some_and(Member::has_credit)
+    }
+
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let (turn, count) = (self.turn, self.members.len());
+        (0..count).map(move |n| (turn + n) % count)
+    }
+
+    /// Who has everything: the same as before while it is there.
+    fn holder(&self) -> Option<usize> {
+        self.in_turn().find(|&at| self.members.get(at).is_some_and(|member| member.online))
+    }
+
+    /// Who has a topic, of those that are there: when one comes or goes, only topics that it has
+    /// are anybody else's.
+    fn chosen(&self, topic: &[u8]) -> Option<usize> {
+        let score = |member: &Member| {
+            let mut hasher = FxHasher::default();
+            (member.key(), topic).hash(&mut hasher);
+            hasher.finish()
+        };
+        let online = self.members.iter().enumerate().filter(|(_, member)| member.online);
+        online.max_by_key(|(_, member)| score(member)).map(|(at, _)| at)
+    }
+
+    /// Keeps a delivery apart for a member.
+    pub(super) fn keep_apart(&mut self, at: usize, delivery: Delivery) {
+        if let Some(member) = self.members.get_mut(at) {
+            member.apart.push_back(delivery);
+            self.apart += 1;
+        }
+    }
+
+    /// The next delivery that was kept apart for a member that now has credit.
+    pub(super) fn next_apart(&mut self) -> Option<(usize, Delivery)> {
+        if self.apart == 0 {
+            return None;
+        }
+        let has = |member: &Member| member.has_credit() && !member.apart.is_empty();
+        let at = self.members.iter().position(has)?;
+        let delivery = self.members.get_mut(at)?.apart.pop_front()?;
+        self.apart -= 1;
+        Some((at, delivery))
+    }
+
+    /// Everything that is kept apart, in the order in which it came.
+    pub(super) fn take_apart(&mut self) -> Vec<Delivery> {
+        if self.apart == 0 {
+            return Vec::new();
+        }
+        self.apart = 0;
+        let mut apart: Vec<_> = self.members.iter_mut().flat_map(|m| m.apart.drain(..)).collect();
+        let first = apart.first().map_or(0, |delivery| delivery.sequence);
+        // Sequences wrap; two that are here at once are never half a range apart.
+        apart.sort_by_key(|delivery| delivery.sequence.wrapping_sub(first).cast_signed());
+        apart
+    }
+
+    /// Hands over what was given, and rings each member once.
+    pub(super) fn hand_over(&mut self, remainder: &mut Remainder) {
+        for member in self.members.iter_mut().filter(|member| !member.outbox.is_empty()) {
+            let Member { mailbox, outbox, .. } = member;
+            mailbox.push(outbox.drain(..), &LENT, Moment::NEVER, remainder);
+        }
+    }
+}
