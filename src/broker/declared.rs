@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
 
 use super::Broker;
@@ -112,7 +113,7 @@ impl Broker {
         file: &Look,
         turn: &mut Turn,
     ) {
-        let mut left: FxHashMap<Box<str>, RecoveredSession> = FxHashMap::default();
+        let mut left: HashMap<Box<str>, RecoveredSession> = HashMap::new();
         for queue in recovered {
             if let Some(Record { name, .. }) = Record::decode(&queue.record) {
                 left.insert(name.into(), queue);
@@ -327,9 +328,9 @@ impl ShareGroup {
         self.inner.lock().rules.attempts(id)
     }
 
-    /// Lets in a message that is to come with these properties and about this weight: its priority
-    /// as bits of [`crate::store::Target::flags`], and when it expires; `None`: there is no room, and the queue
-    /// rejects.
+    /// Lets in a message that is to come with these properties and about this weight: its priority,
+    /// as bits of the flags of a [`crate::store::Target`], and when it expires; `None`: there is no
+    /// room, and the queue rejects.
     pub(super) fn let_in(
         &self,
         properties: &Properties<'_>,

@@ -2,9 +2,9 @@
 //!
 //! It joins the pure rooms to each other and to the store: which Session is where
 //! ([`registry`]), who gets a message ([`publish`]), who subscribes ([`subscribe`]), who takes
-//! from a share group ([`groups`], [`declared`]), what ends by itself ([`expire`]). A connection's task calls
-//! it; nothing in it waits, except [`Broker::connect`] for a Session that another connection
-//! holds.
+//! from a share group ([`groups`]) or a declared queue ([`declared`]), what ends by itself
+//! ([`expire`]). A connection's task calls it; nothing in it waits, except [`Broker::connect`] for
+//! a Session that another connection holds.
 //!
 //! **Lock order.** registry entry -> retained -> share group table -> share group -> router ->
 //! mailbox -> timeline -> store's inbox. Never two mailboxes, never two groups, none across an

@@ -1,19 +1,20 @@
 //! For a queue that keeps only the last value of each key: which message that is.
 
+use std::sync::Arc;
+
+use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
-use sha2::{Digest, Sha256};
 
 use super::declaration::LastValue;
 use crate::message::Message;
 
-/// Stands for a key: half of its SHA-256, which nobody can make two keys for.
-type Key = [u8; 16];
+type Key = Arc<[u8]>;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct LastValues {
     rule: LastValue,
-    latest: FxHashMap<Key, u64>,
+    latest: HashMap<Key, u64>,
     /// The keys of the messages in `latest`, with the priority and weight of each in the queue.
     keys: FxHashMap<u64, (Key, u8, usize)>,
 }
@@ -32,14 +33,14 @@ pub struct Superseded {
 impl LastValues {
     /// Nothing yet.
     pub fn new(rule: LastValue) -> Self {
-        Self { rule, latest: FxHashMap::default(), keys: FxHashMap::default() }
+        Self { rule, latest: HashMap::new(), keys: FxHashMap::default() }
     }
 
     /// A message has come: the one before it with the same key.
     pub fn enter(&mut self, message: &Message, priority: u8, weight: usize) -> Option<Superseded> {
-        let key = self.key(message)?;
+        let key = Key::from(self.key(message)?);
         let id = message.id();
-        self.keys.insert(id, (key, priority, weight));
+        self.keys.insert(id, (key.clone(), priority, weight));
         let former = self.latest.insert(key, id).filter(|&former| former != id)?;
         let (_, priority, weight) = self.keys.remove(&former)?;
         Some(Superseded { id: former, priority, weight })
@@ -47,7 +48,7 @@ impl LastValues {
 
     /// Whether a message is the latest with its key, or has none.
     pub fn is_latest(&self, message: &Message) -> bool {
-        let latest = self.key(message).and_then(|key| self.latest.get(&key));
+        let latest = self.key(message).and_then(|key| self.latest.get(key));
         latest.is_none_or(|&latest| latest == message.id())
     }
 
@@ -60,12 +61,11 @@ impl LastValues {
         }
     }
 
-    fn key(&self, message: &Message) -> Option<Key> {
-        let key = match &self.rule {
-            LastValue::Topic => message.topic(),
-            LastValue::UserProperty(name) => message.user_property(name)?.as_bytes(),
-        };
-        Sha256::digest(key).first_chunk().copied()
+    fn key<'m>(&self, message: &'m Message) -> Option<&'m [u8]> {
+        match &self.rule {
+            LastValue::Topic => Some(message.topic()),
+            LastValue::UserProperty(name) => message.user_property(name).map(str::as_bytes),
+        }
     }
 }
 

@@ -201,18 +201,20 @@ impl Ledger {
             Change::Unbound { session, packet_id } => {
                 self.exchange(session, packet_id, |exchanges, at| _ = exchanges.remove(at));
             }
-            Change::Lent { queue, message, attempts } => {
-                let is_here = self.pending.fresh.contains_key(&message)
-                    || self.live.slot(message).is_some()
-                    || self.broken;
-                if is_here {
-                    self.lent.entry(queue.0).or_default().insert(message, attempts);
-                    self.pending.lent.insert((queue.0, message >> LENT_SHIFT));
-                }
-            }
+            Change::Lent { queue, message, attempts } => self.lend(queue, message, attempts),
         }
         self.pending.urgent = true;
         Noted::Urgent
+    }
+
+    fn lend(&mut self, queue: SessionId, message: u64, attempts: u8) {
+        let is_here = self.pending.fresh.contains_key(&message)
+            || self.live.slot(message).is_some()
+            || self.broken;
+        if is_here {
+            self.lent.entry(queue.0).or_default().insert(message, attempts);
+            self.pending.lent.insert((queue.0, message >> LENT_SHIFT));
+        }
     }
 
     /// The Client has a QoS 2 message: its queue is done with it, the exchange is not.
