@@ -189,7 +189,14 @@ fn what_was_answered_is_there_after_a_reopen_and_identities_are_new() {
         stored(message(two, "two"), &[a], false),
         retained("kept"),
         Change::Received { session: a, packet_id: 5 },
-        Change::Sent { session: a, packet_id: 6, message: two, queue: a },
+        Change::Sent {
+            session: a,
+            packet_id: 6,
+            message: two,
+            queue: a,
+            flags: 6,
+            subscription_ids: None,
+        },
     ];
     commit(&store, &answers, changes);
     commit(
@@ -430,7 +437,14 @@ fn what_could_not_be_written_is_written_when_it_can_be() {
             stored(message(ids[0], "0"), &[a], false),
             stored(message(ids[1], "1"), &[a], false),
             Change::Received { session: a, packet_id: 1 },
-            Change::Sent { session: a, packet_id: 2, message: ids[1], queue: a },
+            Change::Sent {
+                session: a,
+                packet_id: 2,
+                message: ids[1],
+                queue: a,
+                flags: 2,
+                subscription_ids: None,
+            },
         ];
         commit(&store, &answers, first);
         disk.0.lock().skip_then_fail(failures_from);

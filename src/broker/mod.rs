@@ -154,8 +154,14 @@ impl Broker {
             0 => session,
             source => self.groups.stored(source).unwrap_or(session),
         };
-        let (packet_id, message) = (packet_id.get(), delivery.message.id());
-        turn.change(Change::Sent { session, packet_id, message, queue });
+        turn.change(Change::Sent {
+            session,
+            packet_id: packet_id.get(),
+            message: delivery.message.id(),
+            queue,
+            flags: publish::flags(delivery.qos, delivery.retain),
+            subscription_ids: delivery.subscription_ids.clone(),
+        });
     }
 
     /// A member of a share group has room for another delivery in place of this one.

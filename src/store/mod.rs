@@ -20,6 +20,7 @@ pub mod disk;
 pub mod error;
 pub mod ledger;
 mod live;
+mod migrate;
 mod packer;
 mod reader;
 mod recover;
@@ -197,6 +198,10 @@ pub enum Change {
         message: u64,
         /// In whose queue the message is: the Session's or a share group's.
         queue: SessionId,
+        /// The caller's: kept and given back.
+        flags: u8,
+        /// Identifiers of the subscriptions that matched.
+        subscription_ids: SubscriptionIds,
     },
     /// QoS 2: the receiver has the message; only the Packet Identifier is kept.
     Relayed {
@@ -299,7 +304,7 @@ pub struct Waiting {
     pub message: Message,
     /// In whose queue it is.
     pub queue: SessionId,
-    /// The caller's flags of this target.
+    /// The caller's flags of the exchange.
     pub flags: u8,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: SubscriptionIds,

@@ -14,7 +14,7 @@ use super::live::Sessions;
 use super::packer::Packed;
 use super::row::{self, DamagedRow, Exchange};
 use super::tables::{ACK, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2, u32_of, u64_of};
-use super::{Recovered, RecoveredSession, SessionId, Target, Waiting};
+use super::{Recovered, RecoveredSession, SessionId, Waiting};
 use crate::message::Message;
 use crate::queue::Stored;
 
@@ -99,7 +99,7 @@ fn session(id: u32, record: &[u8]) -> RecoveredSession {
 }
 
 /// Messages that are bound to a Packet Identifier, by their identity and the queue they were in.
-struct Bound(FxHashMap<(u64, u32), Option<Waiting>>);
+struct Bound(FxHashMap<(u64, u32), Option<Message>>);
 
 impl Bound {
     fn new(sent: &FxHashMap<u32, Vec<Exchange>>) -> Self {
@@ -108,8 +108,15 @@ impl Bound {
     }
 
     /// The place for a message that is bound.
-    fn place(&mut self, message: u64, queue: u32) -> Option<&mut Option<Waiting>> {
+    fn place(&mut self, message: u64, queue: u32) -> Option<&mut Option<Message>> {
         self.0.get_mut(&(message, queue))
+    }
+
+    /// What an exchange still has to send.
+    fn waiting(&self, exchange: &Exchange) -> Option<Waiting> {
+        let Exchange { message, queue, flags, ref subscription_ids, .. } = *exchange;
+        let message = self.0.get(&(message, queue.0))?.clone()?;
+        Some(Waiting { message, queue, flags, subscription_ids: subscription_ids.clone() })
     }
 }
 
@@ -170,8 +177,7 @@ fn enter(
         left.push(id);
         if let Some(place) = bound.place(record.id, id) {
             let message = Message::decode(record.id, record.body).ok_or(DamagedRow("seg"))?;
-            let Target { session: queue, flags, subscription_ids, .. } = target;
-            *place = Some(Waiting { message, queue, flags, subscription_ids });
+            *place = Some(message);
             continue;
         }
         let (weight, expires_at) = Message::weigh_encoded(record.body).ok_or(DamagedRow("seg"))?;
@@ -191,9 +197,7 @@ fn settle(
 ) {
     for (id, session) in sessions {
         let exchanges = sent.get(id).map_or(&[][..], |exchanges| &exchanges[..]);
-        let waiting =
-            |exchange: &Exchange| bound.0.get(&(exchange.message, exchange.queue.0))?.clone();
-        session.sent = exchanges.iter().map(|e| (e.packet_id, waiting(e))).collect();
+        session.sent = exchanges.iter().map(|e| (e.packet_id, bound.waiting(e))).collect();
         ledger.restore_exchanges(*id, &session.received, exchanges);
         // Rows that were written together hold older messages too, moved there.
         session.queue.sort_unstable_by_key(|stored| stored.id);

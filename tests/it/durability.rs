@@ -156,6 +156,30 @@ fn a_share_group_survives_a_kill_with_its_queue() {
     assert_eq!(member.receive().text(), "exact");
 }
 
+/// A member's own RETAIN and Subscription Identifier, which its group's queue has not
+/// [MQTT-3.3.1-12], [MQTT-3.3.4-3].
+#[test]
+fn an_exchange_of_a_share_group_goes_on_as_it_was_after_a_kill() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v5("m").durable();
+    let mut member = Client::connect(broker.port, &connect);
+    member.subscribe_with(&[0x0B, 7], "$share/g/d", 2);
+    member.subscribe_with(&[0x0B, 8], "$share/as-published/d", 2 | 8);
+    Client::v4(broker.port, "sender").publish(5, "d", "exact");
+    let ids = |client: &mut Client| {
+        let publish = client.read_publish();
+        (publish.flags & 7, publish.id, publish.properties)
+    };
+    let mut before = [ids(&mut member), ids(&mut member)];
+    before.sort();
+    assert_eq!((before[0].0, before[1].0), (4, 5));
+    broker.kill_and_restart();
+    let mut member = Client::connect(broker.port, &connect);
+    let mut after = [ids(&mut member), ids(&mut member)];
+    after.sort();
+    assert_eq!(after, before);
+}
+
 #[test]
 fn sigterm_tells_clients_and_keeps_everything() {
     let broker = Broker::start("");
