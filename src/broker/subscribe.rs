@@ -87,7 +87,7 @@ impl Broker {
         // Retained messages are not sent for a Shared Subscription, section 4.8.2.
         let may_match = has_wildcard(filter.as_str()) || self.retained.contains(filter.as_str());
         if wants_retained && may_match && filter.share_name().is_none() {
-            parts.session.retained_due.push(filter.as_str(), until);
+            parts.session.retained_due.push(filter.as_str(), subscription, until);
         }
         Ok(subscription.options.qos)
     }
@@ -148,12 +148,11 @@ impl Broker {
         if page == 0 || waiting.1 >= bytes {
             return None;
         }
-        let held = parts.session.subscriptions.get(&due.filter);
-        let (Some(&subscription), Ok(filter)) = (held, TopicFilter::new(&due.filter)) else {
+        let (Some(round), Ok(filter)) = (due.round(), TopicFilter::new(&due.filter)) else {
             parts.session.retained_due.advance(None);
             return Some(true);
         };
-        let (until, after) = (due.until, due.after.as_deref());
+        let (subscription, until, after) = (round.subscription, round.until, due.after.as_deref());
         let found =
             self.retained.matching(&Wanted { filter, until, after, at_most: page, bytes }, now);
         let own = identity(parts.session.client_id());
@@ -219,6 +218,7 @@ impl Broker {
             if !existed {
                 continue;
             }
+            parts.session.retained_due.forget(filter.as_str());
             if filter.share_name().is_some() {
                 self.part(parts, filter.as_str(), turn);
             }

@@ -534,7 +534,6 @@ impl Model {
                 }
             }
             session.spans.push(span.clone());
-            self.no_more_handed(client, |handed| handed.filter == filter.filter);
             if !span.is_shared() {
                 self.hand_over(client, &span, filter.retain_handling, existed);
             }
