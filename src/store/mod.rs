@@ -290,9 +290,10 @@ pub struct RecoveredSession {
     pub subscriptions: Vec<(Box<str>, Box<[u8]>)>,
     /// QoS 2 identifiers that were received and not released.
     pub received: Vec<u16>,
-    /// QoS 2 identifiers in use toward the receiver, in the order of sending; without a message
-    /// where the receiver has it.
-    pub sent: Vec<(u16, Option<Waiting>)>,
+    /// Identifiers in use toward the receiver, in the order of sending; without a message where
+    /// the receiver has it, without an identifier where a QoS 1 message was on its way before
+    /// others that are here, and nobody has noted its identifier.
+    pub sent: Vec<(Option<u16>, Option<Waiting>)>,
     /// Messages that wait, in order; without those in `sent`.
     pub queue: Vec<Stored>,
 }
