@@ -14,6 +14,7 @@
 //! that what a receiver reports about a message never overtakes the message itself on its way to
 //! the disk.
 
+pub mod budget;
 pub mod connect;
 pub mod desk;
 pub mod expire;
@@ -58,6 +59,8 @@ pub struct Options {
     pub queue: queue::Limits,
     /// Memory of the messages that all queues have at hand together, in bytes.
     pub queue_memory_max: usize,
+    /// Memory of the process, in bytes; 0: no limit.
+    pub memory_max: usize,
     /// Bounds of the retained messages.
     pub retained: retained::Limits,
 }
@@ -68,6 +71,7 @@ impl Default for Options {
             limits: Limits::default(),
             queue: queue::Limits::default(),
             queue_memory_max: 256 << 20,
+            memory_max: 0,
             retained: retained::Limits::default(),
         }
     }

@@ -56,7 +56,7 @@ impl Broker {
         let broker = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             retained: Retained::new(options.retained),
-            memory: Arc::new(Memory::new(options.queue_memory_max)),
+            memory: Arc::new(Memory::new(options.queue_memory_max, options.memory_max)),
             options,
             clock,
             metrics: Metrics::default(),

@@ -68,7 +68,8 @@ impl Broker {
         if levels(filter.as_str()) > limits.topic_levels_max {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if held.len() >= limits.subscriptions_max && !held.contains(filter.as_str()) {
+        let is_full = held.len() >= limits.subscriptions_max || self.memory_is_full();
+        if is_full && !held.contains(filter.as_str()) {
             return Err(ReasonCode::QuotaExceeded);
         }
         let is_new = !held.insert(filter.as_str(), subscription);
