@@ -41,6 +41,7 @@
 
 pub mod metrics;
 pub mod clock;
+pub mod process;
 pub mod net;
 pub mod topic;
 pub mod codec;

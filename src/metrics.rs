@@ -52,6 +52,12 @@ counters! {
     connections_closed,
     /// CONNECT packets answered with an error.
     connections_refused,
+    /// CONNECT packets refused because the process has used up its memory.
+    connections_refused_for_memory,
+    /// Times that the process came near to its limit of memory.
+    memory_limit_reached,
+    /// PUBLISH packets refused, or not read on, because the process has used up its memory.
+    publications_refused_for_memory,
     /// CONNECT packets refused because too many passwords waited to be checked.
     passwords_not_checked,
     /// Application Messages received from Clients.
@@ -108,8 +114,8 @@ drop_reasons! {
     OfflineQos0 = "offline-qos0",
     /// The receiver's queue has reached its limit.
     QueueFull = "queue-full",
-    /// The queues have reached the limit of memory that they share, and the store does not keep
-    /// this message for its receiver.
+    /// The queues have reached the limit of memory that they share, or the process its own, and
+    /// the store does not keep this message for its receiver.
     MemoryLimit = "memory-limit",
     /// The Message Expiry Interval passed before delivery began.
     Expired = "expired",

@@ -28,7 +28,14 @@ use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::Control;
 use crate::net::listener::{ListenError, Listener};
+use crate::process;
 use crate::store::{Durability, Health, OpenError};
+
+/// How often the process looks at the memory that it uses.
+const MEMORY_LOOK: Duration = Duration::from_millis(100);
+
+/// Looks in a second.
+const MEMORY_LOOKS: u32 = 10;
 
 /// Why the broker cannot start.
 #[derive(Debug, Error)]
@@ -100,8 +107,9 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     };
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
-    let broker_options = config.broker.clone();
-    let (broker, restored) = Broker::open(broker_options, Clock::system(), &config.store)?;
+    let mut fitted = config.clone();
+    fitted.fit_memory(process::memory_total());
+    let (broker, restored) = Broker::open(fitted.broker, Clock::system(), &fitted.store)?;
     let passwords = Passwords::open(config, files)?;
     let control = control(config);
     tracing::info!(
@@ -173,14 +181,7 @@ async fn serve(
     }
     let mut keeper = {
         let broker = broker.clone();
-        let keep = async move {
-            let mut every_second = tokio::time::interval(Duration::from_secs(1));
-            while broker.store_health() != Health::Broken {
-                every_second.tick().await;
-                broker.expire();
-            }
-        };
-        tokio::spawn(keep)
+        tokio::spawn(async move { keep(&broker).await })
     };
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -200,6 +201,27 @@ async fn serve(
         return Err(ServerError::Damaged);
     }
     Ok(())
+}
+
+/// Does what is due once a second, and looks at the memory more often; until the store is damaged.
+async fn keep(broker: &Broker) {
+    let mut often = tokio::time::interval(MEMORY_LOOK);
+    let mut looks = 0_u32;
+    while broker.store_health() != Health::Broken {
+        often.tick().await;
+        if broker.options().memory_max > 0
+            && let Some(used) = process::memory_used()
+        {
+            broker.note_memory(used);
+            if broker.memory_is_short() {
+                process::return_memory();
+            }
+        }
+        if looks.is_multiple_of(MEMORY_LOOKS) {
+            broker.expire();
+        }
+        looks = looks.wrapping_add(1);
+    }
 }
 
 /// Reads what the settings name and says what is wrong with it, without serving.

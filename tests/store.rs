@@ -190,7 +190,14 @@ fn what_was_answered_is_there_after_a_reopen_and_identities_are_new() {
         stored(message(two, "two"), &[a], false),
         retained("kept"),
         Change::Received { session: a, packet_id: 5 },
-        Change::Sent { session: a, packet_id: 6, message: two, queue: a },
+        Change::Sent {
+            session: a,
+            packet_id: 6,
+            message: two,
+            queue: a,
+            flags: 6,
+            subscription_ids: None,
+        },
     ];
     commit(&store, &answers, changes);
     commit(
@@ -209,7 +216,7 @@ fn what_was_answered_is_there_after_a_reopen_and_identities_are_new() {
     assert_eq!((&*first.record, &first.received[..]), (&b"who"[..], &[8][..]));
     assert_eq!(first.subscriptions, [("f/#".into(), Box::from(&[9_u8][..]))]);
     let (id, bound) = &first.sent[0];
-    assert_eq!((*id, bound.as_ref().unwrap().message.payload()), (6, &b"two"[..]));
+    assert_eq!((*id, bound.as_ref().unwrap().message.payload()), (Some(6), &b"two"[..]));
     assert_eq!((recovered.retained[0].0.payload(), recovered.retained[0].1), (&b"kept"[..], 7));
     assert!(store.next_message_id() > two);
     assert!(store.next_session_id() > b);
@@ -431,7 +438,14 @@ fn what_could_not_be_written_is_written_when_it_can_be() {
             stored(message(ids[0], "0"), &[a], false),
             stored(message(ids[1], "1"), &[a], false),
             Change::Received { session: a, packet_id: 1 },
-            Change::Sent { session: a, packet_id: 2, message: ids[1], queue: a },
+            Change::Sent {
+                session: a,
+                packet_id: 2,
+                message: ids[1],
+                queue: a,
+                flags: 2,
+                subscription_ids: None,
+            },
         ];
         commit(&store, &answers, first);
         disk.0.lock().skip_then_fail(failures_from);
@@ -470,7 +484,7 @@ fn what_could_not_be_written_is_written_when_it_can_be() {
         let (_, _, recovered) = open(&disk.cut(|| 1)).unwrap();
         assert_eq!(queues(&recovered)[&a.0], [ids[3]], "{failures_from}");
         assert_eq!(recovered.sessions[0].received, [3]);
-        assert!(matches!(recovered.sessions[0].sent[..], [(2, None)]));
+        assert!(matches!(recovered.sessions[0].sent[..], [(Some(2), None)]));
         assert_eq!(recovered.retained[0].0.payload(), b"newer");
     }
 }

@@ -27,6 +27,8 @@ pub enum Mail {
         /// Durable or not.
         outcome: Outcome,
     },
+    /// The process has used up its memory: who holds much of it for nothing must end.
+    MemoryFull,
     /// The connection must end and give the Session back, for this reason.
     Close(ReasonCode),
 }
@@ -187,6 +189,13 @@ impl Mailbox {
         if !inner.online {
             inner.queue.leave_to_store();
         }
+        self.release(inner);
+    }
+
+    /// Leaves to the store what it keeps anyhow, because memory is short.
+    pub fn leave_to_store(&self) {
+        let mut inner = self.inner.lock();
+        inner.queue.leave_to_store();
         self.release(inner);
     }
 

@@ -14,6 +14,7 @@
 //! that what a receiver reports about a message never overtakes the message itself on its way to
 //! the disk.
 
+pub mod budget;
 pub mod connect;
 pub mod declared;
 pub mod desk;
@@ -62,6 +63,8 @@ pub struct Options {
     pub queue: queue::Limits,
     /// Memory of the messages that all queues have at hand together, in bytes.
     pub queue_memory_max: usize,
+    /// Memory of the process, in bytes; 0: no limit.
+    pub memory_max: usize,
     /// Bounds of the retained messages.
     pub retained: retained::Limits,
     /// Who gets the next message of a share group that nobody declared.
@@ -76,6 +79,7 @@ impl Default for Options {
             limits: Limits::default(),
             queue: queue::Limits::default(),
             queue_memory_max: 256 << 20,
+            memory_max: 0,
             retained: retained::Limits::default(),
             share_strategy: Strategy::default(),
             queues: Vec::new(),
@@ -188,8 +192,14 @@ impl Broker {
             0 => session,
             source => self.groups.stored(source).unwrap_or(session),
         };
-        let (packet_id, message) = (packet_id.get(), delivery.message.id());
-        turn.change(Change::Sent { session, packet_id, message, queue });
+        turn.change(Change::Sent {
+            session,
+            packet_id: packet_id.get(),
+            message: delivery.message.id(),
+            queue,
+            flags: publish::flags(delivery.qos, delivery.retain),
+            subscription_ids: delivery.subscription_ids.clone(),
+        });
     }
 
     /// A member of a share group has room for another delivery in place of this one.

@@ -11,10 +11,10 @@ use crate::clock::Moment;
 use crate::codec::{Properties, Publish, QoS, ReasonCode};
 use crate::message::Message;
 use crate::metrics::DropReason;
-use crate::router::{Route, Routes};
+use crate::router::{Route, Routes, retained};
 use crate::session::connect::levels;
 use crate::session::will::Will;
-use crate::store::{Change, Health, SessionId, Target, Targets};
+use crate::store::{Change, SessionId, Target, Targets};
 
 /// Topics whose routes a publisher keeps; beyond that it begins anew.
 const CACHED_TOPICS_MAX: usize = 1024;
@@ -85,7 +85,10 @@ impl Broker {
             Ok(routes) => routes,
             Err(reason) => return Published::refused(reason),
         };
-        if self.store.health() != Health::Good && needs_store(publisher, publish, &routes) {
+        if !self.takes_messages() && needs_store(publisher, publish, &routes) {
+            if self.memory_is_full() {
+                self.metrics.publications_refused_for_memory.increment();
+            }
             return Published { later: true, ..Published::refused(ReasonCode::QuotaExceeded) };
         }
         let arrival = Arrival {
@@ -154,8 +157,13 @@ impl Broker {
         let id = if is_stored { self.store.next_message_id() } else { 0 };
         let message = Message::of_publish(id, body, publish, topic, now);
         let identity = publisher.identity;
-        let (kept, routes) =
-            self.retained.publish(&message, identity, is_stored, || self.routes(publisher, topic));
+        let adds = !publish.payload.is_empty() && !self.retained.contains(topic);
+        let (kept, routes) = if adds && self.memory_is_full() {
+            (Err(retained::Full), self.routes(publisher, topic))
+        } else {
+            let routes = || self.routes(publisher, topic);
+            self.retained.publish(&message, identity, is_stored, routes)
+        };
         if kept.is_err() && is_stored {
             return Err(ReasonCode::QuotaExceeded);
         }

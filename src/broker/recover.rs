@@ -57,7 +57,7 @@ impl Broker {
         let broker = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             retained: Retained::new(options.retained),
-            memory: Arc::new(Memory::new(options.queue_memory_max)),
+            memory: Arc::new(Memory::new(options.queue_memory_max, options.memory_max)),
             options,
             clock,
             metrics: Metrics::default(),
@@ -121,19 +121,21 @@ impl Broker {
         let terms = Terms::parked(record.expiry_s, &self.options.limits);
         let mut session = Session::new(record.client_id.clone(), terms, record.will);
         let received: Vec<_> = recovered.received.into_iter().filter_map(PacketId::new).collect();
-        let sent = recovered.sent.into_iter().filter_map(|(id, waiting)| {
+        let passed = recovered.sent.iter().filter(|(packet_id, _)| packet_id.is_none());
+        let passed = passed.flat_map(|(_, waiting)| waiting).map(|waiting| waiting.message.id());
+        // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
+        let last = recovered.queue.iter().map(|stored| stored.id).chain(passed).max().unwrap_or(0);
+        let may_be_seen = record.disconnected_at.is_none();
+        let seen_to = if may_be_seen { last.max(record.seen_to) } else { record.seen_to };
+        let sent = recovered.sent.into_iter().map(|(packet_id, waiting)| {
             let waiting = waiting.map(|waiting| {
                 let source = self.source_of(waiting.queue);
                 let queue = self.groups.by_source(source).filter(|queue| queue.is_declared());
                 let attempts = queue.map_or(0, |queue| queue.attempts(waiting.message.id()));
                 Delivery { attempts, ..delivery(waiting, source) }
             });
-            Some((PacketId::new(id)?, waiting))
+            (packet_id.and_then(PacketId::new), waiting)
         });
-        // Who was connected when the broker died may have been sent any of these [MQTT-3.3.1-1].
-        let last = recovered.queue.iter().map(|stored| stored.id).max().unwrap_or(0);
-        let may_be_seen = record.disconnected_at.is_none();
-        let seen_to = if may_be_seen { last.max(record.seen_to) } else { record.seen_to };
         session.restore(&received, sent.collect(), seen_to);
         let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true, self.memory.clone());
         mailbox.disconnected();

@@ -83,7 +83,8 @@ impl Broker {
         if filter.queue_name().is_some() && self.declared(filter).is_none() {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if held.len() >= limits.subscriptions_max && !held.contains(filter.as_str()) {
+        let is_full = held.len() >= limits.subscriptions_max || self.memory_is_full();
+        if is_full && !held.contains(filter.as_str()) {
             return Err(ReasonCode::QuotaExceeded);
         }
         let is_new = !held.insert(filter.as_str(), subscription);
@@ -102,7 +103,7 @@ impl Broker {
         // Retained messages are not sent for a Shared Subscription, section 4.8.2.
         let may_match = has_wildcard(filter.as_str()) || self.retained.contains(filter.as_str());
         if wants_retained && may_match && !filter.is_shared() {
-            parts.session.retained_due.push(filter.as_str(), until);
+            parts.session.retained_due.push(filter.as_str(), subscription, until);
         }
         Ok(subscription.options.qos)
     }
@@ -165,12 +166,11 @@ impl Broker {
         if page == 0 || waiting.1 >= bytes {
             return None;
         }
-        let held = parts.session.subscriptions.get(&due.filter);
-        let (Some(&subscription), Ok(filter)) = (held, TopicFilter::new(&due.filter)) else {
+        let (Some(round), Ok(filter)) = (due.round(), TopicFilter::new(&due.filter)) else {
             parts.session.retained_due.advance(None);
             return Some(true);
         };
-        let (until, after) = (due.until, due.after.as_deref());
+        let (subscription, until, after) = (round.subscription, round.until, due.after.as_deref());
         let found =
             self.retained.matching(&Wanted { filter, until, after, at_most: page, bytes }, now);
         let own = identity(parts.session.client_id());
@@ -228,6 +228,7 @@ impl Broker {
             if !existed {
                 continue;
             }
+            parts.session.retained_due.forget(filter.as_str());
             if !self.stays_member(parts, filter) {
                 if filter.is_shared() {
                     self.part(parts, filter.as_str(), turn);

@@ -25,6 +25,8 @@ pub struct Config {
     pub broker: broker::Options,
     /// For the store.
     pub store: store::Options,
+    /// Memory of the process, in bytes; 0: no limit.
+    pub memory_limit: Option<usize>,
     /// Who may come without proof of identity, where a listener does not say otherwise.
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords, where a listener does not say otherwise.
@@ -56,6 +58,7 @@ impl Default for Config {
                 directory: directory.unwrap_or_else(|| PathBuf::from("whimbrel-data")),
                 ..store::Options::default()
             },
+            memory_limit: None,
             anonymous: None,
             password_file: None,
             checkers: checkers::Options::default(),
@@ -140,6 +143,20 @@ impl Config {
         self.listeners.push(local(port, false));
         if with_websocket {
             self.listeners.push(local(8083, true));
+        }
+    }
+
+    /// Makes the bounds of memory fit into that of the process; `total` is what the machine has.
+    /// The limit exists unless the operator says otherwise: a broker that the system kills for its
+    /// memory comes back to the same flood, and has lost what it does not store.
+    pub fn fit_memory(&mut self, total: Option<usize>) {
+        let limit = self.memory_limit.or(total.map(|total| total / 4 * 3)).unwrap_or(0);
+        self.broker.memory_max = limit;
+        if limit > 0 {
+            let Self { store, broker, .. } = self;
+            store.cache_bytes = store.cache_bytes.min(limit / 8);
+            store.backlog_bytes_max = store.backlog_bytes_max.min(limit / 8);
+            broker.queue_memory_max = broker.queue_memory_max.min(limit / 4);
         }
     }
 

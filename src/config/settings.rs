@@ -163,6 +163,9 @@ settings! { GLOBAL: Config;
     "max_queued_bytes" Kind::Size { min: 1, max: 1 << 50 }, "\"64 MiB\"",
         "Size of the messages that wait for one Session or share group: on the disk for Sessions that outlive their connection, in memory for the others."
         => |c, v, _| c.broker.queue.bytes_max = v.usize();
+    "memory_limit" Kind::Size { min: 0, max: 1 << 50 }, "three quarters of what the machine or its control group has",
+        "Memory of the whole process; 0: no limit. From 70 % of it on what is stored leaves memory; from 85 % on messages that must be kept, new sessions and new subscriptions are refused (0x97; publishers before MQTT 5.0 are not read), until 75 %. `store_cache_size` and `max_store_backlog` are at most an eighth of it each, `max_queue_memory` a quarter."
+        => |c, v, _| c.memory_limit = Some(v.usize());
     "max_queue_memory" Kind::Size { min: 1 << 20, max: 1 << 50 }, "\"256 MiB\"",
         "Memory of the messages that all queues have at hand together. Beyond it those that are stored are left to the store, and others dropped."
         => |c, v, _| c.broker.queue_memory_max = v.usize();

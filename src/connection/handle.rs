@@ -8,7 +8,7 @@ use crate::broker::subscribe::Answered;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
-use crate::codec::{DecodeError, Packet, Publish, QoS};
+use crate::codec::{DecodeError, Packet, Publish, QoS, ReasonCode};
 use crate::metrics::DropReason;
 use crate::session::output::Polled;
 use crate::session::{Action, Delivered, ProtocolError};
@@ -61,6 +61,9 @@ impl Connection {
         if consumed > 0 || len >= self.heard_len.saturating_add(PROGRESS) {
             self.heard_at = now;
             self.heard_len = if consumed > 0 { 0 } else { len };
+        }
+        if self.reader.kept() > super::UNFINISHED_MAX && self.lease.broker.memory_is_full() {
+            return Err(Ending::Ended(ReasonCode::QuotaExceeded));
         }
         Ok(true)
     }
@@ -222,10 +225,11 @@ impl Connection {
 
     /// Writes the answers that may leave; false when there were none.
     pub(super) fn answer(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
+        let backlog_max = self.deliver_backlog_max();
         let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
         let mut any = false;
         loop {
-            let may_again = self.writer.backlog() < super::DELIVER_BACKLOG_MAX;
+            let may_again = self.writer.backlog() < backlog_max;
             let out = self.writer.buffer();
             match parts.session.poll_answer(now, may_again, out).map_err(Ending::Rule)? {
                 Polled::Nothing => return Ok(any),

@@ -35,7 +35,7 @@ use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
 use crate::session::ProtocolError;
 use crate::session::auth::Exchange;
-use crate::store::{Health, Outcome, Submitted};
+use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 use scratch::Scratch;
 
@@ -53,6 +53,12 @@ pub struct Options {
 
 /// Bytes that a Client may leave unread before it gets no more messages from its queue.
 const DELIVER_BACKLOG_MAX: usize = 256 << 10;
+
+/// The same while memory is short.
+const DELIVER_BACKLOG_SHORT: usize = 16 << 10;
+
+/// Bytes of a packet that is not whole yet, which a connection may hold while memory is full.
+const UNFINISHED_MAX: usize = 256 << 10;
 
 /// Bytes that a Client may leave unread before it is no longer heard.
 const READ_BACKLOG_MAX: usize = 1 << 20;
@@ -273,7 +279,7 @@ impl Connection {
     fn is_heard(&mut self) -> bool {
         let broker = &self.lease.broker;
         if let Some(until) = self.held_back_until {
-            if broker.store_health() != Health::Good || broker.now() < until {
+            if !broker.takes_messages() || broker.now() < until {
                 return false;
             }
             self.held_back_until = None;
@@ -282,6 +288,15 @@ impl Connection {
         let waiting = self.lease.parts.as_ref().map_or(0, |parts| parts.session.waiting_answers());
         let is_ahead = waiting > 0 && broker.store_is_crowded();
         self.writer.backlog() < READ_BACKLOG_MAX && waiting < WAITING_ANSWERS_MAX && !is_ahead
+    }
+
+    /// Bytes that the Client may leave unread before it gets no more messages from its queue.
+    fn deliver_backlog_max(&self) -> usize {
+        if self.lease.broker.memory_is_short() {
+            DELIVER_BACKLOG_SHORT
+        } else {
+            DELIVER_BACKLOG_MAX
+        }
     }
 
     /// Hands over what is retained for new subscriptions, once SUBACK has left.
@@ -297,8 +312,8 @@ impl Connection {
     /// Takes what the mailbox holds.
     fn take(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
         let backlog = self.writer.backlog();
+        let room = self.deliver_backlog_max().saturating_sub(backlog);
         let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
-        let room = DELIVER_BACKLOG_MAX.saturating_sub(backlog);
         let bytes = if parts.session.may_deliver() { room } else { 0 };
         let window = parts.session.window_free();
         let Scratch { mail, deliveries, .. } = scratch;
@@ -310,6 +325,7 @@ impl Connection {
             return Ok(false);
         }
         let mut ending = None;
+        let hoards = self.reader.kept() > UNFINISHED_MAX;
         for mail in scratch.mail.drain(..) {
             match mail {
                 Mail::Committed { ticket, outcome: Outcome::Durable } => {
@@ -319,6 +335,8 @@ impl Connection {
                     ending = Some(ReasonCode::QuotaExceeded);
                 }
                 Mail::Close(reason) => ending = Some(reason),
+                Mail::MemoryFull if hoards => ending = Some(ReasonCode::QuotaExceeded),
+                Mail::MemoryFull => {}
             }
         }
         if let Some(reason) = ending {
@@ -366,10 +384,10 @@ impl Connection {
                 cx.waker().wake_by_ref();
             }
         }
-        let backlog = self.writer.backlog();
+        let has_room = self.writer.backlog() < self.deliver_backlog_max();
         let Some(parts) = self.lease.parts.as_mut() else { return Poll::Ready(Ending::Closed) };
         parts.session.rest();
-        let may_deliver = backlog < DELIVER_BACKLOG_MAX && parts.session.may_deliver();
+        let may_deliver = has_room && parts.session.may_deliver();
         let window_open = parts.session.window_free() > 0;
         if !parts.mailbox.sleep(window_open, may_deliver, cx.waker()) {
             cx.waker().wake_by_ref();

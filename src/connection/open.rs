@@ -98,7 +98,10 @@ pub(super) async fn open(
 impl Opening<'_> {
     /// Reads one whole packet, of which the first must be CONNECT [MQTT-3.1.0-1].
     pub(super) async fn frame(&mut self) -> Result<Vec<u8>, Refusal> {
-        let maximum = self.broker.options().limits.maximum_packet_size;
+        let mut maximum = self.broker.options().limits.maximum_packet_size;
+        if self.broker.memory_is_full() {
+            maximum = maximum.min(super::UNFINISHED_MAX);
+        }
         let kept = self.reader.take_kept();
         if let Some(packet) = self.first(kept, maximum)? {
             return Ok(packet);
@@ -165,6 +168,9 @@ impl Opening<'_> {
             Identifier::Given(client_id) => (Arc::from(client_id), false),
             Identifier::ToAssign => (self.broker.assign_client_id(), true),
         };
+        if !self.broker.has_room_for(&client_id, connect.clean_start) {
+            return Err(told(ReasonCode::QuotaExceeded, "memory_limit is reached"));
+        }
         let will = connect.will.as_ref().map(|will| Box::new(Will::new(will)));
         let clean_start = connect.clean_start;
         let request =
@@ -248,6 +254,7 @@ impl Opening<'_> {
                         let reason = ReasonCode::ServerUnavailable;
                         return Err(Refusal::Told(version, reason, "the store failed".into()));
                     }
+                    Mail::MemoryFull => {}
                     Mail::Close(reason) => {
                         return Err(Refusal::Told(
                             version,

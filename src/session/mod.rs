@@ -471,22 +471,21 @@ impl Session {
         &self.outgoing
     }
 
-    /// Puts back what the store remembers of the exchanges, and up to which identity the messages
-    /// of the queue may have been sent: they carry DUP until they are acknowledged, over any
-    /// number of crashes [MQTT-3.3.1-1].
+    /// Puts back what the store remembers of the exchanges, in the order of sending (without an
+    /// identifier: it gets any, since nobody has noted which it was), and up to which identity the
+    /// messages of the queue may have been sent: they carry DUP until they are acknowledged, over
+    /// any number of crashes [MQTT-3.3.1-1].
     pub fn restore(
         &mut self,
         received: &[PacketId],
-        sent: Vec<(PacketId, Option<Delivery>)>,
+        sent: Vec<(Option<PacketId>, Option<Delivery>)>,
         seen_to: u64,
     ) {
         self.seen_to = seen_to;
         for &packet_id in received {
             self.incoming.restore(packet_id);
         }
-        for (packet_id, delivery) in sent {
-            self.outgoing.restore(packet_id, delivery);
-        }
+        self.outgoing.restore(sent, seen_to);
     }
 
     /// Takes the unacknowledged deliveries of QoS 1 that came from share groups, in the order of

@@ -262,19 +262,29 @@ impl Outgoing {
         self.end(packet_id).and_then(|exchange| exchange.delivery)
     }
 
-    /// An exchange that the store remembers; without a delivery the Client has the message.
-    pub fn restore(&mut self, packet_id: PacketId, delivery: Option<Delivery>) {
-        while self.table.len() < usize::from(packet_id.get()) {
-            let unused = self.grow();
-            self.free.push_back(unused);
+    /// Exchanges that the store remembers, in order: without a delivery the Client has the
+    /// message; without an identifier it gets one that no other has. Messages up to `seen_to` may
+    /// have been sent.
+    pub fn restore(&mut self, sent: Vec<(Option<PacketId>, Option<Delivery>)>, seen_to: u64) {
+        for packet_id in sent.iter().filter_map(|(packet_id, _)| *packet_id) {
+            while self.table.len() < usize::from(packet_id.get()) {
+                let unused = self.grow();
+                self.free.push_back(unused);
+            }
+            self.free.retain(|&free| free != packet_id);
         }
-        self.free.retain(|&free| free != packet_id);
-        let counted = false;
-        let recorded = true;
-        let phase = if delivery.is_some() { Phase::Sent } else { Phase::Relayed };
-        let order = self.next_order;
-        self.next_order += 1;
-        self.put(packet_id, Exchange { order, phase, counted, recorded, delivery });
+        for (packet_id, delivery) in sent {
+            let recorded = packet_id.is_some();
+            let phase = match &delivery {
+                None => Phase::Relayed,
+                Some(delivery) if recorded || delivery.message.id() <= seen_to => Phase::Sent,
+                Some(_) => Phase::Held,
+            };
+            let packet_id = packet_id.unwrap_or_else(|| self.take_id());
+            let (order, counted) = (self.next_order, false);
+            self.next_order += 1;
+            self.put(packet_id, Exchange { order, phase, counted, recorded, delivery });
+        }
     }
 
     /// See [`super::Session::give_back_shared`].

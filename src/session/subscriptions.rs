@@ -133,70 +133,113 @@ impl Subscriptions {
 
 /// Subscriptions whose retained messages have not all been handed over.
 #[derive(Debug, Default)]
-pub struct RetainedDue(Option<Box<DueAndAgain>>);
+pub struct RetainedDue(Option<Box<Waiting>>);
 
 #[derive(Debug, Default)]
-struct DueAndAgain {
-    due: VecDeque<Due>,
-    /// Those that have not begun, and how often they were made again meanwhile: a Client that
-    /// repeats a subscription a million times has one entry here.
-    fresh: HashMap<Box<str>, Again>,
+struct Waiting {
+    current: Option<Due>,
+    /// Filters whose turn has not come, in order.
+    filters: VecDeque<Box<str>>,
+    /// How often they were subscribed to, and how: a Client that repeats a subscription a million
+    /// times has one entry here. One without any has been ended again.
+    fresh: HashMap<Box<str>, Vec<Round>>,
 }
 
-/// Repetitions of a subscription, each of which brings everything again [MQTT-3.8.4-4].
-#[derive(Clone, Copy, Debug)]
-struct Again {
+/// Subscriptions to one filter that differ and wait at once; of more the newest options count.
+const ROUNDS_MAX: usize = 8;
+
+/// Subscriptions made alike, each of which brings everything again [MQTT-3.8.4-4].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// What was asked for.
+    pub subscription: Subscription,
+    /// The last message that counts as retained for it: the later ones it gets as they come.
+    pub until: u64,
     times: usize,
-    until: u64,
 }
 
-/// One of them.
+/// The filter whose turn it is.
 #[derive(Debug)]
 pub struct Due {
     /// The Topic Filter.
     pub filter: Box<str>,
     /// The topic after which it goes on; `None` at the beginning.
     pub after: Option<String>,
-    /// The last message that counts as retained for it: the later ones it gets as they come.
-    pub until: u64,
-    /// What follows; `None` until it begins, when `fresh` hands it over.
-    again: Option<Again>,
+    /// This round and those that follow; never empty.
+    rounds: Vec<Round>,
+}
+
+impl Due {
+    /// This round.
+    pub fn round(&self) -> Option<Round> {
+        self.rounds.first().copied()
+    }
 }
 
 impl RetainedDue {
     /// Adds a subscription.
-    pub fn push(&mut self, filter: &str, until: u64) {
-        let DueAndAgain { due, fresh } = &mut **self.0.get_or_insert_default();
-        if let Some(again) = fresh.get_mut(filter) {
-            *again = Again { times: again.times + 1, until };
+    pub fn push(&mut self, filter: &str, subscription: Subscription, until: u64) {
+        let Waiting { filters, fresh, .. } = &mut **self.0.get_or_insert_default();
+        let round = Round { subscription, until, times: 1 };
+        let Some(rounds) = fresh.get_mut(filter) else {
+            fresh.insert(filter.into(), vec![round]);
+            filters.push_back(filter.into());
             return;
+        };
+        let is_full = rounds.len() >= ROUNDS_MAX;
+        // The first keeps its own end: what came later it has got as it came.
+        match rounds.get_mut(1..).and_then(<[_]>::last_mut) {
+            Some(last) if is_full || last.subscription == subscription => {
+                *last = Round { times: last.times.saturating_add(1), ..round };
+            }
+            _ => rounds.push(round),
         }
-        fresh.insert(filter.into(), Again { times: 0, until });
-        due.push_back(Due { filter: filter.into(), after: None, until, again: None });
+    }
+
+    /// The subscription has been ended.
+    pub fn forget(&mut self, filter: &str) {
+        let Some(Waiting { current, fresh, .. }) = self.0.as_deref_mut() else { return };
+        current.take_if(|current| *current.filter == *filter);
+        if let Some(rounds) = fresh.get_mut(filter) {
+            rounds.clear();
+        }
     }
 
     /// What is next.
-    pub fn first(&self) -> Option<&Due> {
-        self.0.as_ref()?.due.front()
+    pub fn first(&mut self) -> Option<&Due> {
+        let waiting = self.0.as_deref_mut()?;
+        if waiting.current.is_none() {
+            waiting.current = waiting.begin();
+        }
+        self.0.take_if(|waiting| waiting.current.is_none());
+        self.0.as_ref()?.current.as_ref()
     }
 
-    /// Goes on after this topic, or with the next subscription.
+    /// Goes on after this topic, or with the next round.
     pub fn advance(&mut self, after: Option<String>) {
-        let Some(DueAndAgain { due, fresh }) = self.0.as_deref_mut() else { return };
-        let Some(first) = due.front_mut() else { return };
-        let again = first.again.or_else(|| fresh.remove(&first.filter));
-        let left = again.filter(|again| after.is_none() && again.times > 0);
-        first.again = again;
-        match (left, after) {
-            (Some(Again { times, until }), _) => {
-                (first.after, first.until) = (None, until);
-                first.again = Some(Again { times: times - 1, until });
-            }
-            (None, None) => drop(due.pop_front()),
-            (None, after) => first.after = after,
+        let Some(Waiting { current, .. }) = self.0.as_deref_mut() else { return };
+        let Some(due) = current else { return };
+        due.after = after;
+        if due.after.is_some() {
+            return;
         }
-        if due.is_empty() {
-            self.0 = None;
+        match due.rounds.first_mut().filter(|round| round.times > 1) {
+            Some(round) => round.times -= 1,
+            None => drop(due.rounds.drain(..1.min(due.rounds.len()))),
+        }
+        current.take_if(|due| due.rounds.is_empty());
+    }
+}
+
+impl Waiting {
+    /// The next filter that is still subscribed to.
+    fn begin(&mut self) -> Option<Due> {
+        loop {
+            let filter = self.filters.pop_front()?;
+            let rounds = self.fresh.remove(&filter).unwrap_or_default();
+            if !rounds.is_empty() {
+                return Some(Due { filter, after: None, rounds });
+            }
         }
     }
 }
@@ -237,6 +280,69 @@ mod tests {
                 prop_assert_eq!(subscriptions.len(), model.len());
             }
         }
+    }
+
+    /// What is handed over to the end, round by round: filter, identifier, end.
+    fn rounds(due: &mut RetainedDue) -> Vec<(String, u32, u64)> {
+        std::iter::from_fn(|| {
+            let first = due.first()?;
+            let round = first.round()?;
+            let id = round.subscription.id.map_or(0, NonZeroU32::get);
+            let served = (first.filter.to_string(), id, round.until);
+            due.advance(None);
+            Some(served)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn each_subscription_is_served_as_it_was_made() {
+        let mut due = RetainedDue::default();
+        due.push("a", subscription(1), 10);
+        due.push("b", subscription(2), 11);
+        due.push("a", subscription(3), 12);
+        due.push("a", subscription(3), 13);
+        due.push("a", subscription(4), 14);
+        let [a1, a3, a4] = [("a", 1, 10), ("a", 3, 13), ("a", 4, 14)];
+        let expected = [a1, a3, a3, a4, ("b", 2, 11)].map(|(f, id, until)| (f.into(), id, until));
+        assert_eq!(rounds(&mut due), expected);
+        assert!(due.0.is_none());
+    }
+
+    #[test]
+    fn one_that_has_begun_goes_on_as_it_began() {
+        let mut due = RetainedDue::default();
+        due.push("a", subscription(1), 10);
+        due.first();
+        due.advance(Some("topic".into()));
+        due.push("a", subscription(2), 11);
+        assert_eq!(due.first().unwrap().after.as_deref(), Some("topic"));
+        assert_eq!(rounds(&mut due), [("a".into(), 1, 10), ("a".into(), 2, 11)]);
+    }
+
+    #[test]
+    fn one_that_has_ended_is_served_no_more() {
+        let mut due = RetainedDue::default();
+        due.push("a", subscription(1), 10);
+        due.first();
+        due.push("b", subscription(2), 11);
+        due.forget("a");
+        due.forget("b");
+        due.push("a", subscription(3), 12);
+        assert_eq!(rounds(&mut due), [("a".into(), 3, 12)]);
+    }
+
+    #[test]
+    fn no_repetition_takes_more_than_its_place() {
+        let mut due = RetainedDue::default();
+        for n in 1..=1_000 {
+            due.push("a", subscription(n), n.into());
+            due.push("b", subscription(n), n.into());
+            due.forget("b");
+        }
+        let waiting = due.0.as_ref().unwrap();
+        assert_eq!((waiting.filters.len(), waiting.fresh["a"].len()), (2, ROUNDS_MAX));
+        assert_eq!(rounds(&mut due).len(), 1_000);
     }
 
     #[test]

@@ -69,18 +69,31 @@ impl OpenError {
         Self::Damaged { path: path.to_owned(), why: why.to_string() }
     }
 
+    pub(super) fn of_error(path: &Path, error: &redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) if !is_of_content(error) => {
+                Self::Unreadable { path: path.to_owned(), why: error.to_string() }
+            }
+            other => Self::damaged(path, other),
+        }
+    }
+
     pub(super) fn of_database(path: &Path, error: &redb::DatabaseError) -> Self {
         match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 Self::InUse { path: path.parent().unwrap_or(path).to_owned() }
             }
             redb::DatabaseError::Storage(redb::StorageError::Io(error))
-                if error.kind() != std::io::ErrorKind::InvalidData
-                    && error.kind() != std::io::ErrorKind::UnexpectedEof =>
+                if !is_of_content(error) =>
             {
                 Self::Unreadable { path: path.to_owned(), why: error.to_string() }
             }
             other => Self::damaged(path, other),
         }
     }
+}
+
+/// Whether an error is about what is in the file, not about reaching it.
+fn is_of_content(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
 }

@@ -192,8 +192,8 @@ impl Ledger {
                 }
                 self.pending.received.insert(session.0);
             }
-            Change::Sent { session, packet_id, message, queue } => {
-                let exchange = Exchange { packet_id, message, queue };
+            Change::Sent { session, packet_id, message, queue, flags, subscription_ids } => {
+                let exchange = Exchange { packet_id, message, queue, flags, subscription_ids };
                 self.sent.entry(session.0).or_default().push(exchange);
                 self.pending.sent.insert(session.0);
             }

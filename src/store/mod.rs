@@ -20,6 +20,7 @@ pub mod disk;
 pub mod error;
 pub mod ledger;
 mod live;
+mod migrate;
 mod packer;
 mod reader;
 mod recover;
@@ -200,6 +201,10 @@ pub enum Change {
         message: u64,
         /// In whose queue the message is: the Session's or a share group's.
         queue: SessionId,
+        /// The caller's: kept and given back.
+        flags: u8,
+        /// Identifiers of the subscriptions that matched.
+        subscription_ids: SubscriptionIds,
     },
     /// QoS 2: the receiver has the message; only the Packet Identifier is kept.
     Relayed {
@@ -307,9 +312,10 @@ pub struct RecoveredSession {
     pub subscriptions: Vec<(Box<str>, Box<[u8]>)>,
     /// QoS 2 identifiers that were received and not released.
     pub received: Vec<u16>,
-    /// QoS 2 identifiers in use toward the receiver, in the order of sending; without a message
-    /// where the receiver has it.
-    pub sent: Vec<(u16, Option<Waiting>)>,
+    /// Identifiers in use toward the receiver, in the order of sending; without a message where
+    /// the receiver has it, without an identifier where a QoS 1 message was on its way before
+    /// others that are here, and nobody has noted its identifier.
+    pub sent: Vec<(Option<u16>, Option<Waiting>)>,
     /// Messages that wait, in order; without those in `sent`.
     pub queue: Vec<Stored>,
     /// How often messages were handed out, whether they are in `queue` or with somebody.
@@ -323,7 +329,7 @@ pub struct Waiting {
     pub message: Message,
     /// In whose queue it is.
     pub queue: SessionId,
-    /// The caller's flags of this target.
+    /// The caller's flags of the exchange.
     pub flags: u8,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: SubscriptionIds,

@@ -131,12 +131,7 @@ fn lent(
     sessions: &mut BTreeMap<u32, RecoveredSession>,
     ledger: &mut Ledger,
 ) -> Result<(), RecoverError> {
-    let table = match txn.open_table(LENT) {
-        Ok(table) => table,
-        // Written before there were declared queues.
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(error) => return Err(RecoverError::Database(error.into())),
-    };
+    let table = txn.open_table(LENT).map_err(|error| RecoverError::Database(error.into()))?;
     for entry in table.iter()? {
         let (key, lent) = entry?;
         let (id, _) = key.value();
@@ -162,18 +157,41 @@ fn session(id: u32, record: &[u8]) -> RecoveredSession {
     }
 }
 
-/// Messages that are bound to a Packet Identifier, by their identity and the queue they were in.
-struct Bound(FxHashMap<(u64, u32), Option<Waiting>>);
+/// Messages that are bound to a Packet Identifier.
+struct Bound {
+    /// By their identity and the queue they were in.
+    messages: FxHashMap<(u64, u32), Option<Message>>,
+    /// The last that each Session has taken from its own queue: what is older was taken before.
+    last: FxHashMap<u32, u64>,
+}
 
 impl Bound {
     fn new(sent: &FxHashMap<u32, Vec<Exchange>>) -> Self {
         let exchanges = sent.values().flatten();
-        Self(exchanges.map(|exchange| ((exchange.message, exchange.queue.0), None)).collect())
+        let messages =
+            exchanges.map(|exchange| ((exchange.message, exchange.queue.0), None)).collect();
+        let last = sent.iter().filter_map(|(&session, exchanges)| {
+            let own = exchanges.iter().filter(|exchange| exchange.queue.0 == session);
+            Some((session, own.map(|exchange| exchange.message).max()?))
+        });
+        Self { messages, last: last.collect() }
+    }
+
+    /// Whether a Session had taken a message that is not bound.
+    fn is_passed(&self, message: u64, session: u32) -> bool {
+        self.last.get(&session).is_some_and(|&last| message < last)
     }
 
     /// The place for a message that is bound.
-    fn place(&mut self, message: u64, queue: u32) -> Option<&mut Option<Waiting>> {
-        self.0.get_mut(&(message, queue))
+    fn place(&mut self, message: u64, queue: u32) -> Option<&mut Option<Message>> {
+        self.messages.get_mut(&(message, queue))
+    }
+
+    /// What an exchange still has to send.
+    fn waiting(&self, exchange: &Exchange) -> Option<Waiting> {
+        let Exchange { message, queue, flags, ref subscription_ids, .. } = *exchange;
+        let message = self.messages.get(&(message, queue.0))?.clone()?;
+        Some(Waiting { message, queue, flags, subscription_ids: subscription_ids.clone() })
     }
 }
 
@@ -232,10 +250,15 @@ fn enter(
         let id = target.session.0;
         let Some(session) = sessions.get_mut(&id).filter(|_| !is_finished(id)) else { continue };
         left.push(id);
+        let decode = || Message::decode(record.id, record.body).ok_or(DamagedRow("seg"));
         if let Some(place) = bound.place(record.id, id) {
-            let message = Message::decode(record.id, record.body).ok_or(DamagedRow("seg"))?;
+            *place = Some(decode()?);
+            continue;
+        }
+        if bound.is_passed(record.id, id) {
             let Target { session: queue, flags, subscription_ids, .. } = target;
-            *place = Some(Waiting { message, queue, flags, subscription_ids });
+            let waiting = Waiting { message: decode()?, queue, flags, subscription_ids };
+            session.sent.push((None, Some(waiting)));
             continue;
         }
         let (weight, expires_at) = Message::weigh_encoded(record.body).ok_or(DamagedRow("seg"))?;
@@ -245,9 +268,9 @@ fn enter(
     Ok(left)
 }
 
-/// Gives each Session its exchanges, and puts what waits for it in order. What is bound to a
-/// Packet Identifier of a Session is not in a queue any more: neither in its own nor in that of
-/// the share group it came from.
+/// Gives each Session its exchanges, with what it had taken between them, and puts what waits for
+/// it in order. What is bound to a Packet Identifier of a Session is not in a queue any more:
+/// neither in its own nor in that of the share group it came from.
 fn settle(
     sessions: &mut BTreeMap<u32, RecoveredSession>,
     sent: &FxHashMap<u32, Vec<Exchange>>,
@@ -256,9 +279,19 @@ fn settle(
 ) {
     for (id, session) in sessions {
         let exchanges = sent.get(id).map_or(&[][..], |exchanges| &exchanges[..]);
-        let waiting =
-            |exchange: &Exchange| bound.0.get(&(exchange.message, exchange.queue.0))?.clone();
-        session.sent = exchanges.iter().map(|e| (e.packet_id, waiting(e))).collect();
+        let mut passed = std::mem::take(&mut session.sent);
+        passed.sort_by_key(|(_, waiting)| waiting.as_ref().map(|waiting| waiting.message.id()));
+        let mut passed = passed.into_iter().peekable();
+        for exchange in exchanges {
+            let is_before = |(_, passed): &(_, Option<Waiting>)| {
+                exchange.queue.0 == *id
+                    && passed.as_ref().is_some_and(|p| p.message.id() < exchange.message)
+            };
+            while let Some(before) = passed.next_if(is_before) {
+                session.sent.push(before);
+            }
+            session.sent.push((Some(exchange.packet_id), bound.waiting(exchange)));
+        }
         ledger.restore_exchanges(*id, &session.received, exchanges);
         // Rows that were written together hold older messages too, moved there.
         session.queue.sort_unstable_by_key(|stored| stored.id);

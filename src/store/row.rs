@@ -9,6 +9,7 @@
 //! ack   pairs one after the other: message id u64 | session u32
 //! rx2   Packet Identifiers, u16 each
 //! tx2   Packet Identifier u16 | message id u64 (0: the receiver has it) | queue u32
+//!         flags u8 | number of subscription ids u8 | ids u32 each
 //! lent  pairs one after the other: message id u64 | attempts u8
 //! retained   publisher u64 | body
 //! ```
@@ -20,6 +21,7 @@ use triomphe::ThinArc;
 
 use super::{SessionId, Target};
 use crate::message::Message;
+use crate::queue::SubscriptionIds;
 
 /// A row that does not add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,14 +48,8 @@ pub fn put_record<'t>(
     out.extend_from_slice(&u32::try_from(targets.len()).unwrap_or(u32::MAX).to_le_bytes());
     for target in targets {
         out.extend_from_slice(&target.session.0.to_le_bytes());
-        let ids = target.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
-        let ids = ids.get(..IDS_MAX).unwrap_or(ids);
         let expires = if target.expires_s == 0 { 0 } else { EXPIRES };
-        let flags = target.flags & !EXPIRES | expires;
-        out.extend_from_slice(&[flags, u8::try_from(ids.len()).unwrap_or(u8::MAX)]);
-        for id in ids {
-            out.extend_from_slice(&id.to_le_bytes());
-        }
+        put_terms(out, target.flags & !EXPIRES | expires, &target.subscription_ids);
         if target.expires_s != 0 {
             out.extend_from_slice(&target.expires_s.to_le_bytes());
         }
@@ -64,6 +60,24 @@ pub fn put_record<'t>(
     if let Some(slot) = out.get_mut(length_at..length_at + 4) {
         slot.copy_from_slice(&length);
     }
+}
+
+/// Appends how a receiver gets a message: the flags and its subscriptions' identifiers.
+fn put_terms(out: &mut Vec<u8>, flags: u8, ids: &SubscriptionIds) {
+    let ids = ids.as_ref().map_or(&[][..], |ids| &ids.slice);
+    let ids = ids.get(..IDS_MAX).unwrap_or(ids);
+    out.extend_from_slice(&[flags, u8::try_from(ids.len()).unwrap_or(u8::MAX)]);
+    for id in ids {
+        out.extend_from_slice(&id.to_le_bytes());
+    }
+}
+
+/// Reads what [`put_terms`] wrote.
+fn terms(rest: &mut &[u8]) -> Option<(u8, SubscriptionIds)> {
+    let [flags, ids] = take(rest)?;
+    let mut next = || Some(u32::from_le_bytes(take(rest)?));
+    let ids: SmallVec<[u32; 4]> = (0..ids).map(|_| next()).collect::<Option<_>>()?;
+    Some((flags, (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), &ids))))
 }
 
 /// A message in a `seg` row.
@@ -120,10 +134,7 @@ fn record(row: &[u8]) -> Option<Record<'_>> {
 
 fn target(rest: &mut &[u8]) -> Option<Target> {
     let session = SessionId(u32::from_le_bytes(take(rest)?));
-    let [flags, ids] = take(rest)?;
-    let ids: SmallVec<[u32; 4]> =
-        (0..ids).map_while(|_| Some(u32::from_le_bytes(take(rest)?))).collect();
-    let subscription_ids = (!ids.is_empty()).then(|| ThinArc::from_header_and_slice((), &ids));
+    let (flags, subscription_ids) = terms(rest)?;
     let expires_s = if flags & EXPIRES == 0 { 0 } else { u32::from_le_bytes(take(rest)?) };
     let flags = flags & !EXPIRES;
     Some(Target { session, flags, online: false, expires_s, subscription_ids })
@@ -188,8 +199,8 @@ pub fn lent(mut row: &[u8]) -> Result<Vec<(u64, u8)>, DamagedRow> {
     Ok(lent)
 }
 
-/// An outgoing QoS 2 exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An outgoing exchange of QoS 2, or of QoS 1 that a connection left.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// Its identifier.
     pub packet_id: u16,
@@ -197,15 +208,20 @@ pub struct Exchange {
     pub message: u64,
     /// In whose queue the message is.
     pub queue: SessionId,
+    /// How it is sent, which may differ from how the queue has it: the caller's flags.
+    pub flags: u8,
+    /// Identifiers of the subscriptions that matched.
+    pub subscription_ids: SubscriptionIds,
 }
 
-/// Packs the outgoing QoS 2 exchanges of a Session.
+/// Packs the outgoing exchanges of a Session.
 pub fn put_sent<'e>(exchanges: impl Iterator<Item = &'e Exchange>) -> Vec<u8> {
     let mut out = Vec::new();
     for exchange in exchanges {
         out.extend_from_slice(&exchange.packet_id.to_le_bytes());
         out.extend_from_slice(&exchange.message.to_le_bytes());
         out.extend_from_slice(&exchange.queue.0.to_le_bytes());
+        put_terms(&mut out, exchange.flags, &exchange.subscription_ids);
     }
     out
 }
@@ -214,16 +230,33 @@ pub fn put_sent<'e>(exchanges: impl Iterator<Item = &'e Exchange>) -> Vec<u8> {
 pub fn sent(mut row: &[u8]) -> Result<Vec<Exchange>, DamagedRow> {
     let mut exchanges = Vec::new();
     while !row.is_empty() {
-        let mut next = || {
-            Some(Exchange {
-                packet_id: u16::from_le_bytes(take(&mut row)?),
-                message: u64::from_le_bytes(take(&mut row)?),
-                queue: SessionId(u32::from_le_bytes(take(&mut row)?)),
-            })
-        };
-        exchanges.push(next().ok_or(DamagedRow("tx2"))?);
+        let exchange = exchange(&mut row).and_then(|exchange| {
+            let (flags, subscription_ids) = terms(&mut row)?;
+            Some(Exchange { flags, subscription_ids, ..exchange })
+        });
+        exchanges.push(exchange.ok_or(DamagedRow("tx2"))?);
     }
     Ok(exchanges)
+}
+
+/// Reads a `tx2` row of format 1, which does not say how a message is sent.
+pub fn sent_1(mut row: &[u8]) -> Result<Vec<Exchange>, DamagedRow> {
+    let mut exchanges = Vec::new();
+    while !row.is_empty() {
+        exchanges.push(exchange(&mut row).ok_or(DamagedRow("tx2"))?);
+    }
+    Ok(exchanges)
+}
+
+/// What all formats say of an exchange.
+fn exchange(rest: &mut &[u8]) -> Option<Exchange> {
+    Some(Exchange {
+        packet_id: u16::from_le_bytes(take(rest)?),
+        message: u64::from_le_bytes(take(rest)?),
+        queue: SessionId(u32::from_le_bytes(take(rest)?)),
+        flags: 0,
+        subscription_ids: None,
+    })
 }
 
 /// Packs a retained message and its publisher.
@@ -292,7 +325,24 @@ mod tests {
             let _ = received(&row);
             let _ = sent(&row);
             let _ = lent(&row);
+            let _ = sent_1(&row);
             let _ = retained(&row);
+        }
+
+        #[test]
+        fn exchanges_are_read_as_they_were_written(
+            written in prop::collection::vec(
+                (any::<u16>(), any::<u64>(), any::<u32>(), any::<u8>(),
+                 prop::collection::vec(any::<u32>(), 0..4)),
+                0..5),
+        ) {
+            let exchange = |(packet_id, message, queue, flags, ids): &(_, _, _, _, Vec<u32>)| {
+                let Target { subscription_ids, .. } = target(0, 0, ids);
+                let (packet_id, message, queue) = (*packet_id, *message, SessionId(*queue));
+                Exchange { packet_id, message, queue, flags: *flags, subscription_ids }
+            };
+            let exchanges: Vec<_> = written.iter().map(exchange).collect();
+            prop_assert_eq!(sent(&put_sent(exchanges.iter())), Ok(exchanges));
         }
     }
 }

@@ -6,10 +6,10 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction};
 
-use super::Options;
 use super::error::OpenError;
+use super::{Options, migrate};
 
 /// `format` u32, `message_ids` u64 and `session_ids` u32: identities below are spent.
 pub const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -27,12 +27,11 @@ pub const ACK: TableDefinition<u64, &[u8]> = TableDefinition::new("ack");
 pub const RX2: TableDefinition<u32, &[u8]> = TableDefinition::new("rx2");
 /// Session -> outgoing QoS 2 exchanges.
 pub const TX2: TableDefinition<u32, &[u8]> = TableDefinition::new("tx2");
-/// Queue and 256 message identities -> how often they were handed out; there is none in a file
-/// that no declared queue was in.
+/// Queue and 256 message identities -> how often they were handed out.
 pub const LENT: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("lent");
 
 /// The layout that this code reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Opens a store on any storage, or begins one there; `path` is for errors.
 pub fn open(
@@ -57,7 +56,8 @@ fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
         Some(found) if found > FORMAT => {
             Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT })
         }
-        Some(_) => Err(OpenError::damaged(path, "its format has no number")),
+        Some(0) => Err(OpenError::damaged(path, "its format has no number")),
+        Some(found) => migrate::migrate(database, found, path),
     }
 }
 
@@ -78,18 +78,22 @@ fn format(database: &Database) -> Result<Option<u32>, redb::Error> {
 
 fn begin(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
-    {
-        write.open_table(META)?.insert("format", &FORMAT.to_le_bytes()[..])?;
-        write.open_table(SESSIONS)?;
-        write.open_table(SUBS)?;
-        write.open_table(RETAINED)?;
-        write.open_table(SEG)?;
-        write.open_table(ACK)?;
-        write.open_table(RX2)?;
-        write.open_table(TX2)?;
-        write.open_table(LENT)?;
-    }
+    make(&write)?;
     write.commit()?;
+    Ok(())
+}
+
+/// Makes the tables that are missing, and says that the format is this.
+pub(super) fn make(write: &WriteTransaction) -> Result<(), redb::Error> {
+    write.open_table(META)?.insert("format", &FORMAT.to_le_bytes()[..])?;
+    write.open_table(SESSIONS)?;
+    write.open_table(SUBS)?;
+    write.open_table(RETAINED)?;
+    write.open_table(SEG)?;
+    write.open_table(ACK)?;
+    write.open_table(RX2)?;
+    write.open_table(TX2)?;
+    write.open_table(LENT)?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What was acknowledged survives SIGKILL.
 
 use crate::broker::Broker;
-use crate::raw::{Client, Connect};
+use crate::raw::{Client, Connect, Received};
 
 #[test]
 fn acknowledged_messages_reach_an_offline_session_after_a_kill() {
@@ -154,6 +154,63 @@ fn a_share_group_survives_a_kill_with_its_queue() {
     assert_eq!(texts, ["1", "2"], "QoS 2 in flight stays with its Client");
     let mut member = Client::connect(broker.port, &connect);
     assert_eq!(member.receive().text(), "exact");
+}
+
+/// QoS 1 and 2 of one publisher keep their order, although only QoS 2 is noted when it is sent.
+#[test]
+fn what_was_sent_before_a_kill_comes_again_in_order_whatever_its_qos() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v4("order").durable();
+    let mut client = Client::connect(broker.port, &connect);
+    client.subscribe("d", 2);
+    let mut sender = Client::v4(broker.port, "sender");
+    for (n, flags) in [2, 4, 2, 2, 4, 2].into_iter().enumerate() {
+        sender.publish(flags, "d", n.to_string());
+    }
+    let sent: Vec<_> = (0..6).map(|_| client.read_publish()).collect();
+    let exact = |publishes: &[Received]| (publishes[1].id, publishes[4].id);
+    for _ in 0..2 {
+        broker.kill_and_restart();
+        let mut client = Client::connect(broker.port, &connect);
+        let again: Vec<_> = (0..6).map(|_| client.read_publish()).collect();
+        let texts: Vec<_> = again.iter().map(Received::text).collect();
+        assert_eq!(texts, ["0", "1", "2", "3", "4", "5"]);
+        assert!(again.iter().all(|publish| publish.flags & 8 != 0), "{again:?}");
+        assert_eq!(exact(&again), exact(&sent));
+        let ids: std::collections::BTreeSet<_> = again.iter().map(|publish| publish.id).collect();
+        assert_eq!(ids.len(), 6);
+    }
+    let mut client = Client::connect(broker.port, &connect);
+    for n in 0..6 {
+        assert_eq!(client.receive().text(), n.to_string());
+    }
+    client.disconnect();
+    let mut client = Client::connect(broker.port, &connect);
+    client.expect_nothing();
+}
+
+/// A member's own RETAIN and Subscription Identifier, which its group's queue has not
+/// [MQTT-3.3.1-12], [MQTT-3.3.4-3].
+#[test]
+fn an_exchange_of_a_share_group_goes_on_as_it_was_after_a_kill() {
+    let mut broker = Broker::start("");
+    let connect = Connect::v5("m").durable();
+    let mut member = Client::connect(broker.port, &connect);
+    member.subscribe_with(&[0x0B, 7], "$share/g/d", 2);
+    member.subscribe_with(&[0x0B, 8], "$share/as-published/d", 2 | 8);
+    Client::v4(broker.port, "sender").publish(5, "d", "exact");
+    let ids = |client: &mut Client| {
+        let publish = client.read_publish();
+        (publish.flags & 7, publish.id, publish.properties)
+    };
+    let mut before = [ids(&mut member), ids(&mut member)];
+    before.sort();
+    assert_eq!((before[0].0, before[1].0), (4, 5));
+    broker.kill_and_restart();
+    let mut member = Client::connect(broker.port, &connect);
+    let mut after = [ids(&mut member), ids(&mut member)];
+    after.sort();
+    assert_eq!(after, before);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod flow;
 mod hostile;
 mod listeners;
 mod malformed;
+mod memory;
 mod passwd;
 mod passwords;
 mod program;

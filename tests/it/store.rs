@@ -70,7 +70,7 @@ fn a_running_broker_says_what_is_in_its_store() {
     let (status, output) = tool(broker.directory(), &["stats"]);
     assert_eq!(status, Some(0), "{output}");
     for line in [
-        "format: 1",
+        "format: 2",
         "sessions and share groups: 3",
         "subscriptions: 2",
         "retained messages: 1",
@@ -166,7 +166,7 @@ fn stores_of_all_formats_are_read() {
         is_whole(&Broker::start_on(&file.unwrap().path()));
         count += 1;
     }
-    assert_eq!(count, 1);
+    assert_eq!(count, 2);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_store_of_a_newer_format_is_refused() {
     drop(database);
     let (status, output) = tool(directory.path(), &["stats"]);
     assert_eq!(status, Some(1));
-    assert!(output.contains("has store format 9, and this broker reads up to 1"), "{output}");
+    assert!(output.contains("has store format 9, and this broker reads up to 2"), "{output}");
 }
 
 /// The socket is for the broker's own user.

@@ -99,9 +99,6 @@ impl Model {
         if let Some((via, _)) = fitting.first() {
             return Some((*via).clone());
         }
-        if let Some(filter) = self.unnamed_group(client, number, publish) {
-            return Some(Via::Group(filter));
-        }
         if session.tracks.contains_key(&(number, Via::Plain)) {
             return Some(Via::Plain);
         }
@@ -116,18 +113,6 @@ impl Model {
             self.sessions[client].tracks.insert((number, Via::Plain), track);
             Via::Plain
         })
-    }
-
-    /// The share group of an exchange that was restored: it does not say its subscription.
-    fn unnamed_group(&self, client: usize, number: u32, publish: &Publish) -> Option<String> {
-        if publish.qos < 2 || !publish.dup || !publish.subscription_ids.is_empty() {
-            return None;
-        }
-        let is_it = |span: &&Span| {
-            let track = self.groups.get(&span.filter).and_then(|g| g.tracks.get(&number));
-            span.is_shared() && track.is_some_and(|track| track.restarted)
-        };
-        self.sessions[client].spans.iter().find(is_it).map(|span| span.filter.clone())
     }
 
     fn check_identifier(
@@ -149,7 +134,7 @@ impl Model {
                 return Err("the Client has answered it with PUBREC".into());
             }
             let (qos, retain, ids) = (publish.qos, publish.retain, &publish.subscription_ids);
-            if held.as_before && (held.qos, held.retain, &held.ids) != (qos, retain, ids) {
+            if (held.qos, held.retain, &held.ids) != (qos, retain, ids) {
                 let (qos, retain, ids) = (held.qos, held.retain, &held.ids);
                 return Err(format!("it was sent with QoS {qos}, RETAIN {retain}, {ids:?}"));
             }
@@ -311,7 +296,6 @@ impl Model {
             ids: publish.subscription_ids.clone(),
             relayed: None,
             released: false,
-            as_before: true,
         };
         self.sessions[client].in_flight.insert(publish.id, held);
         match maximum {

@@ -56,8 +56,6 @@ pub struct InFlight {
     /// QoS 2: when the Client said that it has it, and whether PUBREL has left.
     pub relayed: Option<u64>,
     pub released: bool,
-    /// Whether it must be sent again as it was.
-    pub as_before: bool,
 }
 
 /// A retained message that was handed over for a subscription.
@@ -536,7 +534,6 @@ impl Model {
                 }
             }
             session.spans.push(span.clone());
-            self.no_more_handed(client, |handed| handed.filter == filter.filter);
             if !span.is_shared() {
                 self.hand_over(client, &span, filter.retain_handling, existed);
             }
@@ -592,8 +589,6 @@ impl Model {
             }
             let tracks = self.groups.values_mut().flat_map(|group| group.tracks.values_mut());
             tracks.for_each(|track| track.restarted = true);
-            let held = self.sessions.iter_mut().flat_map(|session| session.in_flight.values_mut());
-            held.for_each(|held| held.as_before = !matches!(held.via, Via::Group(_)));
             return;
         }
         self.crashes += 1;
@@ -695,7 +690,6 @@ impl Session {
         self.in_flight.retain(|_, held| held.qos == 2);
         for held in self.in_flight.values_mut() {
             held.relayed = held.relayed.filter(|&at| held.released || settled(at));
-            held.as_before = !matches!(held.via, Via::Group(_));
         }
         for ((_, via), track) in &mut self.tracks {
             track.crash(settled);
