@@ -282,16 +282,27 @@ fn settle(
         let mut passed = std::mem::take(&mut session.sent);
         passed.sort_by_key(|(_, waiting)| waiting.as_ref().map(|waiting| waiting.message.id()));
         let mut passed = passed.into_iter().peekable();
-        for exchange in exchanges {
+        // Exchanges stand in the order of sending, which need not be that of identities: a message
+        // between them goes behind the last that is older.
+        let own = |exchange: &Exchange| if exchange.queue.0 == *id { exchange.message } else { 0 };
+        let mut older: Vec<u64> = exchanges.iter().rev().map(own).collect();
+        let mut oldest = u64::MAX;
+        for message in &mut older {
+            if *message != 0 {
+                oldest = oldest.min(*message);
+            }
+            *message = oldest;
+        }
+        for (exchange, oldest) in exchanges.iter().zip(older.into_iter().rev()) {
             let is_before = |(_, passed): &(_, Option<Waiting>)| {
-                exchange.queue.0 == *id
-                    && passed.as_ref().is_some_and(|p| p.message.id() < exchange.message)
+                passed.as_ref().is_some_and(|passed| passed.message.id() < oldest)
             };
             while let Some(before) = passed.next_if(is_before) {
                 session.sent.push(before);
             }
             session.sent.push((Some(exchange.packet_id), bound.waiting(exchange)));
         }
+        session.sent.extend(passed);
         ledger.restore_exchanges(*id, &session.received, exchanges);
         // Rows that were written together hold older messages too, moved there.
         session.queue.sort_unstable_by_key(|stored| stored.id);

@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::cast::QUEUES;
 use crate::random::Random;
 
 /// Not in the range that the system gives to outgoing connections.
@@ -29,7 +30,7 @@ impl Broker {
         let config = directory.path().join("whimbrel.toml");
         let text = format!(
             "{settings}\nlog_level = \"warn\"\npersistence_location = \"data\"\n\
-             [[listener]]\nport = {PORT}\nbind_address = \"{ip}\"\n"
+             [[listener]]\nport = {PORT}\nbind_address = \"{ip}\"\n{QUEUES}"
         );
         std::fs::write(&config, text).unwrap();
         let child = spawn(&config);

@@ -40,9 +40,11 @@ const TOGGLING: &[Habit] = &[
     ("fickle-5", 5, 2, ComesAndGoes, 3, 0, &["m/0/1", "m/1/2", "m/2/#", "m/0/2"]),
 ];
 
-/// Share groups: filter, QoS, members; the last one joins and leaves.
-const GROUPS: &[(&str, u8, &[Habit])] = &[
+/// Share groups and declared queues: what is subscribed to, the filter, QoS, members; the last one
+/// joins and leaves.
+const GROUPS: &[(&str, &str, u8, &[Habit])] = &[
     (
+        "$share/group-1/m/+/1",
         "m/+/1",
         1,
         &[
@@ -52,6 +54,7 @@ const GROUPS: &[(&str, u8, &[Habit])] = &[
         ],
     ),
     (
+        "$share/group-2/m/+/2",
         "m/+/2",
         2,
         &[
@@ -60,7 +63,32 @@ const GROUPS: &[(&str, u8, &[Habit])] = &[
             ("exact-c", 4, 2, Always, 5, 0, &[]),
         ],
     ),
+    (
+        "$queue/least",
+        "m/+/1",
+        1,
+        &[
+            ("worker-a", 4, 1, Always, 10, 5, &[]),
+            ("worker-b", 5, 1, ComesAndGoes, 20, 8, &[]),
+            ("worker-c", 5, 1, ComesAndGoes, 5, 0, &[]),
+        ],
+    ),
+    (
+        "$share/exact/m/+/2",
+        "m/+/2",
+        2,
+        &[
+            ("clerk-a", 5, 2, ComesAndGoes, 10, 12, &[]),
+            ("clerk-b", 4, 2, ComesAndGoes, 2, 0, &[]),
+            ("clerk-c", 5, 2, Always, 5, 3, &[]),
+        ],
+    ),
 ];
+
+/// The declared queues among them. The second is known by its name as a share group.
+pub const QUEUES: &str = "[[queue]]\nname = \"least\"\nfilter = \"m/+/1\"\nlease = \"2s\"\n\
+     strategy = \"least-inflight\"\n\
+     [[queue]]\nname = \"exact\"\nfilter = \"m/+/2\"\nstrategy = \"hash-topic\"\n";
 
 /// Those who take part, by what the course of the test must know of them.
 pub struct Cast {
@@ -107,12 +135,11 @@ pub fn enter(field: &Rc<Field>, actors: &mut JoinSet<()>) -> Cast {
         let receiver = receiver(field, habit, audience, subscriptions, &mut cast);
         actors.spawn_local(receiver.run());
     }
-    for (filter, qos, members) in GROUPS {
-        let group = field.record().audience(&format!("group {qos}"), *qos == 2, true);
+    for (shared, filter, qos, members) in GROUPS {
+        let group = field.record().audience(&format!("group {shared}"), *qos == 2, true);
         cast.groups.push(group);
-        let shared = format!("$share/group-{qos}/{filter}");
         for (at, member) in members.iter().enumerate() {
-            let mut subscription = Subscription::new(&shared, *qos, at + 1 == members.len());
+            let mut subscription = Subscription::new(shared, *qos, at + 1 == members.len());
             if at == 0 {
                 // The group is held to what its first member was told.
                 subscription = subscription.recorded(group, filter);
