@@ -97,7 +97,7 @@ settings! { GLOBAL: Config;
         "Memory for the store's cache."
         => |c, v, _| c.store.cache_bytes = v.usize();
     "commit_interval" Kind::Time, "\"1ms\"",
-        "Least time between two commits of the store; a longer one makes bigger batches."
+        "Least time between two commits of the store while many wait for them; a longer one makes bigger batches."
         => |c, v, _| c.store.commit_interval_us = v.time().as_micros() as u64;
     "max_store_backlog" Kind::Size { min: 1 << 20, max: 1 << 40 }, "\"64 MiB\"",
         "Memory of what waits to be written; beyond it publishers are not read until the disk has caught up."

@@ -2,7 +2,8 @@
 //!
 //! When to commit:
 //! * something urgent waits: as soon as `commit_interval_us` have passed since the last commit
-//!   began;
+//!   began; at once when few wait and as many have come as were answered last, since who waits for
+//!   an answer before it goes on is then here, and nobody would join;
 //! * only messages wait that may be elided: after `hold_us`;
 //! * nobody waits (acknowledgements alone): after `lazy_us`;
 //! * a batch is full: at once.
@@ -44,6 +45,10 @@ const SPACE_US: u64 = 100_000;
 /// While something is held back, how often the inbox is looked at, in microseconds.
 const LOOK_US: u64 = 1_000;
 
+/// No more than this many who wait are few: for them the committer looks at each submission as it
+/// comes and does not wait for more. With many that would cost more than it gains.
+const FEW: usize = 16;
+
 /// A submission that is not answered yet.
 struct Waiting<A> {
     answer: Option<A>,
@@ -76,6 +81,10 @@ pub struct Committer<A> {
     waiting: VecDeque<Waiting<A>>,
     /// The number of the submission at the front of `waiting`.
     first: u64,
+    /// How many of `waiting` want an answer.
+    asking: usize,
+    /// How many were answered at once last.
+    answered: usize,
     /// What the clock of the steps shows.
     now_us: u64,
     last_commit_us: u64,
@@ -111,6 +120,8 @@ impl<A: Send + 'static> Committer<A> {
             answer,
             waiting: VecDeque::new(),
             first: 0,
+            asking: 0,
+            answered: 0,
             now_us: 0,
             last_commit_us: 0,
             dirty_since_us: None,
@@ -140,6 +151,7 @@ impl<A: Send + 'static> Committer<A> {
     fn wait(&self, us: u64) {
         let mut inbox = self.shared.inbox.lock();
         if us > 0 && !inbox.has_mail() && !inbox.closing {
+            inbox.committer_sleeps = self.answered.max(self.asking) <= FEW;
             self.shared.bell.wait_for(&mut inbox, Duration::from_micros(us));
         }
     }
@@ -245,6 +257,7 @@ impl<A: Send + 'static> Committer<A> {
         let mut start = 0;
         for (end, answer) in submissions.drain(..) {
             let number = self.first + self.waiting.len() as u64;
+            self.asking += usize::from(answer.is_some());
             self.waiting.push_back(Waiting { answer, held: 0, urgent: false });
             for change in changes.by_ref().take(end - start) {
                 match self.ledger.note(change, number) {
@@ -287,7 +300,10 @@ impl<A: Send + 'static> Committer<A> {
         if !self.ledger.is_dirty() {
             return None;
         }
-        let at = if self.ledger.is_urgent() {
+        let is_few = self.asking <= FEW && self.answered <= self.asking;
+        let at = if self.ledger.is_urgent() && is_few {
+            self.now_us
+        } else if self.ledger.is_urgent() {
             self.last_commit_us + self.options.commit_interval_us
         } else if self.ledger.fresh() > 0 {
             since + self.options.hold_us
@@ -410,6 +426,8 @@ impl<A: Send + 'static> Committer<A> {
         self.first += count as u64;
         self.answers.extend(self.waiting.drain(..count).filter_map(|waiting| waiting.answer));
         if !self.answers.is_empty() {
+            self.answered = self.answers.len();
+            self.asking = self.asking.saturating_sub(self.answered);
             (self.answer)(&mut self.answers, outcome);
             self.answers.clear();
         }

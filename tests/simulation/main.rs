@@ -146,6 +146,11 @@ fn messages_in_the_wrong_order_are_found_out() {
 }
 
 #[test]
+fn messages_of_a_share_group_in_the_wrong_order_are_found_out() {
+    is_found(Fault::ReordersShared, &["a later message came before it to the same member"]);
+}
+
+#[test]
 fn a_retain_flag_that_is_forgotten_is_found_out() {
     is_found(Fault::ForgetsRetain, &["RETAIN should be {true}", "nothing brings it"]);
 }

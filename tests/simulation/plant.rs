@@ -27,6 +27,8 @@ pub enum Fault {
     LosesMessage,
     /// Two messages change places.
     Reorders,
+    /// Two messages that a share group lends change places.
+    ReordersShared,
     /// What is retained leaves as if it were not.
     ForgetsRetain,
     /// DUP is not set on what was sent before.
@@ -140,11 +142,14 @@ impl State {
                 return vec![Packet::Publish(again), Packet::Publish(publish)];
             }
             Fault::LosesMessage if publish.qos > 0 && self.strikes() => return vec![],
-            Fault::Reorders if publish.qos > 0 => {
+            Fault::Reorders | Fault::ReordersShared
+                if publish.qos > 0
+                    && (fault == Fault::Reorders || publish.topic.starts_with("q/")) =>
+            {
                 if let Some(held) = self.held.remove(&conn) {
                     return vec![Packet::Publish(publish), held];
                 }
-                if self.strikes() {
+                if fault == Fault::ReordersShared || self.strikes() {
                     self.held.insert(conn, Packet::Publish(publish));
                     return vec![];
                 }

@@ -262,6 +262,8 @@ impl Model {
         track.writes += 1;
         track.holder = Some((client, number, publish.qos));
         let orders = track.orders.clone();
+        let is_fresh = track.writes == 1 && !track.restarted && !publish.dup;
+        let is_lent_first = is_fresh.then_some(track.at);
         let is_taken = publish.qos == 0 && matches!(via, Via::Group(_));
         if is_taken {
             track.finished = Some(now);
@@ -280,6 +282,19 @@ impl Model {
                 Some(order) => *last = *order,
                 None => return Err("a later message of its publisher came before it".into()),
             }
+        }
+        // What was lent anew may come after what is newer.
+        if let (Via::Group(filter), Some(at), [order]) = (&via, is_lent_first, &orders[..])
+            && at > self.groups.get(filter).map_or(u64::MAX, |group| group.unrest)
+            && message.unsure_from.is_none()
+        {
+            let topic = message.topic.clone();
+            let key = (filter.clone(), message.publisher, topic, publish.qos);
+            let last = conn.last_lent.entry(key).or_default();
+            if *order < *last {
+                return Err("a later message came before it to the same member".into());
+            }
+            *last = *order;
         }
         if publish.qos == 0 {
             return Ok(());

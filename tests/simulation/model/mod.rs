@@ -75,6 +75,8 @@ struct Message {
 /// A share group.
 #[derive(Debug, Default)]
 struct Group {
+    /// When a member went away last, and gave back what it had.
+    unrest: u64,
     tracks: BTreeMap<u32, Track>,
 }
 
@@ -121,6 +123,8 @@ struct Conn {
     copies: BTreeMap<(u32, Via), usize>,
     /// The order of the message that was written last, by publisher, topic and QoS.
     last: BTreeMap<(usize, String, u8), u64>,
+    /// The same of what share groups lend, by the group's filter too.
+    last_lent: BTreeMap<(String, usize, String, u8), u64>,
 }
 
 impl Model {

@@ -324,6 +324,7 @@ impl Model {
                 self.unsure_will(will.number);
             }
         }
+        self.unrest(client);
         let session = &mut self.sessions[client];
         session.opening = false;
         let ends = session.expiry_s == (0, 0);
@@ -575,8 +576,18 @@ impl Model {
         }
     }
 
+    /// What a Client has of its share groups goes back to them.
+    fn unrest(&mut self, client: usize) {
+        for span in self.sessions[client].spans.iter().filter(|span| span.is_shared()) {
+            if let Some(group) = self.groups.get_mut(&span.filter) {
+                group.unrest = self.now;
+            }
+        }
+    }
+
     /// The broker is gone.
     pub(super) fn down(&mut self, orderly: bool) {
+        (0..self.sessions.len()).for_each(|client| self.unrest(client));
         for conn in self.conns.values_mut() {
             conn.ended = true;
         }
