@@ -1,7 +1,7 @@
 //! Topic Filters and what is kept for each, found by Topic Name.
 //!
-//! Filters without a wildcard sit in one hash map: one look-up whatever their number. The others
-//! form a trie of levels: a node has children by name, a child for `+`, and the value of `#` below
+//! Filters without a wildcard are hashed: one look-up whatever their number. What is hashed are
+//! small numbers, so that growing, which stops everybody, moves little. The others form a trie of levels: a node has children by name, a child for `+`, and the value of `#` below
 //! it. Matching follows at most two children per level (the name's and `+`), so its cost is
 //! bounded by the trie nodes whose path agrees with the topic so far, not by the number of
 //! filters. It keeps its own stack: a topic of 30,000 levels costs no recursion.
@@ -10,7 +10,7 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::has_wildcard;
 use super::slab::Slab;
@@ -47,10 +47,19 @@ impl Node {
     }
 }
 
+/// A filter without a wildcard.
+#[derive(Debug)]
+struct Exact<V> {
+    filter: Box<str>,
+    value: V,
+}
+
 /// Filters and their values.
 #[derive(Debug)]
 pub struct FilterTree<V> {
-    exact: HashMap<Box<str>, V>,
+    exacts: Slab<Exact<V>>,
+    /// Their numbers, by filter.
+    exact: HashTable<u32>,
     /// The root is always there.
     nodes: Slab<Node>,
     values: Slab<V>,
@@ -65,7 +74,8 @@ impl<V> Default for FilterTree<V> {
         let mut nodes = Slab::default();
         nodes.insert(Node::new(NONE, ""));
         Self {
-            exact: HashMap::new(),
+            exacts: Slab::default(),
+            exact: HashTable::new(),
             nodes,
             values: Slab::default(),
             edges: HashTable::new(),
@@ -94,11 +104,7 @@ impl<V: Default> FilterTree<V> {
     /// The filter's value; a new one when the filter is new.
     pub fn entry(&mut self, filter: &str) -> &mut V {
         if !has_wildcard(filter) {
-            let len = &mut self.len;
-            return self.exact.entry_ref(filter).or_insert_with(|| {
-                *len += 1;
-                V::default()
-            });
+            return self.exact_entry(filter);
         }
         let (path, hash) = split_hash(filter);
         let node = path.into_iter().flat_map(|p| p.split('/')).fold(ROOT, |node, level| {
@@ -117,7 +123,7 @@ impl<V: Default> FilterTree<V> {
     /// The filter's value.
     pub fn get(&self, filter: &str) -> Option<&V> {
         if !has_wildcard(filter) {
-            return self.exact.get(filter);
+            return self.exact(filter);
         }
         let (node, hash) = self.find(filter)?;
         self.values.get(self.slot(node, hash))
@@ -126,7 +132,8 @@ impl<V: Default> FilterTree<V> {
     /// The filter's value, to be changed.
     pub fn get_mut(&mut self, filter: &str) -> Option<&mut V> {
         if !has_wildcard(filter) {
-            return self.exact.get_mut(filter);
+            let at = self.find_exact(filter)?;
+            return self.exacts.get_mut(at).map(|exact| &mut exact.value);
         }
         let (node, hash) = self.find(filter)?;
         self.values.get_mut(self.slot(node, hash))
@@ -135,12 +142,7 @@ impl<V: Default> FilterTree<V> {
     /// Removes a filter, and every node that has no purpose without it.
     pub fn remove(&mut self, filter: &str) -> Option<V> {
         if !has_wildcard(filter) {
-            let removed = self.exact.remove(filter);
-            self.len -= usize::from(removed.is_some());
-            if self.exact.is_empty() {
-                self.exact = HashMap::new();
-            }
-            return removed;
+            return self.remove_exact(filter);
         }
         let (node, hash) = self.find(filter)?;
         let removed = self.values.remove(self.slot(node, hash))?;
@@ -152,7 +154,7 @@ impl<V: Default> FilterTree<V> {
 
     /// Shows the value of every filter that matches a Topic Name.
     pub fn for_each_match<'t>(&'t self, topic: &str, mut visit: impl FnMut(&'t V)) {
-        if let Some(value) = self.exact.get(topic) {
+        if let Some(value) = self.exact(topic) {
             visit(value);
         }
         if self.nodes.len() == 1 && self.values.len() == 0 {
@@ -183,6 +185,46 @@ impl<V: Default> FilterTree<V> {
                 stack.push((child, next));
             }
         }
+    }
+
+    fn exact(&self, filter: &str) -> Option<&V> {
+        self.exacts.get(self.find_exact(filter)?).map(|exact| &exact.value)
+    }
+
+    fn find_exact(&self, filter: &str) -> Option<u32> {
+        if self.exact.is_empty() {
+            return None;
+        }
+        let is_it = |&at: &u32| self.exacts.get(at).is_some_and(|exact| *exact.filter == *filter);
+        self.exact.find(self.hasher.hash_one(filter), is_it).copied()
+    }
+
+    fn exact_entry(&mut self, filter: &str) -> &mut V {
+        let at = self.find_exact(filter).unwrap_or_else(|| {
+            let exact = Exact { filter: filter.into(), value: V::default() };
+            let at = self.exacts.insert(exact).unwrap_or(NONE);
+            let (exacts, hasher) = (&self.exacts, &self.hasher);
+            self.exact.insert_unique(hasher.hash_one(filter), at, |&at| {
+                exacts.get(at).map_or(0, |exact| hasher.hash_one(&*exact.filter))
+            });
+            self.len += 1;
+            at
+        });
+        #[expect(clippy::expect_used, reason = "4,294,967,295 filters do not fit in memory")]
+        self.exacts.get_mut(at).map(|exact| &mut exact.value).expect("entered above")
+    }
+
+    fn remove_exact(&mut self, filter: &str) -> Option<V> {
+        let at = self.find_exact(filter)?;
+        let hash = self.hasher.hash_one(filter);
+        if let Ok(entry) = self.exact.find_entry(hash, |&held| held == at) {
+            entry.remove();
+        }
+        if self.exact.is_empty() {
+            self.exact = HashTable::new();
+        }
+        self.len -= 1;
+        self.exacts.remove(at).map(|exact| exact.value)
     }
 
     fn value(&self, at: u32) -> Option<&V> {
@@ -276,7 +318,7 @@ impl<V: Default> FilterTree<V> {
     #[cfg(test)]
     fn is_pristine(&self) -> bool {
         let is_bare = self.nodes.len() == 1 && self.values.len() == 0 && self.edges.is_empty();
-        is_bare && self.exact.is_empty() && self.len == 0
+        is_bare && self.exact.is_empty() && self.exacts.len() == 0 && self.len == 0
     }
 }
 
