@@ -109,6 +109,10 @@ impl Wheel {
 
     /// A new alarm, and the keeper if it sleeps for too long.
     fn add(&mut self, ms: u64, waker: Waker) -> (u32, Option<Waker>) {
+        if self.held == 0 && !self.has_keeper {
+            // Nothing of what was before counts, perhaps not even its clock.
+            (self.start, self.hand) = (Instant::now(), 0);
+        }
         // One more, since what has elapsed is rounded down: never too early.
         let due = self.elapsed_ms().saturating_add(ms).saturating_add(1).div_ceil(TICK_MS);
         let due = Tick::try_from(due).unwrap_or(Tick::MAX);

@@ -54,17 +54,54 @@ struct Exact<V> {
     value: V,
 }
 
+/// What a table holds: a number, and a part of the hash of what it stands for, so that a table
+/// that grows need not look at a million filters while everybody waits.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    hash: u32,
+    at: u32,
+}
+
+impl Spot {
+    fn new(hash: u64, at: u32) -> Self {
+        Self { hash: hash as u32, at }
+    }
+
+    /// The table's hash: the part, spread over all bits.
+    fn spread(&self) -> u64 {
+        u64::from(self.hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// The number in a table under this hash for which `is_it`.
+    fn find(table: &HashTable<Self>, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let wanted = Self::new(hash, NONE);
+        let eq = |spot: &Self| spot.hash == wanted.hash && is_it(spot.at);
+        table.find(wanted.spread(), eq).map(|spot| spot.at)
+    }
+
+    fn insert(table: &mut HashTable<Self>, hash: u64, at: u32) {
+        let spot = Self::new(hash, at);
+        table.insert_unique(spot.spread(), spot, Self::spread);
+    }
+
+    fn remove(table: &mut HashTable<Self>, hash: u64, at: u32) {
+        if let Ok(entry) = table.find_entry(Self::new(hash, at).spread(), |spot| spot.at == at) {
+            entry.remove();
+        }
+    }
+}
+
 /// Filters and their values.
 #[derive(Debug)]
 pub struct FilterTree<V> {
     exacts: Slab<Exact<V>>,
     /// Their numbers, by filter.
-    exact: HashTable<u32>,
+    exact: HashTable<Spot>,
     /// The root is always there.
     nodes: Slab<Node>,
     values: Slab<V>,
     /// The named children of all nodes: one table of node numbers instead of one table per node.
-    edges: HashTable<u32>,
+    edges: HashTable<Spot>,
     hasher: DefaultHashBuilder,
     len: usize,
 }
@@ -195,18 +232,15 @@ impl<V: Default> FilterTree<V> {
         if self.exact.is_empty() {
             return None;
         }
-        let is_it = |&at: &u32| self.exacts.get(at).is_some_and(|exact| *exact.filter == *filter);
-        self.exact.find(self.hasher.hash_one(filter), is_it).copied()
+        let is_it = |at| self.exacts.get(at).is_some_and(|exact| *exact.filter == *filter);
+        Spot::find(&self.exact, self.hasher.hash_one(filter), is_it)
     }
 
     fn exact_entry(&mut self, filter: &str) -> &mut V {
         let at = self.find_exact(filter).unwrap_or_else(|| {
             let exact = Exact { filter: filter.into(), value: V::default() };
             let at = self.exacts.insert(exact).unwrap_or(NONE);
-            let (exacts, hasher) = (&self.exacts, &self.hasher);
-            self.exact.insert_unique(hasher.hash_one(filter), at, |&at| {
-                exacts.get(at).map_or(0, |exact| hasher.hash_one(&*exact.filter))
-            });
+            Spot::insert(&mut self.exact, self.hasher.hash_one(filter), at);
             self.len += 1;
             at
         });
@@ -216,10 +250,7 @@ impl<V: Default> FilterTree<V> {
 
     fn remove_exact(&mut self, filter: &str) -> Option<V> {
         let at = self.find_exact(filter)?;
-        let hash = self.hasher.hash_one(filter);
-        if let Ok(entry) = self.exact.find_entry(hash, |&held| held == at) {
-            entry.remove();
-        }
+        Spot::remove(&mut self.exact, self.hasher.hash_one(filter), at);
         if self.exact.is_empty() {
             self.exact = HashTable::new();
         }
@@ -259,10 +290,10 @@ impl<V: Default> FilterTree<V> {
     }
 
     fn child_named(&self, node: u32, level: &str) -> Option<u32> {
-        let is_it = |&child: &u32| {
+        let is_it = |child| {
             self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level)
         };
-        self.edges.find(self.hash(node, level), is_it).copied()
+        Spot::find(&self.edges, self.hash(node, level), is_it)
     }
 
     fn hash(&self, parent: u32, level: &str) -> u64 {
@@ -281,10 +312,7 @@ impl<V: Default> FilterTree<V> {
             parent.named += 1;
         }
         let hash = self.hash(parent, level);
-        let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.edges.insert_unique(hash, at, |&child| {
-            nodes.get(child).map_or(0, |c| hasher.hash_one((c.parent, &*c.level)))
-        });
+        Spot::insert(&mut self.edges, hash, at);
         at
     }
 
@@ -297,8 +325,8 @@ impl<V: Default> FilterTree<V> {
             }
             let (parent, is_plus) = (node.parent, &*node.level == "+");
             let hash = self.hash(parent, &node.level);
-            if !is_plus && let Ok(edge) = self.edges.find_entry(hash, |&child| child == at) {
-                edge.remove();
+            if !is_plus {
+                Spot::remove(&mut self.edges, hash, at);
             }
             if let Some(parent) = self.nodes.get_mut(parent) {
                 if is_plus {
