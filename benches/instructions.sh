@@ -30,14 +30,14 @@ while read -r station times bound; do
   if [ "$each" -gt "$bound" ]; then verdict=" TOO MANY" failed=1; fi
   printf '%-12s %12s %8s%s\n' "$station" "$each" "$bound" "$verdict"
 done <<'BOUNDS'
-decode      20000   400
-encode      20000   400
-queue       20000   500
-route-1     20000  1500
-route-exact 20000  2000
-route-plus  20000  2000
-route-mix   20000  2000
-way-qos0    20000  3000
-way-qos1    20000  5000
+decode       4000  1100
+encode       4000   300
+queue        4000   420
+route-1      4000   300
+route-exact  4000   300
+route-plus   4000  2100
+route-mix    4000  1700
+way-qos0     4000  4000
+way-qos1     4000  5200
 BOUNDS
 exit $failed

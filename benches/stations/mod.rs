@@ -65,6 +65,7 @@ pub fn encode(message: &Message, version: Version, out: &mut Vec<u8>) {
         subscription_ids: &[],
         properties: message.properties(),
         payload: message.payload(),
+        delivery_count: 0,
     };
     outgoing.encode(version, out);
 }
@@ -121,15 +122,7 @@ pub fn matches(tree: &FilterTree<u32>, topic: &str) -> u32 {
 
 /// A message into a queue and out of it.
 pub fn queue(queue: &mut Queue, message: &Message) {
-    let delivery = Delivery {
-        message: message.clone(),
-        subscription_ids: None,
-        source: 0,
-        sequence: 0,
-        qos: message.qos(),
-        retain: false,
-        dup: false,
-    };
+    let delivery = Delivery::new(message.clone());
     queue.push(delivery, &Limits::default(), NOW, &mut Vec::new());
     assert!(black_box(queue.take(true)).is_some());
 }

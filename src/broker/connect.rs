@@ -142,7 +142,7 @@ impl Broker {
             }
         };
         for group in groups.iter() {
-            let window = session.terms().send_window().into();
+            let window = session.terms().send_window.into();
             group.online(&mailbox, window, self.now(), turn.remainder());
         }
         let mut parts = Parts { session, mailbox, groups };

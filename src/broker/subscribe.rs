@@ -131,7 +131,7 @@ impl Broker {
             return;
         }
         let online = joins.unwrap_or(true);
-        let window = online.then(|| parts.session.terms().send_window().into());
+        let window = online.then(|| parts.session.terms().send_window.into());
         let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, window }, turn);
         // A declared queue has two names.
         let is_in = group.is_declared() && parts.groups.iter().any(|g| g.key() == group.key());

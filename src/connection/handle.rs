@@ -87,7 +87,7 @@ impl Connection {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
                 Split::Frame(frame) => {
                     self.handle(&frame, now, turn)?;
-                    if self.held_back_until.is_some() {
+                    if self.is_held_back() {
                         return Ok((consumed, frame.len));
                     }
                     consumed += frame.len;
@@ -174,7 +174,7 @@ impl Connection {
         if published.later && !self.version.has_reason_codes() {
             // It cannot be told; it is not read on until the broker takes messages again.
             parts.session.withdraw(publish);
-            self.held_back_until = Some(now.after_ms(super::HELD_BACK_LOOK_MS));
+            self.held_back_until = now.after_ms(super::HELD_BACK_LOOK_MS);
             return Ok(());
         }
         broker.metrics.messages_received.increment();

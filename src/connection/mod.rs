@@ -188,8 +188,9 @@ struct Connection {
     timer: Option<Timer>,
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
-    /// When the next packet, a PUBLISH that the broker could not take, is tried again.
-    held_back_until: Option<Moment>,
+    /// When the next packet, a PUBLISH that the broker could not take, is tried again; the
+    /// beginning of time when there is none such.
+    held_back_until: Moment,
     /// Whether acknowledgements do not wait for the store.
     is_hasty: bool,
     /// Held for its drop: the listener's count of connections.
@@ -299,14 +300,18 @@ impl Connection {
         result.map(|busy| busy | (written && self.writer.backlog() > 0))
     }
 
+    fn is_held_back(&self) -> bool {
+        self.held_back_until != Moment::default()
+    }
+
     /// Whether the Client is listened to: not while it owes us too much.
     fn is_heard(&mut self) -> bool {
         let broker = &self.lease.broker;
-        if let Some(until) = self.held_back_until {
-            if !broker.takes_messages() || broker.now() < until {
+        if self.is_held_back() {
+            if !broker.takes_messages() || broker.now() < self.held_back_until {
                 return false;
             }
-            self.held_back_until = None;
+            self.held_back_until = Moment::default();
             self.has_early_bytes = true;
         }
         let waiting = self.lease.parts.as_ref().map_or(0, |parts| parts.session.waiting_answers());
@@ -402,7 +407,7 @@ impl Connection {
         if self.keep_alive_ms > 0 && self.poll_timer(cx, now) {
             return Poll::Ready(Ending::Silent);
         }
-        if self.held_back_until.is_some() {
+        if self.is_held_back() {
             self.timer = None;
             if self.poll_sleep(cx, now, HELD_BACK_LOOK_MS) {
                 cx.waker().wake_by_ref();
@@ -480,7 +485,7 @@ mod tests {
         assert!(size_of::<Connection>() <= 512, "{}", size_of::<Connection>());
         assert!(size_of::<Session>() <= 240, "{}", size_of::<Session>());
         // Counters in front of it.
-        assert!(size_of::<Mailbox>() <= 192 - 16, "{}", size_of::<Mailbox>());
+        assert!(size_of::<Mailbox>() <= 128 - 16, "{}", size_of::<Mailbox>());
         // With what the runtime adds to a task, 256.
         assert!(size(serve) <= 96, "{}", size(serve));
     }

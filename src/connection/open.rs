@@ -16,6 +16,7 @@ use crate::broker::mailbox::Mail;
 use crate::broker::registry::Lease;
 use crate::broker::turn::Turn;
 use crate::broker::{Broker, Waiter};
+use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
@@ -299,7 +300,7 @@ impl Opening<'_> {
             keep_alive_ms: terms.keep_alive_ms,
             timer: None,
             has_early_bytes: true,
-            held_back_until: None,
+            held_back_until: Moment::default(),
             is_hasty: false,
             _permit: permit,
         })

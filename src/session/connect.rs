@@ -75,10 +75,9 @@ pub struct Terms {
     pub keep_alive_ms: u32,
     /// Keep Alive imposed on the Client, in seconds [MQTT-3.1.2-21].
     pub server_keep_alive_s: Option<u16>,
-    /// The Client's Receive Maximum, or 65,535.
-    pub client_receive_maximum: u16,
-    /// Our bound on the same.
-    pub inflight_max: u16,
+    /// Exchanges of QoS 1 and 2 that we may have open at the Client: its Receive Maximum, within
+    /// our own bound.
+    pub send_window: u16,
     /// Largest packet that the Client takes, in bytes; beyond what a packet can have: any.
     maximum_packet_size: u32,
     /// Aliases that we may set.
@@ -108,8 +107,7 @@ impl Terms {
             session_expiry_max_s: limits.session_expiry_max_s,
             keep_alive_ms: 0,
             server_keep_alive_s: None,
-            client_receive_maximum: u16::MAX,
-            inflight_max: limits.inflight_max.get(),
+            send_window: limits.inflight_max.get(),
             maximum_packet_size: u32::MAX,
             send_alias_maximum: 0,
             topic_alias_maximum: 0,
@@ -119,11 +117,6 @@ impl Terms {
             wants_reasons: false,
             authentication_method: None,
         }
-    }
-
-    /// How many exchanges of QoS 1 and 2 we may have open at the Client.
-    pub fn send_window(&self) -> u16 {
-        self.client_receive_maximum.min(self.inflight_max)
     }
 
     /// Largest packet that the Client takes, in bytes.
@@ -208,8 +201,10 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
         session_expiry_max_s: limits.session_expiry_max_s,
         keep_alive_ms: u32::from(keep_alive_s) * 1500,
         server_keep_alive_s: (v5 && keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
-        client_receive_maximum: properties.receive_maximum().map_or(u16::MAX, NonZeroU16::get),
-        inflight_max: limits.inflight_max.get(),
+        send_window: properties
+            .receive_maximum()
+            .map_or(limits.inflight_max, |maximum| maximum.min(limits.inflight_max))
+            .get(),
         maximum_packet_size: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
         send_alias_maximum: properties
             .topic_alias_maximum()

@@ -80,9 +80,8 @@ pub enum Again {
 }
 
 /// The Sender's half of the QoS flows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outgoing {
-    window: u16,
     /// Made when it is first needed: most Clients that only wait for messages never need it.
     flow: Option<Box<Flow>>,
 }
@@ -106,14 +105,8 @@ struct Flow {
 }
 
 impl Outgoing {
-    /// Nothing in flight; at most `window` exchanges at once.
-    pub fn new(window: u16) -> Self {
-        Self { window, flow: None }
-    }
-
-    /// A new connection, with its window: everything in flight is to be sent again.
-    pub fn connected(&mut self, window: u16) {
-        self.window = window;
+    /// A new connection: everything in flight is to be sent again.
+    pub fn connected(&mut self) {
         // What an earlier connection used is not kept for one that may need nothing.
         self.flow.take_if(|flow| flow.is_unused());
         let is_relayed = |id: &PacketId| self.phase(*id) == Some(Phase::Relayed);
@@ -127,9 +120,9 @@ impl Outgoing {
         (flow.again_publish, flow.again_pubrel) = (publish, pubrel);
     }
 
-    /// How many more deliveries may be sent.
-    pub fn window_free(&self) -> usize {
-        let window = usize::from(self.window);
+    /// How many more deliveries may be sent, of so many at once.
+    pub fn window_free(&self, window: u16) -> usize {
+        let window = usize::from(window);
         match self.flow.as_deref() {
             None => window,
             Some(flow) if flow.again_publish.is_empty() => window.saturating_sub(flow.open),
@@ -167,8 +160,8 @@ impl Outgoing {
 
     /// The next thing to be sent again: in the order of first sending while the window has room,
     /// then what needs none.
-    pub fn next_again(&mut self) -> Option<Again> {
-        let window = usize::from(self.window);
+    pub fn next_again(&mut self, window: u16) -> Option<Again> {
+        let window = usize::from(window);
         let flow = self.flow.as_deref_mut()?;
         loop {
             let pubrel = flow.again_pubrel.front().copied();

@@ -214,7 +214,7 @@ impl Session {
         if let Some(answer) = self.answers.poll() {
             return self.write_answer(answer, now, out);
         }
-        match may_again.then(|| self.outgoing.next_again()).flatten() {
+        match may_again.then(|| self.outgoing.next_again(self.terms.send_window)).flatten() {
             None => Ok(Polled::Nothing),
             Some(Again::Publish(packet_id)) => Ok(self.write_bound(packet_id, now, out)),
             Some(Again::PubRel(packet_id)) => {

@@ -290,9 +290,8 @@ impl<V: Default> FilterTree<V> {
     }
 
     fn child_named(&self, node: u32, level: &str) -> Option<u32> {
-        let is_it = |child| {
-            self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level)
-        };
+        let is_it =
+            |child| self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level);
         Spot::find(&self.edges, self.hash(node, level), is_it)
     }
 
