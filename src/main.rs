@@ -7,6 +7,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages, of which a broker with few Clients fills none: it would
+    // hold 10 MiB instead of 1. No difference in speed could be measured.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match whimbrel::cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

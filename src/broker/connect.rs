@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use dashmap::mapref::entry::Entry;
-use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::Broker;
 use super::mailbox::{Mail, Mailbox};
-use super::registry::{Lease, Parked, Parts, Place};
+use super::registry::{Lease, Memberships, Parked, Parts, Place};
 use super::share::Fate;
 use super::timeline::Due;
 use super::turn::Turn;
@@ -65,16 +64,15 @@ impl Broker {
         request: Request,
         turn: &mut Turn,
     ) -> Result<Connected, Box<(Request, OwnedNotified)>> {
-        let returned = Arc::new(Notify::new());
         let found = match self.registry.places.entry(request.client_id.clone()) {
             Entry::Vacant(vacant) => {
                 let mailbox = self.new_mailbox(&request.terms);
-                vacant.insert(Place::Lent { mailbox: mailbox.clone(), returned: returned.clone() });
+                vacant.insert(Place::lent(&mailbox));
                 (mailbox, None)
             }
             Entry::Occupied(mut occupied) => {
-                if let Place::Lent { mailbox, returned } = occupied.get() {
-                    let back = returned.clone().notified_owned();
+                if let Place::Lent { mailbox, returned } = occupied.get_mut() {
+                    let back = returned.get_or_insert_default().clone().notified_owned();
                     mailbox.post(Mail::Close(ReasonCode::SessionTakenOver));
                     return Err(Box::new((request, back)));
                 }
@@ -90,15 +88,14 @@ impl Broker {
                     }
                     _ => self.new_mailbox(&request.terms),
                 };
-                let lent = Place::Lent { mailbox: mailbox.clone(), returned: returned.clone() };
-                let former = match std::mem::replace(place, lent) {
+                let former = match std::mem::replace(place, Place::lent(&mailbox)) {
                     Place::Parked(parked) => Some(parked),
                     Place::Lent { .. } => None,
                 };
                 (mailbox, former)
             }
         };
-        Ok(self.lend(request, found, returned, turn))
+        Ok(self.lend(request, found, turn))
     }
 
     fn new_mailbox(&self, terms: &Terms) -> Arc<Mailbox> {
@@ -110,7 +107,6 @@ impl Broker {
         self: &Arc<Self>,
         mut request: Request,
         (mailbox, former): (Arc<Mailbox>, Option<Box<Parked>>),
-        returned: Arc<Notify>,
         turn: &mut Turn,
     ) -> Connected {
         for timer in former.iter().flat_map(|former| &former.timers) {
@@ -139,14 +135,17 @@ impl Broker {
                     self.end_parked(*former, turn);
                 }
                 self.metrics.sessions_created.increment();
-                (Session::new(request.client_id, request.terms, request.will), Vec::new())
+                (
+                    Session::new(request.client_id, request.terms, request.will),
+                    Memberships::default(),
+                )
             }
         };
-        for group in &groups {
-            let window = session.terms().send_window();
+        for group in groups.iter() {
+            let window = session.terms().send_window.into();
             group.online(&mailbox, window, self.now(), turn.remainder());
         }
-        let mut parts = Parts { session, mailbox, groups, returned };
+        let mut parts = Parts { session, mailbox, groups };
         self.put_on_record(&mut parts, None, turn);
         Connected { lease: Lease { broker: self.clone(), parts: Some(parts) }, session_present }
     }
@@ -167,7 +166,7 @@ impl Broker {
     pub(super) fn park(&self, mut parts: Parts) {
         let now = self.now();
         let mut turn = Turn::default();
-        for group in &parts.groups {
+        for group in parts.groups.iter() {
             group.pause(parts.mailbox.key());
         }
         let (unsent, lent) = parts.mailbox.disconnected();
@@ -175,7 +174,7 @@ impl Broker {
         let ends_now = parts.session.expiry_s() == 0;
         let mut back = parts.session.give_back_shared(ends_now);
         back.extend(lent);
-        for group in &parts.groups {
+        for group in parts.groups.iter() {
             group.offline(parts.mailbox.key(), &mut back, now, turn.remainder());
         }
         if let (false, Some(session)) = (ends_now, parts.mailbox.stored()) {
@@ -193,20 +192,20 @@ impl Broker {
             let client_id = parts.session.client_id();
             self.publish_will(&will, client_id, parts.mailbox.key(), now, &mut turn);
         }
-        let returned = parts.returned.clone();
         let client_id = parts.session.client_id().clone();
-        if ends_now {
+        let place = if ends_now {
             self.end(parts, &mut turn);
-            self.registry.places.remove(&client_id);
+            self.registry.places.remove(&client_id).map(|(_, place)| place)
         } else {
             self.put_on_record(&mut parts, Some(now), &mut turn);
-            self.park_until(parts, now, will_due.filter(|&due| due > now));
-        }
+            self.park_until(parts, now, will_due.filter(|&due| due > now))
+        };
         self.finish(&mut turn, None);
-        returned.notify_waiters();
+        place.inspect(Place::vacated);
     }
 
-    fn park_until(&self, parts: Parts, now: Moment, will_due: Option<Moment>) {
+    /// Parks a Session; returns the place that it leaves.
+    fn park_until(&self, parts: Parts, now: Moment, will_due: Option<Moment>) -> Option<Place> {
         let client_id = parts.session.client_id().clone();
         let parting = self.next_key();
         let expiry_s = parts.session.expiry_s();
@@ -221,7 +220,7 @@ impl Broker {
             timers.push(self.expiry.add(now.after_s(expiry_s.into()), end));
         }
         let parked = Parked { session, mailbox, groups, parting, since: now, timers };
-        self.registry.places.insert(client_id, Place::Parked(Box::new(parked)));
+        self.registry.places.insert(client_id, Place::Parked(Box::new(parked)))
     }
 
     /// Ends a Session that waited for its Client: its Will is published first if it still
@@ -231,8 +230,7 @@ impl Broker {
         if let Some(will) = session.take_will() {
             self.publish_will(&will, session.client_id(), mailbox.key(), self.now(), turn);
         }
-        let returned = Arc::new(Notify::new());
-        self.end(Parts { session, mailbox, groups, returned }, turn);
+        self.end(Parts { session, mailbox, groups }, turn);
     }
 
     /// Ends a Session: nothing of it is left [MQTT-3.1.2-23].
@@ -241,7 +239,7 @@ impl Broker {
         let key = parts.mailbox.key();
         let stored = parts.mailbox.stored();
         let mut back = parts.session.give_back_shared(true);
-        for group in &parts.groups {
+        for group in parts.groups.iter() {
             group.offline(key, &mut back, self.now(), turn.remainder());
         }
         let filters: Vec<Box<str>> =

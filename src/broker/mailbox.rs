@@ -35,13 +35,35 @@ pub enum Mail {
 
 #[derive(Debug, Default)]
 struct Inner {
-    queue: Queue,
+    /// Made for the first message: many Clients wait for years.
+    queue: Option<Box<Queue>>,
     share: Share,
     mail: Vec<Mail>,
     bell: Option<Bell>,
     online: bool,
+    /// Whether the store keeps messages of QoS 1 and 2 for the queue.
+    in_store: bool,
     /// Whether the Session is no more: what still arrives on routes resolved before is refused.
     ended: bool,
+}
+
+impl Inner {
+    fn queue(&mut self) -> &mut Queue {
+        let in_store = self.in_store;
+        self.queue.get_or_insert_with(|| Box::new(Queue::of_session(in_store)))
+    }
+
+    /// Reports what the queue holds.
+    fn report(&mut self, memory: &Memory) {
+        let at_hand = self.queue.as_deref().map_or(0, Queue::at_hand);
+        self.share.report(at_hand, memory);
+    }
+
+    fn leave_to_store(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.leave_to_store();
+        }
+    }
 }
 
 /// A Session's mailbox.
@@ -96,8 +118,8 @@ impl Mailbox {
         in_store: bool,
         memory: Arc<Memory>,
     ) -> Arc<Self> {
-        let queue = Queue::of_session(in_store && stored.is_some());
-        let inner = Mutex::new(Inner { online: true, queue, ..Inner::default() });
+        let in_store = in_store && stored.is_some();
+        let inner = Mutex::new(Inner { online: true, in_store, ..Inner::default() });
         Arc::new(Self { key, stored, memory, inner })
     }
 
@@ -129,7 +151,7 @@ impl Mailbox {
             } else if delivery.qos == QoS::AtMostOnce && !inner.online {
                 remainder.offline += 1;
             } else {
-                inner.queue.push(delivery, &limits, now, &mut remainder.overflow);
+                inner.queue().push(delivery, &limits, now, &mut remainder.overflow);
             }
         }
         self.release(inner);
@@ -137,9 +159,8 @@ impl Mailbox {
 
     /// Reports what the queue holds, lets go of the lock, and rings the bell.
     fn release(&self, mut inner: MutexGuard<'_, Inner>) {
-        let Inner { queue, share, bell, .. } = &mut *inner;
-        share.report(queue.at_hand(), &self.memory);
-        let bell = bell.take();
+        inner.report(&self.memory);
+        let bell = inner.bell.take();
         drop(inner);
         if let Some(bell) = bell {
             bell.ring();
@@ -148,7 +169,7 @@ impl Mailbox {
 
     /// Puts deliveries that were taken and not sent back where they were.
     pub fn give_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
-        self.inner.lock().queue.give_back(deliveries);
+        self.inner.lock().queue().give_back(deliveries);
     }
 
     /// Leaves mail and rings the bell.
@@ -170,24 +191,26 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         mail.append(&mut inner.mail);
         let may_deliver = bytes > 0;
-        while bytes > 0 {
-            let Some(delivery) = inner.queue.take(window > 0) else { break };
-            bytes = bytes.saturating_sub(delivery.message.weight());
-            window -= usize::from(delivery.qos != QoS::AtMostOnce);
-            deliveries.push(delivery);
+        let mut wanted = None;
+        if let Some(queue) = &mut inner.queue {
+            while bytes > 0 {
+                let Some(delivery) = queue.take(window > 0) else { break };
+                bytes = bytes.saturating_sub(delivery.message.weight());
+                window -= usize::from(delivery.qos != QoS::AtMostOnce);
+                deliveries.push(delivery);
+            }
+            wanted = if window > 0 && may_deliver { queue.wanted() } else { None };
         }
-        let wanted = if window > 0 && may_deliver { inner.queue.wanted() } else { None };
-        let Inner { queue, share, .. } = &mut *inner;
-        share.report(queue.at_hand(), &self.memory);
+        inner.report(&self.memory);
         Taken { any: !mail.is_empty() || !deliveries.is_empty(), wanted }
     }
 
     /// The messages that were wanted; what the store has lost is added to `dropped`.
     pub fn page(&self, page: Vec<Fetched>, dropped: &mut Dropped) {
         let mut inner = self.inner.lock();
-        inner.queue.page(page, dropped);
+        inner.queue().page(page, dropped);
         if !inner.online {
-            inner.queue.leave_to_store();
+            inner.leave_to_store();
         }
         self.release(inner);
     }
@@ -195,19 +218,21 @@ impl Mailbox {
     /// Leaves to the store what it keeps anyhow, because memory is short.
     pub fn leave_to_store(&self) {
         let mut inner = self.inner.lock();
-        inner.queue.leave_to_store();
+        inner.leave_to_store();
         self.release(inner);
     }
 
     /// Puts back what the store remembers at a start, for a Client that is away.
     pub fn restore(&self, entries: impl Iterator<Item = Stored>) {
-        self.inner.lock().queue.restore(entries);
+        self.inner.lock().queue().restore(entries);
     }
 
     /// Hangs up the bell, unless there already is something to do.
     pub fn sleep(&self, window_open: bool, may_deliver: bool, bell: &Waker) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.mail.is_empty() || (may_deliver && inner.queue.has_ready(window_open)) {
+        let has_ready = |queue: &Queue| queue.has_ready(window_open);
+        let is_ready = may_deliver && inner.queue.as_deref().is_some_and(has_ready);
+        if !inner.mail.is_empty() || is_ready {
             return false;
         }
         match &inner.bell {
@@ -224,17 +249,19 @@ impl Mailbox {
         inner.online = false;
         inner.bell = None;
         inner.mail = Vec::new();
-        let Inner { queue, share, .. } = &mut *inner;
+        let Some(queue) = &mut inner.queue else { return (0, Vec::new()) };
         let lent = unsent(queue.extract(|delivery| delivery.source != 0));
         queue.leave_to_store();
         let cleared = queue.clear_qos0();
-        share.report(queue.at_hand(), &self.memory);
+        inner.queue.take_if(|queue| queue.is_empty());
+        inner.report(&self.memory);
         (cleared, lent)
     }
 
     /// Takes out what a share group had lent and nobody has taken, in order.
     pub fn give_up(&self, source: u32) -> Vec<Delivery> {
-        unsent(self.inner.lock().queue.extract(|delivery| delivery.source == source))
+        let lent = |queue: &mut Box<Queue>| queue.extract(|delivery| delivery.source == source);
+        unsent(self.inner.lock().queue.as_mut().map(lent).unwrap_or_default())
     }
 
     /// The Client is back. Nobody can have asked this connection to end yet: who did meant the
@@ -249,13 +276,13 @@ impl Mailbox {
     pub fn end(&self) -> Vec<Trace> {
         let mut inner = self.inner.lock();
         inner.ended = true;
-        inner.queue.clear()
+        inner.queue.take().map(|mut queue| queue.clear()).unwrap_or_default()
     }
 
     /// Messages that are ready, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
         let inner = self.inner.lock();
-        (inner.queue.len(), inner.queue.bytes())
+        inner.queue.as_deref().map_or((0, 0), |queue| (queue.len(), queue.bytes()))
     }
 }
 

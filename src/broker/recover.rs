@@ -8,7 +8,7 @@ use super::declared;
 use super::groups::Groups;
 use super::mailbox::{Mail, Mailbox};
 use super::memory::Memory;
-use super::registry::{Parked, Parts, Place, Registry};
+use super::registry::{Memberships, Parked, Parts, Place, Registry};
 use super::timeline::{Due, Expiry};
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
@@ -141,8 +141,7 @@ impl Broker {
         mailbox.disconnected();
         let seen = |stored: Stored| if stored.id <= seen_to { stored.seen() } else { stored };
         mailbox.restore(recovered.queue.into_iter().map(seen));
-        let returned = Arc::default();
-        let mut parts = Parts { session, mailbox, groups: Vec::new(), returned };
+        let mut parts = Parts { session, mailbox, groups: Memberships::default() };
         for (filter, options) in recovered.subscriptions {
             if let (Ok(filter), Some(subscription)) =
                 (TopicFilter::new(&filter), Subscription::decode(&options))

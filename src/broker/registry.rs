@@ -16,6 +16,34 @@ use super::timeline::Timer;
 use crate::clock::Moment;
 use crate::session::Session;
 
+/// The share groups that a Session is a member of; most are of none.
+#[derive(Default)]
+pub struct Memberships(Option<Box<Joined>>);
+
+#[derive(Default)]
+struct Joined {
+    groups: Vec<Arc<ShareGroup>>,
+}
+
+impl Memberships {
+    /// Every group.
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<ShareGroup>> {
+        self.0.as_deref().map_or(&[][..], |joined| &joined.groups).iter()
+    }
+
+    /// Adds a group.
+    pub fn push(&mut self, group: Arc<ShareGroup>) {
+        self.0.get_or_insert_default().groups.push(group);
+    }
+
+    /// Takes out the group with this filter.
+    pub fn take_out(&mut self, filter: &str) -> Option<Arc<ShareGroup>> {
+        let groups = &mut self.0.as_deref_mut()?.groups;
+        let at = groups.iter().position(|group| group.filter() == filter)?;
+        Some(groups.swap_remove(at))
+    }
+}
+
 /// A Session without a connection.
 pub struct Parked {
     /// The Session.
@@ -23,7 +51,7 @@ pub struct Parked {
     /// Its mailbox, which goes on filling.
     pub mailbox: Arc<Mailbox>,
     /// The share groups it is a member of.
-    pub groups: Vec<Arc<ShareGroup>>,
+    pub groups: Memberships,
     /// Counts the partings of this broker, so that a timer set at one does not act on another.
     pub parting: u64,
     /// When the connection ended.
@@ -46,11 +74,25 @@ pub enum Place {
     Lent {
         /// The way to the holder.
         mailbox: Arc<Mailbox>,
-        /// Rung when the Session has come back or ended.
-        returned: Arc<Notify>,
+        /// Rung when the Session has come back or ended; made by the first who waits for that.
+        returned: Option<Arc<Notify>>,
     },
     /// Here.
     Parked(Box<Parked>),
+}
+
+impl Place {
+    /// With a connection.
+    pub(super) fn lent(mailbox: &Arc<Mailbox>) -> Self {
+        Self::Lent { mailbox: mailbox.clone(), returned: None }
+    }
+
+    /// Tells who waited for the Session to leave this place, which it has.
+    pub(super) fn vacated(&self) {
+        if let Self::Lent { returned: Some(returned), .. } = self {
+            returned.notify_waiters();
+        }
+    }
 }
 
 /// Sessions by Client Identifier.
@@ -96,8 +138,7 @@ pub struct Parts {
     /// Its mailbox.
     pub mailbox: Arc<Mailbox>,
     /// The share groups it is a member of.
-    pub groups: Vec<Arc<ShareGroup>>,
-    pub(super) returned: Arc<Notify>,
+    pub groups: Memberships,
 }
 
 impl Lease {

@@ -131,7 +131,7 @@ impl Broker {
             return;
         }
         let online = joins.unwrap_or(true);
-        let window = online.then(|| parts.session.terms().send_window());
+        let window = online.then(|| parts.session.terms().send_window.into());
         let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, window }, turn);
         // A declared queue has two names.
         let is_in = group.is_declared() && parts.groups.iter().any(|g| g.key() == group.key());
@@ -259,10 +259,7 @@ impl Broker {
     fn part(&self, parts: &mut Parts, filter: &str, turn: &mut Turn) {
         let queue = TopicFilter::new(filter).ok().and_then(|filter| self.declared(filter));
         let name = queue.as_ref().map_or(filter, |queue| queue.filter());
-        let Some(at) = parts.groups.iter().position(|group| group.filter() == name) else {
-            return;
-        };
-        let group = parts.groups.swap_remove(at);
+        let Some(group) = parts.groups.take_out(name) else { return };
         let mut back = parts.mailbox.give_up(group.source());
         group.offline(parts.mailbox.key(), &mut back, self.now(), turn.remainder());
         let (own, groups) = (parts.mailbox.stored(), group.stored());

@@ -94,7 +94,7 @@ impl Opening<'_> {
             let reason = ReasonCode::ContinueAuthentication; // [MQTT-4.12.0-2]
             let auth = Packet::Auth(Auth { reason, properties: properties.as_properties() });
             let _ = auth.encode(version, self.writer.buffer());
-            if self.writer.backlog() > terms.maximum_packet_size {
+            if self.writer.backlog() > terms.maximum_packet_size() {
                 self.writer.buffer().clear(); // [MQTT-3.1.2-24]
                 let why = "its Maximum Packet Size leaves no room for AUTH";
                 return Err(told(ReasonCode::PacketTooLarge, why));

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
 use super::{Connection, Ending};
+use crate::broker::publish::Publisher;
 use crate::broker::subscribe::Answered;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
@@ -58,8 +59,9 @@ impl Connection {
         self.lease.broker.metrics.bytes_received.add(fresh as u64);
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
         // large packet on its way is not silence.
-        if consumed > 0 || len >= self.heard_len.saturating_add(PROGRESS) {
+        if consumed > 0 || len >= self.heard_len as usize + PROGRESS {
             self.heard_at = now;
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
             self.heard_len = if consumed > 0 { 0 } else { len };
         }
         if self.reader.kept() > super::UNFINISHED_MAX && self.lease.broker.memory_is_full() {
@@ -85,7 +87,7 @@ impl Connection {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
                 Split::Frame(frame) => {
                     self.handle(&frame, now, turn)?;
-                    if self.held_back_until.is_some() {
+                    if self.is_held_back() {
                         return Ok((consumed, frame.len));
                     }
                     consumed += frame.len;
@@ -164,11 +166,15 @@ impl Connection {
     ) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
-        let published = broker.publish(&mut self.publisher, publish, topic, body, now, turn);
+        let (mailbox, session) = (&parts.mailbox, &mut parts.session);
+        let publisher = self.publisher.get_or_insert_with(|| {
+            Box::new(Publisher::new(mailbox.key(), mailbox.stored(), session.client_id()))
+        });
+        let published = broker.publish(publisher, publish, topic, body, now, turn);
         if published.later && !self.version.has_reason_codes() {
             // It cannot be told; it is not read on until the broker takes messages again.
             parts.session.withdraw(publish);
-            self.held_back_until = Some(now.after_ms(super::HELD_BACK_LOOK_MS));
+            self.held_back_until = now.after_ms(super::HELD_BACK_LOOK_MS);
             return Ok(());
         }
         broker.metrics.messages_received.increment();

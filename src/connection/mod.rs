@@ -10,6 +10,7 @@
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
 
+mod alarms;
 mod authenticate;
 mod handle;
 mod open;
@@ -21,8 +22,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use tokio::time::Sleep;
 
 use crate::access::{Access, Identity};
 use crate::broker::mailbox::Mail;
@@ -37,6 +36,7 @@ use crate::session::ProtocolError;
 use crate::session::auth::Exchange;
 use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
+use alarms::Alarm;
 use scratch::Scratch;
 
 /// Settings of connections.
@@ -124,19 +124,43 @@ impl fmt::Display for Ending {
 }
 
 /// Serves an accepted connection to its end.
-pub async fn serve(accepted: Accepted, broker: Arc<Broker>, options: Arc<Options>) {
-    broker.metrics.connections_opened.increment();
-    if let Some(connection) = Box::pin(open::accept(accepted, &broker, &options)).await {
-        connection.run().await;
-    }
-    broker.metrics.connections_closed.increment();
+///
+/// A task is as large as its largest moment, and an idle connection should not be: what opens and
+/// what lingers is boxed, and so is what is passed on to it.
+pub fn serve(
+    accepted: Accepted,
+    broker: Arc<Broker>,
+    options: Arc<Options>,
+) -> impl Future<Output = ()> + Send {
+    let opening = {
+        let broker = broker.clone();
+        Box::pin(async move { open::accept(accepted, &broker, &options).await })
+    };
+    run(opening, broker)
 }
 
 /// Serves a byte stream that no listener has accepted: for simulations.
-pub async fn serve_stream(io: Transport, peer: Peer, broker: Arc<Broker>, options: Arc<Options>) {
+pub fn serve_stream(
+    io: Transport,
+    peer: Peer,
+    broker: Arc<Broker>,
+    options: Arc<Options>,
+) -> impl Future<Output = ()> + Send {
+    let opening = {
+        let broker = broker.clone();
+        Box::pin(async move { open::open(io, peer, None, &broker, &options).await })
+    };
+    run(opening, broker)
+}
+
+async fn run(
+    opening: Pin<Box<impl Future<Output = Option<Box<Connection>>>>>,
+    broker: Arc<Broker>,
+) {
     broker.metrics.connections_opened.increment();
-    if let Some(connection) = Box::pin(open::open(io, peer, None, &broker, &options)).await {
-        connection.run().await;
+    if let Some(mut connection) = opening.await {
+        let ending = std::future::poll_fn(|cx| connection.poll(cx)).await;
+        Box::pin(connection.end(ending)).await;
     }
     broker.metrics.connections_closed.increment();
 }
@@ -147,7 +171,8 @@ struct Connection {
     reader: Reader,
     writer: Writer,
     lease: Lease,
-    publisher: Publisher,
+    /// Made when it first publishes.
+    publisher: Option<Box<Publisher>>,
     peer: Peer,
     options: Arc<Options>,
     identity: Identity,
@@ -158,30 +183,30 @@ struct Connection {
     /// it owes us too much: when it last took some of it.
     heard_at: Moment,
     /// Bytes of an unfinished packet that were there then.
-    heard_len: usize,
-    keep_alive_ms: u64,
+    heard_len: u32,
+    keep_alive_ms: u32,
     timer: Option<Timer>,
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
-    /// When the next packet, a PUBLISH that the broker could not take, is tried again.
-    held_back_until: Option<Moment>,
+    /// When the next packet, a PUBLISH that the broker could not take, is tried again; the
+    /// beginning of time when there is none such.
+    held_back_until: Moment,
     /// Whether acknowledgements do not wait for the store.
     is_hasty: bool,
     /// Held for its drop: the listener's count of connections.
     _permit: Option<Permit>,
 }
 
-/// A timer that has been polled once, so that it wakes the task when it is due.
+/// An alarm that is set.
 struct Timer {
     due: Moment,
-    sleep: Pin<Box<Sleep>>,
+    /// Held for its drop.
+    _alarm: Alarm,
 }
 
 impl Connection {
-    /// Boxed, as are opening and lingering: a task is as large as its largest moment, and an idle
-    /// connection should not be.
-    async fn run(mut self: Box<Self>) {
-        let ending = std::future::poll_fn(|cx| self.poll(cx)).await;
+    /// Says goodbye, as far as there is somebody to hear it.
+    async fn end(mut self: Box<Self>, ending: Ending) {
         let client = match self.lease.parts.as_mut() {
             Some(parts) => parts.session.client_id().clone(),
             None => Arc::from(""),
@@ -190,7 +215,7 @@ impl Connection {
         if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
             let disconnect = Disconnect { reason, properties: Properties::EMPTY };
             let maximum = match self.lease.parts.as_ref() {
-                Some(parts) => parts.session.terms().maximum_packet_size,
+                Some(parts) => parts.session.terms().maximum_packet_size(),
                 None => usize::MAX,
             };
             let mut goodbye = Vec::new();
@@ -211,7 +236,7 @@ impl Connection {
         };
         if !is_over {
             let Self { io, writer, .. } = *self;
-            let _ = Box::pin(tokio::time::timeout(LINGER, linger(io, writer))).await;
+            let _ = tokio::time::timeout(LINGER, linger(io, writer)).await;
         }
     }
 
@@ -275,14 +300,18 @@ impl Connection {
         result.map(|busy| busy | (written && self.writer.backlog() > 0))
     }
 
+    fn is_held_back(&self) -> bool {
+        self.held_back_until != Moment::default()
+    }
+
     /// Whether the Client is listened to: not while it owes us too much.
     fn is_heard(&mut self) -> bool {
         let broker = &self.lease.broker;
-        if let Some(until) = self.held_back_until {
-            if !broker.takes_messages() || broker.now() < until {
+        if self.is_held_back() {
+            if !broker.takes_messages() || broker.now() < self.held_back_until {
                 return false;
             }
-            self.held_back_until = None;
+            self.held_back_until = Moment::default();
             self.has_early_bytes = true;
         }
         let waiting = self.lease.parts.as_ref().map_or(0, |parts| parts.session.waiting_answers());
@@ -378,7 +407,7 @@ impl Connection {
         if self.keep_alive_ms > 0 && self.poll_timer(cx, now) {
             return Poll::Ready(Ending::Silent);
         }
-        if self.held_back_until.is_some() {
+        if self.is_held_back() {
             self.timer = None;
             if self.poll_sleep(cx, now, HELD_BACK_LOOK_MS) {
                 cx.waker().wake_by_ref();
@@ -398,12 +427,13 @@ impl Connection {
     /// Lazy: a packet only notes the time, and the timer looks at the note when it fires. True:
     /// the Client was silent for too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Moment) -> bool {
+        let keep_alive_ms = self.keep_alive_ms.into();
         loop {
             let silent_ms = now.since(self.heard_at);
-            if silent_ms >= self.keep_alive_ms {
+            if silent_ms >= keep_alive_ms {
                 return true;
             }
-            if !self.poll_sleep(cx, now, self.keep_alive_ms - silent_ms) {
+            if !self.poll_sleep(cx, now, keep_alive_ms - silent_ms) {
                 return false;
             }
         }
@@ -411,18 +441,15 @@ impl Connection {
 
     /// Sees to it that the task is woken in so many milliseconds or before; true: now.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, now: Moment, ms: u64) -> bool {
-        let timer = match &mut self.timer {
-            Some(timer) if timer.due > now => return false,
-            Some(timer) => timer,
+        let is_due = match &mut self.timer {
+            Some(timer) => timer.due <= now,
             none => {
-                let sleep = Box::pin(tokio::time::sleep(Duration::from_millis(ms)));
-                none.insert(Timer { due: now.after_ms(ms), sleep })
+                let _alarm = Alarm::after_ms(ms, cx.waker());
+                *none = Some(Timer { due: now.after_ms(ms), _alarm });
+                false
             }
         };
-        let is_due = timer.sleep.as_mut().poll(cx).is_ready();
-        if is_due {
-            self.timer = None;
-        }
+        self.timer.take_if(|_| is_due);
         is_due
     }
 }
@@ -438,4 +465,28 @@ async fn linger(mut io: Transport, mut writer: Writer) -> io::Result<()> {
     let mut discarded = [0; 1024];
     while io.read(&mut discarded).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::mailbox::Mailbox;
+    use crate::session::Session;
+
+    /// The size of what a function returns.
+    fn size<A, B, C, T>(_: impl Fn(A, B, C) -> T) -> usize {
+        size_of::<T>()
+    }
+
+    /// What there is of each connection. An allocator has classes of sizes: a few bytes more than
+    /// these figures can cost 128.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 512, "{}", size_of::<Connection>());
+        assert!(size_of::<Session>() <= 240, "{}", size_of::<Session>());
+        // Counters in front of it.
+        assert!(size_of::<Mailbox>() <= 128 - 16, "{}", size_of::<Mailbox>());
+        // With what the runtime adds to a task, 256.
+        assert!(size(serve) <= 96, "{}", size(serve));
+    }
 }

@@ -13,10 +13,10 @@ use super::{Connection, Options, linger};
 use crate::access::Identity;
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
-use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
 use crate::broker::turn::Turn;
 use crate::broker::{Broker, Waiter};
+use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
 use crate::net::listener::{Accepted, Permit};
@@ -190,7 +190,7 @@ impl Opening<'_> {
             properties: properties.as_properties(),
         };
         let _ = Packet::ConnAck(connack).encode(version, self.writer.buffer());
-        if self.writer.backlog() > terms.maximum_packet_size {
+        if self.writer.backlog() > terms.maximum_packet_size() {
             // [MQTT-3.1.2-24]: it cannot be told what it must know.
             self.writer.buffer().clear();
             let mut lease = lease;
@@ -284,19 +284,12 @@ impl Opening<'_> {
         permit: Option<Permit>,
     ) -> Box<Connection> {
         let Self { io, peer, reader, writer, broker } = self;
-        let publisher = match &lease.parts {
-            Some(parts) => {
-                let (mailbox, client_id) = (&parts.mailbox, parts.session.client_id());
-                Publisher::new(mailbox.key(), mailbox.stored(), client_id)
-            }
-            None => Publisher::default(),
-        };
         Box::new(Connection {
             io,
             reader,
             writer,
             lease,
-            publisher,
+            publisher: None,
             peer,
             options,
             identity,
@@ -307,7 +300,7 @@ impl Opening<'_> {
             keep_alive_ms: terms.keep_alive_ms,
             timer: None,
             has_early_bytes: true,
-            held_back_until: None,
+            held_back_until: Moment::default(),
             is_hasty: false,
             _permit: permit,
         })

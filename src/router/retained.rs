@@ -5,13 +5,15 @@
 //! making a subscription is another ([`Retained::subscribe`]), and the two exclude each other. The
 //! subscription is told which messages came before it.
 
+use std::collections::BTreeMap;
+
 use parking_lot::{RwLock, RwLockReadGuard};
 use thiserror::Error;
 
 use crate::clock::Moment;
 use crate::message::Message;
 use crate::topic::TopicFilter;
-use crate::topic::name_tree::NameTree;
+use crate::topic::name_tree::{NameTree, Named};
 
 /// Bounds of the retained messages.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,12 @@ pub struct Kept {
     order: u64,
 }
 
+impl Named for Kept {
+    fn topic_name(&self) -> &[u8] {
+        self.message.topic()
+    }
+}
+
 /// Which of the messages that a filter matches are wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -74,6 +82,8 @@ pub struct Page {
 #[derive(Debug, Default)]
 struct Table {
     names: NameTree<Kept>,
+    /// Those that expire, by when and by their places in the order below.
+    expiring: BTreeMap<(Moment, u64), Message>,
     bytes: usize,
     /// How many messages have been retained.
     order: u64,
@@ -145,18 +155,16 @@ impl Retained {
 
     /// Removes what has expired, and returns it.
     pub fn expire(&self, now: Moment) -> Vec<Message> {
-        let expired: Vec<Message> = {
-            let table = self.table.read();
-            let kept = table.names.values().map(|kept| &kept.message);
-            kept.filter(|message| message.is_expired(now)).cloned().collect()
+        let expired = |table: &Table| {
+            let (&(at, _), message) = table.expiring.first_key_value()?;
+            (at <= now).then(|| message.clone())
         };
-        let mut table = self.table.write();
         let mut removed = Vec::new();
-        for message in expired {
-            // It may have been replaced since.
-            let topic = message.topic_str();
-            if table.names.get(topic).is_some_and(|held| held.message.is_expired(now)) {
-                removed.extend(table.remove(topic));
+        // The table is let go of in between: many may expire at once, and others wait for it.
+        while expired(&self.table.read()).is_some() {
+            let mut table = self.table.write();
+            if let Some(message) = expired(&table) {
+                removed.extend(table.remove(message.topic_str()));
             }
         }
         removed
@@ -203,13 +211,19 @@ impl Table {
         }
         self.order += 1;
         let kept = Kept { message: message.clone(), publisher, order: self.order };
-        self.names.insert(topic, kept);
+        if message.expires_at() != Moment::NEVER {
+            self.expiring.insert((message.expires_at(), self.order), message.clone());
+        }
+        if let Some(former) = self.names.insert(kept) {
+            self.expiring.remove(&(former.message.expires_at(), former.order));
+        }
         self.bytes = bytes;
         Ok(())
     }
 
     fn remove(&mut self, topic: &str) -> Option<Message> {
-        let Kept { message, .. } = self.names.remove(topic)?;
+        let Kept { message, order, .. } = self.names.remove(topic)?;
+        self.expiring.remove(&(message.expires_at(), order));
         self.bytes = self.bytes.saturating_sub(message.weight());
         Some(message)
     }

@@ -9,9 +9,12 @@ use rustc_hash::FxHashMap;
 use super::{ProtocolError, Topic};
 use crate::codec::{Publish, ReasonCode};
 
-/// Aliases that the Client has set.
+/// Aliases that the Client has set; most set none.
 #[derive(Debug, Default)]
-pub struct IncomingAliases {
+pub struct IncomingAliases(Option<Box<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
     /// By alias less one; grown to what is used, bounded by the Topic Alias Maximum.
     topics: Vec<Option<Arc<str>>>,
 }
@@ -34,18 +37,19 @@ impl IncomingAliases {
             }
             (Some(topic), Some(alias)) => {
                 let index = usize::from(alias.get()) - 1;
-                if self.topics.len() <= index {
-                    self.topics.resize(index + 1, None);
+                let topics = &mut self.0.get_or_insert_default().topics;
+                if topics.len() <= index {
+                    topics.resize(index + 1, None);
                 }
-                if let Some(slot) = self.topics.get_mut(index) {
+                if let Some(slot) = topics.get_mut(index) {
                     *slot = Some(Arc::from(topic.as_str()));
                 }
                 Ok(Topic::Named(topic.as_str()))
             }
             (None, Some(alias)) => self
-                .topics
-                .get(usize::from(alias.get()) - 1)
-                .and_then(Clone::clone)
+                .0
+                .as_deref()
+                .and_then(|taken| taken.topics.get(usize::from(alias.get()) - 1)?.clone())
                 .map(Topic::Aliased)
                 .ok_or(ProtocolError::protocol("a Topic Alias that was not set")),
         }

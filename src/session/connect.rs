@@ -3,7 +3,7 @@
 //! [`judge`] needs only the packet and our limits. Who the Client is and whether a Session exists
 //! is for others to find out.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use super::{ProtocolError, auth::Exchange};
 use crate::codec::frame::PACKET_MAX;
@@ -72,27 +72,24 @@ pub struct Terms {
     pub session_expiry_max_s: u32,
     /// Silence after which the Client is taken for lost, in milliseconds: one and a half times
     /// the Keep Alive [MQTT-3.1.2-22]; 0: never.
-    pub keep_alive_ms: u64,
+    pub keep_alive_ms: u32,
     /// Keep Alive imposed on the Client, in seconds [MQTT-3.1.2-21].
     pub server_keep_alive_s: Option<u16>,
-    /// The Client's Receive Maximum, or 65,535.
-    pub client_receive_maximum: u16,
-    /// Our bound on the same.
-    pub inflight_max: u16,
-    /// Largest packet that the Client takes, in bytes.
-    pub maximum_packet_size: usize,
+    /// Exchanges of QoS 1 and 2 that we may have open at the Client: its Receive Maximum, within
+    /// our own bound.
+    pub send_window: u16,
+    /// Largest packet that the Client takes, in bytes; beyond what a packet can have: any.
+    maximum_packet_size: u32,
     /// Aliases that we may set.
     pub send_alias_maximum: u16,
     /// Aliases that the Client may set.
     pub topic_alias_maximum: u16,
     /// Unacknowledged PUBLISH packets that the Client may have; no limit before MQTT 5.0.
-    pub receive_maximum: usize,
+    pub receive_maximum: u32,
     /// Highest QoS that the Client may publish with.
     pub maximum_qos: QoS,
     /// Whether the Client may publish messages to be retained.
     pub retain_available: bool,
-    /// Levels that a topic may have.
-    pub topic_levels_max: usize,
     /// Whether the Client wants to be told reasons in words [MQTT-3.1.2-29].
     pub wants_reasons: bool,
     /// The method of enhanced authentication, when the Client chose one.
@@ -110,23 +107,21 @@ impl Terms {
             session_expiry_max_s: limits.session_expiry_max_s,
             keep_alive_ms: 0,
             server_keep_alive_s: None,
-            client_receive_maximum: u16::MAX,
-            inflight_max: limits.inflight_max.get(),
-            maximum_packet_size: PACKET_MAX,
+            send_window: limits.inflight_max.get(),
+            maximum_packet_size: u32::MAX,
             send_alias_maximum: 0,
             topic_alias_maximum: 0,
-            receive_maximum: usize::MAX,
+            receive_maximum: u32::MAX,
             maximum_qos: limits.maximum_qos,
             retain_available: limits.retain_available,
-            topic_levels_max: limits.topic_levels_max,
             wants_reasons: false,
             authentication_method: None,
         }
     }
 
-    /// How many exchanges of QoS 1 and 2 we may have open at the Client.
-    pub fn send_window(&self) -> usize {
-        usize::from(self.client_receive_maximum.min(self.inflight_max))
+    /// Largest packet that the Client takes, in bytes.
+    pub fn maximum_packet_size(&self) -> usize {
+        PACKET_MAX.min(self.maximum_packet_size as usize)
     }
 
     /// Rules for a PUBLISH that depend on what was agreed.
@@ -204,22 +199,21 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
         session_expiry_s,
         asked_session_expiry_s,
         session_expiry_max_s: limits.session_expiry_max_s,
-        keep_alive_ms: u64::from(keep_alive_s) * 1500,
+        keep_alive_ms: u32::from(keep_alive_s) * 1500,
         server_keep_alive_s: (v5 && keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
-        client_receive_maximum: properties.receive_maximum().map_or(u16::MAX, NonZeroU16::get),
-        inflight_max: limits.inflight_max.get(),
-        maximum_packet_size: properties
-            .maximum_packet_size()
-            .map_or(PACKET_MAX, |max| PACKET_MAX.min(max.get() as usize)),
+        send_window: properties
+            .receive_maximum()
+            .map_or(limits.inflight_max, |maximum| maximum.min(limits.inflight_max))
+            .get(),
+        maximum_packet_size: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
         send_alias_maximum: properties
             .topic_alias_maximum()
             .unwrap_or(0)
             .min(limits.send_alias_maximum),
         topic_alias_maximum: if v5 { limits.topic_alias_maximum } else { 0 },
-        receive_maximum: if v5 { usize::from(limits.receive_maximum.get()) } else { usize::MAX },
+        receive_maximum: if v5 { limits.receive_maximum.get().into() } else { u32::MAX },
         maximum_qos: limits.maximum_qos,
         retain_available: limits.retain_available,
-        topic_levels_max: limits.topic_levels_max,
         wants_reasons: v5 && properties.request_problem_information() != Some(0),
         authentication_method: properties.authentication_method().map(Into::into),
     }

@@ -11,11 +11,11 @@ use crate::codec::{PacketId, QoS, ReasonCode};
 /// The Receiver's half of the QoS flows.
 #[derive(Debug, Default)]
 pub struct Incoming {
-    /// QoS 2 identifiers between PUBLISH and PUBREL.
-    received: FxHashSet<PacketId>,
+    /// QoS 2 identifiers between PUBLISH and PUBREL; most Clients never have one.
+    received: Option<Box<FxHashSet<PacketId>>>,
     /// PUBLISH packets of QoS 1 and 2 of this connection that are not fully acknowledged: what
     /// the Receive Maximum bounds [MQTT-3.3.4-7].
-    unanswered: usize,
+    unanswered: u32,
 }
 
 impl Incoming {
@@ -29,9 +29,10 @@ impl Incoming {
         &mut self,
         packet_id: PacketId,
         qos: QoS,
-        receive_maximum: usize,
+        receive_maximum: u32,
     ) -> Result<bool, ProtocolError> {
-        if qos == QoS::ExactlyOnce && self.received.contains(&packet_id) {
+        let is_known = |received: &FxHashSet<_>| received.contains(&packet_id);
+        if qos == QoS::ExactlyOnce && self.received.as_deref().is_some_and(is_known) {
             return Ok(false);
         }
         if self.unanswered >= receive_maximum {
@@ -40,9 +41,9 @@ impl Incoming {
                 what: "more unacknowledged PUBLISH packets than the Receive Maximum allows",
             });
         }
-        self.unanswered += 1;
+        self.unanswered = self.unanswered.saturating_add(1);
         if qos == QoS::ExactlyOnce {
-            self.received.insert(packet_id);
+            self.restore(packet_id);
         }
         Ok(true)
     }
@@ -54,20 +55,21 @@ impl Incoming {
 
     /// A PUBREL has come; false when its identifier is not known.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        let known = self.received.remove(&packet_id);
-        if self.received.is_empty() && self.received.capacity() > 64 {
-            self.received.shrink_to_fit();
+        let Some(received) = self.received.as_deref_mut() else { return false };
+        let known = received.remove(&packet_id);
+        if received.is_empty() && received.capacity() > 64 {
+            received.shrink_to_fit();
         }
         known
     }
 
     /// The identifier's PUBLISH was refused.
     pub fn forget(&mut self, packet_id: PacketId) {
-        self.received.remove(&packet_id);
+        self.release(packet_id);
     }
 
     /// An identifier that the store remembers.
     pub fn restore(&mut self, packet_id: PacketId) {
-        self.received.insert(packet_id);
+        self.received.get_or_insert_default().insert(packet_id);
     }
 }

@@ -188,7 +188,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             retained_due: RetainedDue::default(),
             incoming: Incoming::default(),
-            outgoing: Outgoing::new(terms.send_window()),
+            outgoing: Outgoing::default(),
             seen_to: 0,
             answers: Answers::default(),
             incoming_aliases: IncomingAliases::default(),
@@ -203,7 +203,7 @@ impl Session {
         self.expiry_s = terms.session_expiry_s;
         self.will = will;
         self.incoming.connected();
-        self.outgoing.connected(terms.send_window());
+        self.outgoing.connected();
         self.answers.connected();
         self.incoming_aliases = IncomingAliases::default();
         self.outgoing_aliases = OutgoingAliases::default();
@@ -419,7 +419,7 @@ impl Session {
     /// How many deliveries of QoS 1 and 2 may be taken from the queue now; 0 while what an
     /// earlier connection left must go first.
     pub fn window_free(&self) -> usize {
-        self.outgoing.window_free()
+        self.outgoing.window_free(self.terms.send_window)
     }
 
     /// Whether messages may be sent now: a SUBACK that is waiting goes before the messages that

@@ -80,15 +80,21 @@ pub enum Again {
 }
 
 /// The Sender's half of the QoS flows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outgoing {
+    /// Made when it is first needed: most Clients that only wait for messages never need it.
+    flow: Option<Box<Flow>>,
+}
+
+/// What is or was in flight.
+#[derive(Debug, Default)]
+struct Flow {
     /// By Packet Identifier less one.
     table: Vec<Option<Exchange>>,
     free: VecDeque<PacketId>,
     /// Identifiers that the Client may still answer for, of deliveries that went back to their
     /// share groups; the oldest first.
     retired: VecDeque<PacketId>,
-    window: usize,
     /// Exchanges of this connection.
     open: usize,
     next_order: u64,
@@ -99,51 +105,43 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Nothing in flight; at most `window` exchanges at once.
-    pub fn new(window: usize) -> Self {
-        Self {
-            table: Vec::new(),
-            free: VecDeque::new(),
-            retired: VecDeque::new(),
-            window,
-            open: 0,
-            next_order: 0,
-            again_publish: VecDeque::new(),
-            again_pubrel: VecDeque::new(),
-        }
-    }
-
-    /// A new connection, with its window: everything in flight is to be sent again.
-    pub fn connected(&mut self, window: usize) {
-        self.window = window;
-        self.open = 0;
-        for exchange in self.table.iter_mut().flatten() {
-            exchange.counted = false;
-        }
+    /// A new connection: everything in flight is to be sent again.
+    pub fn connected(&mut self) {
+        // What an earlier connection used is not kept for one that may need nothing.
+        self.flow.take_if(|flow| flow.is_unused());
         let is_relayed = |id: &PacketId| self.phase(*id) == Some(Phase::Relayed);
         let (pubrel, publish): (VecDeque<_>, VecDeque<_>) =
             self.in_order().into_iter().partition(is_relayed);
-        (self.again_publish, self.again_pubrel) = (publish, pubrel);
+        let Some(flow) = self.flow.as_deref_mut() else { return };
+        flow.open = 0;
+        for exchange in flow.table.iter_mut().flatten() {
+            exchange.counted = false;
+        }
+        (flow.again_publish, flow.again_pubrel) = (publish, pubrel);
     }
 
-    /// How many more deliveries may be sent.
-    pub fn window_free(&self) -> usize {
-        if self.again_publish.is_empty() { self.window.saturating_sub(self.open) } else { 0 }
+    /// How many more deliveries may be sent, of so many at once.
+    pub fn window_free(&self, window: u16) -> usize {
+        let window = usize::from(window);
+        match self.flow.as_deref() {
+            None => window,
+            Some(flow) if flow.again_publish.is_empty() => window.saturating_sub(flow.open),
+            Some(_) => 0,
+        }
     }
 
     /// How many exchanges are open, on this connection or left by an earlier one.
     pub fn in_flight(&self) -> usize {
-        self.table.iter().flatten().count()
+        self.flow.iter().flat_map(|flow| flow.table.iter()).flatten().count()
     }
 
     /// Binds a delivery to a free identifier.
     pub fn bind(&mut self, delivery: Delivery, phase: Phase) -> PacketId {
-        let packet_id = self.take_id();
-        let order = self.next_order;
-        self.next_order += 1;
-        self.open += 1;
-        let delivery = Some(delivery);
-        self.put(packet_id, Exchange { order, phase, counted: true, recorded: false, delivery });
+        let flow = self.flow.get_or_insert_default();
+        let packet_id = flow.take_id();
+        flow.open += 1;
+        let (order, delivery) = (flow.take_order(), Some(delivery));
+        flow.put(packet_id, Exchange { order, phase, counted: true, recorded: false, delivery });
         packet_id
     }
 
@@ -157,41 +155,39 @@ impl Outgoing {
 
     /// The delivery that is bound to an identifier.
     pub fn delivery(&self, packet_id: PacketId) -> Option<&Delivery> {
-        self.table.get(index(packet_id))?.as_ref()?.delivery.as_ref()
+        self.exchange(packet_id)?.delivery.as_ref()
     }
 
     /// The next thing to be sent again: in the order of first sending while the window has room,
     /// then what needs none.
-    pub fn next_again(&mut self) -> Option<Again> {
+    pub fn next_again(&mut self, window: u16) -> Option<Again> {
+        let window = usize::from(window);
+        let flow = self.flow.as_deref_mut()?;
         loop {
-            let pubrel = self.again_pubrel.front().copied();
-            let publish = self.again_publish.front().copied();
-            let publish = publish.filter(|_| self.open < self.window);
+            let pubrel = flow.again_pubrel.front().copied();
+            let publish = flow.again_publish.front().copied();
+            let publish = publish.filter(|_| flow.open < window);
             let comes_first =
-                |publish| pubrel.is_none_or(|id| self.order(publish) < self.order(id));
+                |publish| pubrel.is_none_or(|id| flow.order(publish) < flow.order(id));
             if let Some(packet_id) = publish.filter(|&publish| comes_first(publish)) {
-                self.again_publish.pop_front();
-                let Some(exchange) = self.exchange_mut(packet_id) else { continue };
+                flow.again_publish.pop_front();
+                let Some(exchange) = flow.exchange_mut(packet_id) else { continue };
                 exchange.counted = true;
                 if let (Phase::Sent, Some(delivery)) = (exchange.phase, &mut exchange.delivery) {
                     delivery.dup = true; // [MQTT-3.3.1-1]
                 }
-                self.open += 1;
+                flow.open += 1;
                 return Some(Again::Publish(packet_id));
             }
-            let packet_id = self.again_pubrel.pop_front()?;
-            if self.phase(packet_id) == Some(Phase::Relayed) {
+            let packet_id = flow.again_pubrel.pop_front()?;
+            if flow.exchange(packet_id).is_some_and(|exchange| exchange.phase == Phase::Relayed) {
                 return Some(Again::PubRel(packet_id));
             }
         }
     }
 
     fn phase(&self, packet_id: PacketId) -> Option<Phase> {
-        Some(self.table.get(index(packet_id))?.as_ref()?.phase)
-    }
-
-    fn order(&self, packet_id: PacketId) -> Option<u64> {
-        Some(self.table.get(index(packet_id))?.as_ref()?.order)
+        Some(self.exchange(packet_id)?.phase)
     }
 
     /// Whether a PUBLISH that is held has never been sent.
@@ -206,9 +202,8 @@ impl Outgoing {
     ) -> Result<Option<(Delivery, bool)>, ProtocolError> {
         match self.sent_qos(packet_id) {
             None => {
-                if let Some(at) = self.retired.iter().position(|&retired| retired == packet_id) {
-                    self.retired.remove(at);
-                    self.free.push_back(packet_id);
+                if let Some(flow) = self.flow.as_deref_mut() {
+                    flow.unretire(packet_id);
                 }
                 Ok(None)
             }
@@ -266,12 +261,16 @@ impl Outgoing {
     /// message; without an identifier it gets one that no other has. Messages up to `seen_to` may
     /// have been sent.
     pub fn restore(&mut self, sent: Vec<(Option<PacketId>, Option<Delivery>)>, seen_to: u64) {
+        if sent.is_empty() {
+            return;
+        }
+        let flow = self.flow.get_or_insert_default();
         for packet_id in sent.iter().filter_map(|(packet_id, _)| *packet_id) {
-            while self.table.len() < usize::from(packet_id.get()) {
-                let unused = self.grow();
-                self.free.push_back(unused);
+            while flow.table.len() < usize::from(packet_id.get()) {
+                let unused = flow.grow();
+                flow.free.push_back(unused);
             }
-            self.free.retain(|&free| free != packet_id);
+            flow.free.retain(|&free| free != packet_id);
         }
         for (packet_id, delivery) in sent {
             let recorded = packet_id.is_some();
@@ -280,26 +279,26 @@ impl Outgoing {
                 Some(delivery) if recorded || delivery.message.id() <= seen_to => Phase::Sent,
                 Some(_) => Phase::Held,
             };
-            let packet_id = packet_id.unwrap_or_else(|| self.take_id());
-            let (order, counted) = (self.next_order, false);
-            self.next_order += 1;
-            self.put(packet_id, Exchange { order, phase, counted, recorded, delivery });
+            let packet_id = packet_id.unwrap_or_else(|| flow.take_id());
+            let order = flow.take_order();
+            flow.put(packet_id, Exchange { order, phase, counted: false, recorded, delivery });
         }
     }
 
     /// See [`super::Session::give_back_shared`].
     pub fn give_back_shared(&mut self, ends: bool) -> Vec<Delivery> {
         let ids = self.in_order();
+        let Some(flow) = self.flow.as_deref_mut() else { return Vec::new() };
         let back = |id: PacketId| {
-            let exchange = self.exchange_mut(id)?;
+            let exchange = flow.exchange_mut(id)?;
             let delivery = exchange.delivery.as_ref().filter(|delivery| delivery.source != 0)?;
             let was_sent = exchange.phase == Phase::Sent;
             if delivery.qos == QoS::ExactlyOnce && (was_sent || !ends) {
                 return None;
             }
-            let unused = if was_sent { &mut self.retired } else { &mut self.free };
+            let unused = if was_sent { &mut flow.retired } else { &mut flow.free };
             unused.push_back(id);
-            let mut delivery = self.take_out(id)?.delivery?;
+            let mut delivery = flow.take_out(id)?.delivery?;
             if !was_sent {
                 delivery.attempts = delivery.attempts.saturating_sub(1);
             }
@@ -317,7 +316,8 @@ impl Outgoing {
         mut rename: impl FnMut(&Delivery) -> Message,
     ) -> Vec<PacketId> {
         let mut kept = Vec::new();
-        for (slot, id) in self.table.iter_mut().zip(1..=u16::MAX) {
+        let table = self.flow.iter_mut().flat_map(|flow| flow.table.iter_mut());
+        for (slot, id) in table.zip(1..=u16::MAX) {
             let delivery = slot.as_mut().and_then(|exchange| exchange.delivery.as_mut());
             if let Some(delivery) = delivery.filter(|delivery| delivery.source == source) {
                 delivery.message = rename(delivery);
@@ -351,7 +351,8 @@ impl Outgoing {
 
     /// The identifiers in use, in the order of first sending.
     fn in_order(&self) -> Vec<PacketId> {
-        let numbered = self.table.iter().zip(1..=u16::MAX);
+        let table = self.flow.iter().flat_map(|flow| flow.table.iter());
+        let numbered = table.zip(1..=u16::MAX);
         let mut ids: Vec<(u64, PacketId)> = numbered
             .filter_map(|(slot, id)| Some((slot.as_ref()?.order, PacketId::new(id)?)))
             .collect();
@@ -361,7 +362,7 @@ impl Outgoing {
 
     /// The QoS of a PUBLISH that is sent and not answered; 2 once the Client has it.
     fn sent_qos(&self, packet_id: PacketId) -> Option<u8> {
-        let exchange = self.table.get(index(packet_id))?.as_ref()?;
+        let exchange = self.exchange(packet_id)?;
         match exchange.phase {
             Phase::Held => None,
             Phase::Sent => Some(exchange.delivery.as_ref().map_or(2, |d| d.qos as u8)),
@@ -369,8 +370,44 @@ impl Outgoing {
         }
     }
 
+    fn exchange(&self, packet_id: PacketId) -> Option<&Exchange> {
+        self.flow.as_deref()?.exchange(packet_id)
+    }
+
+    fn exchange_mut(&mut self, packet_id: PacketId) -> Option<&mut Exchange> {
+        self.flow.as_deref_mut()?.exchange_mut(packet_id)
+    }
+
+    fn end(&mut self, packet_id: PacketId) -> Option<Exchange> {
+        let flow = self.flow.as_deref_mut()?;
+        let exchange = flow.take_out(packet_id)?;
+        flow.free.push_back(packet_id);
+        Some(exchange)
+    }
+}
+
+impl Flow {
+    /// Whether nothing of it would be missed.
+    fn is_unused(&self) -> bool {
+        self.retired.is_empty() && self.table.iter().all(Option::is_none)
+    }
+
+    fn exchange(&self, packet_id: PacketId) -> Option<&Exchange> {
+        self.table.get(index(packet_id))?.as_ref()
+    }
+
     fn exchange_mut(&mut self, packet_id: PacketId) -> Option<&mut Exchange> {
         self.table.get_mut(index(packet_id))?.as_mut()
+    }
+
+    fn order(&self, packet_id: PacketId) -> Option<u64> {
+        Some(self.exchange(packet_id)?.order)
+    }
+
+    /// The next place in the order of first sending.
+    fn take_order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order - 1
     }
 
     fn put(&mut self, packet_id: PacketId, exchange: Exchange) {
@@ -379,10 +416,12 @@ impl Outgoing {
         }
     }
 
-    fn end(&mut self, packet_id: PacketId) -> Option<Exchange> {
-        let exchange = self.take_out(packet_id)?;
-        self.free.push_back(packet_id);
-        Some(exchange)
+    /// The Client has answered for a delivery that went back to its share group.
+    fn unretire(&mut self, packet_id: PacketId) {
+        if let Some(at) = self.retired.iter().position(|&retired| retired == packet_id) {
+            self.retired.remove(at);
+            self.free.push_back(packet_id);
+        }
     }
 
     fn take_out(&mut self, packet_id: PacketId) -> Option<Exchange> {

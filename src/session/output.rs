@@ -214,7 +214,7 @@ impl Session {
         if let Some(answer) = self.answers.poll() {
             return self.write_answer(answer, now, out);
         }
-        match may_again.then(|| self.outgoing.next_again()).flatten() {
+        match may_again.then(|| self.outgoing.next_again(self.terms.send_window)).flatten() {
             None => Ok(Polled::Nothing),
             Some(Again::Publish(packet_id)) => Ok(self.write_bound(packet_id, now, out)),
             Some(Again::PubRel(packet_id)) => {
@@ -298,7 +298,7 @@ impl Session {
             what: "the Client's Maximum Packet Size leaves no room for an answer",
         };
         packet.encode(self.terms.version, out).map_err(|_| too_large)?;
-        if out.len() - start > self.terms.maximum_packet_size {
+        if out.len() - start > self.terms.maximum_packet_size() {
             out.truncate(start);
             return Err(too_large);
         }
@@ -396,7 +396,7 @@ impl Session {
                 delivery.subscription_ids.as_ref().map_or(&[][..], |ids| &ids.slice);
         }
         // Judged with the topic in full: an alias is not given to what may not be sent.
-        if outgoing.encoded_len(version) > self.terms.maximum_packet_size {
+        if outgoing.encoded_len(version) > self.terms.maximum_packet_size() {
             return false;
         }
         if self.terms.send_alias_maximum > 0 {
@@ -408,7 +408,7 @@ impl Session {
                 outgoing.topic = &[];
             }
             // An alias is longer than a short topic.
-            if outgoing.encoded_len(version) > self.terms.maximum_packet_size {
+            if outgoing.encoded_len(version) > self.terms.maximum_packet_size() {
                 outgoing.topic_alias = None;
                 outgoing.topic = message.topic();
                 if !is_known {

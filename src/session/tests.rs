@@ -150,7 +150,7 @@ fn what_is_sent_again_obeys_the_new_window_and_goes_first() {
 
 #[test]
 fn an_identifier_is_not_used_twice_at_once() {
-    let mut outgoing = Outgoing::new(100);
+    let mut outgoing = Outgoing::default();
     outgoing.restore(vec![(PacketId::new(3), None), (PacketId::new(1), None)], 0);
     let mut ids: Vec<u16> = (0..50)
         .map(|_| outgoing.bind(delivery(QoS::AtLeastOnce, "x"), outgoing::Phase::Sent).get())

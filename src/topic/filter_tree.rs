@@ -1,7 +1,7 @@
 //! Topic Filters and what is kept for each, found by Topic Name.
 //!
-//! Filters without a wildcard sit in one hash map: one look-up whatever their number. The others
-//! form a trie of levels: a node has children by name, a child for `+`, and the value of `#` below
+//! Filters without a wildcard are hashed: one look-up whatever their number. What is hashed are
+//! small numbers, so that growing, which stops everybody, moves little. The others form a trie of levels: a node has children by name, a child for `+`, and the value of `#` below
 //! it. Matching follows at most two children per level (the name's and `+`), so its cost is
 //! bounded by the trie nodes whose path agrees with the topic so far, not by the number of
 //! filters. It keeps its own stack: a topic of 30,000 levels costs no recursion.
@@ -10,7 +10,7 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::has_wildcard;
 use super::slab::Slab;
@@ -47,15 +47,61 @@ impl Node {
     }
 }
 
+/// A filter without a wildcard.
+#[derive(Debug)]
+struct Exact<V> {
+    filter: Box<str>,
+    value: V,
+}
+
+/// What a table holds: a number, and a part of the hash of what it stands for, so that a table
+/// that grows need not look at a million filters while everybody waits.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    hash: u32,
+    at: u32,
+}
+
+impl Spot {
+    fn new(hash: u64, at: u32) -> Self {
+        Self { hash: hash as u32, at }
+    }
+
+    /// The table's hash: the part, spread over all bits.
+    fn spread(&self) -> u64 {
+        u64::from(self.hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// The number in a table under this hash for which `is_it`.
+    fn find(table: &HashTable<Self>, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let wanted = Self::new(hash, NONE);
+        let eq = |spot: &Self| spot.hash == wanted.hash && is_it(spot.at);
+        table.find(wanted.spread(), eq).map(|spot| spot.at)
+    }
+
+    fn insert(table: &mut HashTable<Self>, hash: u64, at: u32) {
+        let spot = Self::new(hash, at);
+        table.insert_unique(spot.spread(), spot, Self::spread);
+    }
+
+    fn remove(table: &mut HashTable<Self>, hash: u64, at: u32) {
+        if let Ok(entry) = table.find_entry(Self::new(hash, at).spread(), |spot| spot.at == at) {
+            entry.remove();
+        }
+    }
+}
+
 /// Filters and their values.
 #[derive(Debug)]
 pub struct FilterTree<V> {
-    exact: HashMap<Box<str>, V>,
+    exacts: Slab<Exact<V>>,
+    /// Their numbers, by filter.
+    exact: HashTable<Spot>,
     /// The root is always there.
     nodes: Slab<Node>,
     values: Slab<V>,
     /// The named children of all nodes: one table of node numbers instead of one table per node.
-    edges: HashTable<u32>,
+    edges: HashTable<Spot>,
     hasher: DefaultHashBuilder,
     len: usize,
 }
@@ -65,7 +111,8 @@ impl<V> Default for FilterTree<V> {
         let mut nodes = Slab::default();
         nodes.insert(Node::new(NONE, ""));
         Self {
-            exact: HashMap::new(),
+            exacts: Slab::default(),
+            exact: HashTable::new(),
             nodes,
             values: Slab::default(),
             edges: HashTable::new(),
@@ -94,11 +141,7 @@ impl<V: Default> FilterTree<V> {
     /// The filter's value; a new one when the filter is new.
     pub fn entry(&mut self, filter: &str) -> &mut V {
         if !has_wildcard(filter) {
-            let len = &mut self.len;
-            return self.exact.entry_ref(filter).or_insert_with(|| {
-                *len += 1;
-                V::default()
-            });
+            return self.exact_entry(filter);
         }
         let (path, hash) = split_hash(filter);
         let node = path.into_iter().flat_map(|p| p.split('/')).fold(ROOT, |node, level| {
@@ -117,7 +160,7 @@ impl<V: Default> FilterTree<V> {
     /// The filter's value.
     pub fn get(&self, filter: &str) -> Option<&V> {
         if !has_wildcard(filter) {
-            return self.exact.get(filter);
+            return self.exact(filter);
         }
         let (node, hash) = self.find(filter)?;
         self.values.get(self.slot(node, hash))
@@ -126,7 +169,8 @@ impl<V: Default> FilterTree<V> {
     /// The filter's value, to be changed.
     pub fn get_mut(&mut self, filter: &str) -> Option<&mut V> {
         if !has_wildcard(filter) {
-            return self.exact.get_mut(filter);
+            let at = self.find_exact(filter)?;
+            return self.exacts.get_mut(at).map(|exact| &mut exact.value);
         }
         let (node, hash) = self.find(filter)?;
         self.values.get_mut(self.slot(node, hash))
@@ -135,12 +179,7 @@ impl<V: Default> FilterTree<V> {
     /// Removes a filter, and every node that has no purpose without it.
     pub fn remove(&mut self, filter: &str) -> Option<V> {
         if !has_wildcard(filter) {
-            let removed = self.exact.remove(filter);
-            self.len -= usize::from(removed.is_some());
-            if self.exact.is_empty() {
-                self.exact = HashMap::new();
-            }
-            return removed;
+            return self.remove_exact(filter);
         }
         let (node, hash) = self.find(filter)?;
         let removed = self.values.remove(self.slot(node, hash))?;
@@ -152,7 +191,7 @@ impl<V: Default> FilterTree<V> {
 
     /// Shows the value of every filter that matches a Topic Name.
     pub fn for_each_match<'t>(&'t self, topic: &str, mut visit: impl FnMut(&'t V)) {
-        if let Some(value) = self.exact.get(topic) {
+        if let Some(value) = self.exact(topic) {
             visit(value);
         }
         if self.nodes.len() == 1 && self.values.len() == 0 {
@@ -183,6 +222,40 @@ impl<V: Default> FilterTree<V> {
                 stack.push((child, next));
             }
         }
+    }
+
+    fn exact(&self, filter: &str) -> Option<&V> {
+        self.exacts.get(self.find_exact(filter)?).map(|exact| &exact.value)
+    }
+
+    fn find_exact(&self, filter: &str) -> Option<u32> {
+        if self.exact.is_empty() {
+            return None;
+        }
+        let is_it = |at| self.exacts.get(at).is_some_and(|exact| *exact.filter == *filter);
+        Spot::find(&self.exact, self.hasher.hash_one(filter), is_it)
+    }
+
+    fn exact_entry(&mut self, filter: &str) -> &mut V {
+        let at = self.find_exact(filter).unwrap_or_else(|| {
+            let exact = Exact { filter: filter.into(), value: V::default() };
+            let at = self.exacts.insert(exact).unwrap_or(NONE);
+            Spot::insert(&mut self.exact, self.hasher.hash_one(filter), at);
+            self.len += 1;
+            at
+        });
+        #[expect(clippy::expect_used, reason = "4,294,967,295 filters do not fit in memory")]
+        self.exacts.get_mut(at).map(|exact| &mut exact.value).expect("entered above")
+    }
+
+    fn remove_exact(&mut self, filter: &str) -> Option<V> {
+        let at = self.find_exact(filter)?;
+        Spot::remove(&mut self.exact, self.hasher.hash_one(filter), at);
+        if self.exact.is_empty() {
+            self.exact = HashTable::new();
+        }
+        self.len -= 1;
+        self.exacts.remove(at).map(|exact| exact.value)
     }
 
     fn value(&self, at: u32) -> Option<&V> {
@@ -217,10 +290,9 @@ impl<V: Default> FilterTree<V> {
     }
 
     fn child_named(&self, node: u32, level: &str) -> Option<u32> {
-        let is_it = |&child: &u32| {
-            self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level)
-        };
-        self.edges.find(self.hash(node, level), is_it).copied()
+        let is_it =
+            |child| self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level);
+        Spot::find(&self.edges, self.hash(node, level), is_it)
     }
 
     fn hash(&self, parent: u32, level: &str) -> u64 {
@@ -239,10 +311,7 @@ impl<V: Default> FilterTree<V> {
             parent.named += 1;
         }
         let hash = self.hash(parent, level);
-        let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.edges.insert_unique(hash, at, |&child| {
-            nodes.get(child).map_or(0, |c| hasher.hash_one((c.parent, &*c.level)))
-        });
+        Spot::insert(&mut self.edges, hash, at);
         at
     }
 
@@ -255,8 +324,8 @@ impl<V: Default> FilterTree<V> {
             }
             let (parent, is_plus) = (node.parent, &*node.level == "+");
             let hash = self.hash(parent, &node.level);
-            if !is_plus && let Ok(edge) = self.edges.find_entry(hash, |&child| child == at) {
-                edge.remove();
+            if !is_plus {
+                Spot::remove(&mut self.edges, hash, at);
             }
             if let Some(parent) = self.nodes.get_mut(parent) {
                 if is_plus {
@@ -276,7 +345,7 @@ impl<V: Default> FilterTree<V> {
     #[cfg(test)]
     fn is_pristine(&self) -> bool {
         let is_bare = self.nodes.len() == 1 && self.values.len() == 0 && self.edges.is_empty();
-        is_bare && self.exact.is_empty() && self.len == 0
+        is_bare && self.exact.is_empty() && self.exacts.len() == 0 && self.len == 0
     }
 }
 

@@ -5,39 +5,94 @@
 //! names below it are looked at. A walk looks at so many names and then lets go, so that one
 //! subscription to `#` does not stop a broker with a million names.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::{TopicFilter, TopicName};
 
-/// A name whose order is that of its levels: `a/b` stands right after `a` and before `a-b`,
-/// since the separator sorts before every other character.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key(Box<[u8]>);
+/// What is kept for a Topic Name, and knows it: the tree holds no names of its own.
+pub trait Named {
+    /// The bytes of a valid Topic Name.
+    fn topic_name(&self) -> &[u8];
+}
 
-impl Key {
-    fn new(name: &str) -> Self {
-        // The null character is not in any topic and sorts first.
-        Self(name.bytes().map(|byte| if byte == b'/' { 0 } else { byte }).collect())
-    }
-
-    fn name(&self) -> String {
-        let bytes = self.0.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect();
-        String::from_utf8(bytes).unwrap_or_default()
+impl Named for &str {
+    fn topic_name(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 
-/// Names and their values.
+/// The order of names is that of their levels: `a/b` stands right after `a` and before `a-b`, since
+/// the separator sorts before every other character.
+fn order(name: &[u8], other: &[u8]) -> Ordering {
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    let mut differing = name.iter().zip(other).filter(|(a, b)| a != b);
+    differing.next().map_or(name.len().cmp(&other.len()), |(a, b)| rank(a).cmp(&rank(b)))
+}
+
+/// A value where the set compares it by its name; a name that is looked for is one too.
 #[derive(Debug)]
-pub struct NameTree<V>(BTreeMap<Key, V>);
+struct Entry<V>(V);
+
+impl<'n, V: Named + 'n> Borrow<dyn Named + 'n> for Entry<V> {
+    fn borrow(&self) -> &(dyn Named + 'n) {
+        &self.0
+    }
+}
+
+impl Ord for dyn Named + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(self.topic_name(), other.topic_name())
+    }
+}
+
+impl PartialOrd for dyn Named + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+impl<V: Named> Ord for Entry<V> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(self.0.topic_name(), other.0.topic_name())
+    }
+}
+
+impl<V: Named> PartialOrd for Entry<V> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<V: Named> PartialEq for Entry<V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<V: Named> Eq for Entry<V> {}
+
+/// Values by the names that they are kept for.
+#[derive(Debug)]
+pub struct NameTree<V>(BTreeSet<Entry<V>>);
 
 impl<V> Default for NameTree<V> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(BTreeSet::new())
     }
 }
 
-impl<V> NameTree<V> {
+impl<V: Named> NameTree<V> {
     /// How many names there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -48,24 +103,19 @@ impl<V> NameTree<V> {
         self.0.is_empty()
     }
 
-    /// Sets a name's value and returns the former one.
-    pub fn insert(&mut self, name: &str, value: V) -> Option<V> {
-        self.0.insert(Key::new(name), value)
+    /// Sets its name's value and returns the former one.
+    pub fn insert(&mut self, value: V) -> Option<V> {
+        self.0.replace(Entry(value)).map(|entry| entry.0)
     }
 
     /// Removes a name.
     pub fn remove(&mut self, name: &str) -> Option<V> {
-        self.0.remove(&Key::new(name))
+        self.0.take(&name as &dyn Named).map(|entry| entry.0)
     }
 
     /// A name's value.
     pub fn get(&self, name: &str) -> Option<&V> {
-        self.0.get(&Key::new(name))
-    }
-
-    /// Every value, in the order of the names.
-    pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.values()
+        self.0.get(&name as &dyn Named).map(|entry| &entry.0)
     }
 
     /// Shows the values whose names match the filter, in order, beginning after the name `after`.
@@ -86,23 +136,23 @@ impl<V> NameTree<V> {
             }
             return None;
         };
-        let start = match after {
-            Some(name) => Bound::Excluded(Key::new(name)),
-            None => Bound::Included(Key::new(prefix)),
+        let start = match &after {
+            Some(name) => Bound::Excluded(name as &dyn Named),
+            None => Bound::Included(&prefix as &dyn Named),
         };
-        let end = Key::new(prefix);
-        let below = |key: &Key| match key.0.strip_prefix(&*end.0) {
-            Some(rest) => prefix.is_empty() || rest.first().is_none_or(|&byte| byte == 0),
+        let below = |name: &str| match name.strip_prefix(prefix) {
+            Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
             None => false,
         };
-        for (looked, (key, value)) in self.0.range((start, Bound::Unbounded)).enumerate() {
-            if !below(key) {
+        let range = self.0.range::<dyn Named, _>((start, Bound::Unbounded));
+        for (looked, Entry(value)) in range.enumerate() {
+            let name = std::str::from_utf8(value.topic_name()).unwrap_or_default();
+            if !below(name) {
                 return None;
             }
-            let name = key.name();
-            let is_match = TopicName::new(&name).is_ok_and(|topic| filter.matches(topic));
+            let is_match = TopicName::new(name).is_ok_and(|topic| filter.matches(topic));
             if (is_match && !visit(value)) || looked + 1 >= looks {
-                return Some(name);
+                return Some(name.to_owned());
             }
         }
         None
@@ -121,13 +171,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn matching(tree: &NameTree<String>, filter: &str, page: usize, looks: usize) -> Vec<String> {
+    fn matching(tree: &NameTree<&str>, filter: &str, page: usize, looks: usize) -> Vec<String> {
         let filter = TopicFilter::new(filter).unwrap();
         let (mut found, mut after) = (Vec::new(), None::<String>);
         loop {
             let mut room = page;
             let next = tree.matches(filter, after.as_deref(), looks, |name| {
-                found.push(name.clone());
+                found.push((*name).to_owned());
                 room -= 1;
                 room > 0
             });
@@ -142,7 +192,7 @@ mod tests {
     fn a_wildcard_below_a_prefix_finds_what_is_below_it() {
         let mut tree = NameTree::default();
         for name in ["a", "a/b", "a/b/c", "a-b", "ab", "b", "$SYS/a", "/a"] {
-            tree.insert(name, name.to_owned());
+            tree.insert(name);
         }
         assert_eq!(matching(&tree, "a/#", 9, 99), ["a", "a/b", "a/b/c"]);
         assert_eq!(matching(&tree, "a/+", 9, 99), ["a/b"]);
@@ -162,7 +212,7 @@ mod tests {
             let mut tree = NameTree::default();
             let names: Vec<_> = names.iter().filter(|name| TopicName::new(name).is_ok()).collect();
             for name in &names {
-                tree.insert(name, (*name).clone());
+                tree.insert(name.as_str());
             }
             let rule = TopicFilter::new(&filter).unwrap();
             let mut expected: Vec<String> = names.iter()

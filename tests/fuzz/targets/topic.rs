@@ -72,7 +72,7 @@ impl<'a> Trees<'a> {
     }
 
     fn retain(&mut self, topic: &'a str) {
-        let before = self.name_tree.insert(topic, topic);
+        let before = self.name_tree.insert(topic);
         assert_eq!(before.is_none(), self.names.insert(topic));
         assert_eq!(self.name_tree.len(), self.names.len());
     }
