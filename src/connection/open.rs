@@ -242,13 +242,12 @@ impl Opening<'_> {
                 Poll::Pending
             })
             .await;
+            let mut is_durable = false;
             for mail in mail.drain(..) {
                 match mail {
                     Mail::Committed { ticket: committed, outcome: Outcome::Durable } => {
                         parts.session.committed(committed);
-                        if committed == ticket {
-                            return Ok(());
-                        }
+                        is_durable |= committed == ticket;
                     }
                     Mail::Committed { outcome: Outcome::Failed, .. } => {
                         let reason = ReasonCode::ServerUnavailable;
@@ -263,6 +262,10 @@ impl Opening<'_> {
                         ));
                     }
                 }
+            }
+            // Not before all of the mail is read: who wants this Session asks once.
+            if is_durable {
+                return Ok(());
             }
         }
     }

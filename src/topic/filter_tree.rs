@@ -2,9 +2,10 @@
 //!
 //! Filters without a wildcard are hashed: one look-up whatever their number. What is hashed are
 //! small numbers, so that growing, which stops everybody, moves little. The others form a trie of
-//! levels: a node has children by name, a child for `+`, and the value of `#` below it. Matching follows at most two children per level (the name's and `+`), so its cost is
-//! bounded by the trie nodes whose path agrees with the topic so far, not by the number of
-//! filters. It keeps its own stack: a topic of 30,000 levels costs no recursion.
+//! levels: a node has children by name, a child for `+`, and the value of `#` below it. Matching
+//! follows at most two children per level (the name's and `+`), so its cost is bounded by the trie
+//! nodes whose path agrees with the topic so far, not by the number of filters. It keeps its own
+//! stack: a topic of 30,000 levels costs no recursion.
 //!
 //! Peers choose the keys, so the maps hash with a random seed.
 
