@@ -1,5 +1,6 @@
 //! The command line.
 
+mod acl;
 mod passwd;
 
 use std::io::{IsTerminal, Write};
@@ -14,6 +15,7 @@ use crate::control;
 use crate::server::{self, ServerError};
 use crate::store;
 use crate::store::tools::{Request, ToolError};
+use acl::{Explain, ExplainError};
 use passwd::{Passwd, PasswdError};
 
 /// An MQTT broker that loses nothing it acknowledged.
@@ -28,9 +30,11 @@ Examples:
   whimbrel -c whimbrel.toml --check-config say what is wrong with the file
   whimbrel settings                        list all settings
   whimbrel passwd -c users alice           make a password file, with alice in it
+  whimbrel acl explain alice x publish t   say which rule decides what alice may do
   whimbrel store backup FILE               copy the store, also while the broker runs
 
-SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.")]
+SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.
+SIGHUP has the acl_file and the roles read again; if anything is wrong with them nothing changes.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -60,6 +64,14 @@ enum Command {
     Settings,
     /// Add and remove users of a password file, and change their passwords
     Passwd(Passwd),
+    /// Ask what Clients may do
+    Acl {
+        #[command(subcommand)]
+        command: AclCommand,
+        /// Configuration file (TOML)
+        #[arg(short, long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Look at the store, check it, copy it; also while the broker runs
     Store {
         #[command(subcommand)]
@@ -71,6 +83,12 @@ enum Command {
         #[arg(long, global = true, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum AclCommand {
+    /// Say whether a Client may do something, and which rule says so
+    Explain(Explain),
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +127,9 @@ pub enum CliError {
     /// A password file was not changed.
     #[error(transparent)]
     Passwd(#[from] PasswdError),
+    /// There is no answer to `acl explain`.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
@@ -124,14 +145,21 @@ pub fn run() -> Result<(), CliError> {
     if let Some(Command::Passwd(passwd)) = &arguments.command {
         return Ok(passwd::run(passwd)?);
     }
-    if let Some(Command::Serve { config } | Command::Store { config, .. }) = &mut arguments.command
+    if let Some(
+        Command::Serve { config } | Command::Store { config, .. } | Command::Acl { config, .. },
+    ) = &mut arguments.command
     {
         // Before the command or after it.
         arguments.config = config.take().or(arguments.config);
     }
     let config = configuration(&arguments)?;
-    if let Some(Command::Store { command, directory, .. }) = arguments.command {
-        return store(&command, directory, config.store);
+    if let Some(Command::Store { command, directory, .. }) = &arguments.command {
+        return store(command, directory.clone(), config.store);
+    }
+    if let Some(Command::Acl { command: AclCommand::Explain(explain), .. }) = &arguments.command {
+        let answer = acl::explain(explain, &config)?;
+        std::io::stdout().write_all(answer.as_bytes())?;
+        return Ok(());
     }
     if arguments.check_config {
         server::check(&config)?;
@@ -140,7 +168,11 @@ pub fn run() -> Result<(), CliError> {
         return Ok(());
     }
     log(&config, arguments.verbose);
-    server::run(&config)?;
+    let reread = || {
+        let lines = |problems: CliError| problems.to_string();
+        configuration(&arguments).map_err(lines)
+    };
+    server::run(&config, &reread)?;
     Ok(())
 }
 

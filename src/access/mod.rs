@@ -4,14 +4,16 @@
 //! of that is done by the [`checkers`]' threads. A Client certificate that the listener verified
 //! is proof too. Without proof Clients are let in everywhere, from this machine only, or nowhere.
 //! The mechanisms of enhanced authentication read the same file. What an admitted Client may
-//! publish and subscribe to is not restricted.
+//! publish, subscribe to and receive is for [`acl`] to say.
 //!
 //! Whoever has no password learns nothing from ours: an unknown user is answered as a wrong
 //! password is, after the same work (see [`users`]).
 
+pub mod acl;
 pub mod checkers;
 pub mod file;
 pub mod password;
+pub mod problem;
 pub mod random;
 pub mod scram;
 pub mod users;
@@ -21,6 +23,8 @@ use std::sync::Arc;
 
 use crate::codec::ReasonCode;
 use crate::session::auth::Mechanism;
+use acl::guard::{Guard, Rules};
+use acl::{Claims, Subject};
 use checkers::{Checkers, Job};
 use scram::Scram;
 use users::Users;
@@ -61,6 +65,8 @@ impl fmt::Debug for Credentials<'_> {
 pub struct Identity {
     /// The name that it has proven; `None`: it came without proof, or by its certificate.
     pub username: Option<Arc<str>>,
+    /// What else its proof says of it.
+    pub claims: Option<Arc<Claims>>,
 }
 
 /// The identity, or the CONNACK's Reason Code.
@@ -80,12 +86,13 @@ pub trait Answer: Send {
 pub struct Access {
     anonymous: Anonymous,
     passwords: Option<(Arc<Users>, Arc<Checkers>)>,
+    rules: Arc<Rules>,
 }
 
 impl Access {
     /// Without a password file.
     pub fn unproven(anonymous: Anonymous) -> Self {
-        Self { anonymous, passwords: None }
+        Self { anonymous, ..Self::default() }
     }
 
     /// With the users of a password file.
@@ -94,7 +101,19 @@ impl Access {
         users: Arc<Users>,
         checkers: Arc<Checkers>,
     ) -> Self {
-        Self { anonymous, passwords: Some((users, checkers)) }
+        Self { anonymous, passwords: Some((users, checkers)), ..Self::default() }
+    }
+
+    /// What its Clients may do.
+    pub fn ruled_by(self, rules: Arc<Rules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// What guards the broker from an admitted Client.
+    pub fn guard(&self, identity: Identity, client_id: &Arc<str>) -> Arc<Guard> {
+        let Identity { username, claims } = identity;
+        let subject = Subject { username, client_id: client_id.clone(), claims };
+        Arc::new(Guard::new(subject, self.rules.clone()))
     }
 
     /// Judges credentials; answers at once or, for a password, from a thread of the checkers.

@@ -64,7 +64,7 @@ pub struct Question {
 impl Question {
     /// Who it is, if the password is right.
     pub fn identity(&self) -> Identity {
-        Identity { username: Some(self.username.clone()) }
+        Identity { username: Some(self.username.clone()), ..Identity::default() }
     }
 }
 

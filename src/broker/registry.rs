@@ -53,6 +53,16 @@ pub enum Place {
     Parked(Box<Parked>),
 }
 
+impl Place {
+    /// The mailbox of the Session.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        match self {
+            Self::Lent { mailbox, .. } => mailbox,
+            Self::Parked(parked) => &parked.mailbox,
+        }
+    }
+}
+
 /// Sessions by Client Identifier.
 #[derive(Default)]
 pub struct Registry {

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::access::acl::roles::{Group, Role};
 use crate::access::{Anonymous, checkers};
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
@@ -31,6 +32,12 @@ pub struct Config {
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords, where a listener does not say otherwise.
     pub password_file: Option<PathBuf>,
+    /// What Clients may do, where a listener does not say otherwise.
+    pub acl_file: Option<PathBuf>,
+    /// What Clients may do, beside the files.
+    pub roles: Vec<Role>,
+    /// Users with roles in common.
+    pub groups: Vec<Group>,
     /// For the threads that check passwords.
     pub checkers: checkers::Options,
     /// Where Clients come in.
@@ -61,6 +68,9 @@ impl Default for Config {
             memory_limit: None,
             anonymous: None,
             password_file: None,
+            acl_file: None,
+            roles: Vec::new(),
+            groups: Vec::new(),
             checkers: checkers::Options::default(),
             listeners: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
@@ -106,6 +116,8 @@ pub struct Listener {
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords.
     pub password_file: Option<PathBuf>,
+    /// What its Clients may do.
+    pub acl_file: Option<PathBuf>,
     /// TCP_NODELAY off.
     pub is_delayed: bool,
     /// What an acknowledged message of its Clients survives, if less than elsewhere.
@@ -124,6 +136,8 @@ pub struct Opening {
     pub anonymous: Anonymous,
     /// Users and their passwords.
     pub password_file: Option<PathBuf>,
+    /// What its Clients may do.
+    pub acl_file: Option<PathBuf>,
     /// Whether what its Clients do need not survive.
     pub in_memory: bool,
     /// Whether the broker starts without it when the system has no such address family.
@@ -177,6 +191,7 @@ impl Config {
                     options: self.listener_options(listener, bind)?,
                     anonymous: listener.anonymous.or(self.anonymous).unwrap_or(default),
                     password_file: password_file.cloned(),
+                    acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
                     is_optional: is_pair && is_v6,
                 });

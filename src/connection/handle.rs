@@ -172,14 +172,20 @@ impl Connection {
             return Ok(());
         }
         broker.metrics.messages_received.increment();
-        let is_refused = published.reason.is_error();
-        if is_refused {
+        let mut reason = published.reason;
+        if reason == ReasonCode::NotAuthorized {
+            broker.metrics.drops.add(DropReason::PublishDenied, 1);
+            if !self.version.has_reason_codes() {
+                reason = ReasonCode::Success; // [MQTT-3.3.5-2] of 3.1.1 allows it, to go on.
+            }
+        } else if reason.is_error() {
             broker.metrics.drops.add(DropReason::NotAccepted, 1);
             if !self.version.has_reason_codes() {
                 // Who cannot be told must not believe it accepted, [MQTT-3.3.5-2] of 3.1.1.
-                return Err(Ending::Ended(published.reason));
+                return Err(Ending::Ended(reason));
             }
         }
+        let is_refused = reason.is_error();
         if publish.qos == QoS::ExactlyOnce
             && let (true, Some(session), Some(id)) =
                 (is_refused, parts.mailbox.stored(), publish.packet_id)
@@ -187,7 +193,7 @@ impl Connection {
             turn.change(Change::Released { session, packet_id: id.get() });
         }
         let waits = published.waits && !self.is_hasty;
-        parts.session.published(publish, published.reason, waits);
+        parts.session.published(publish, reason, waits);
         Ok(())
     }
 
@@ -200,6 +206,12 @@ impl Connection {
         let out = self.writer.buffer();
         broker.metrics.messages_sent.add(deliveries.len() as u64);
         for delivery in deliveries.drain(..) {
+            let topic = delivery.message.topic_str();
+            if !self.receives.allow(&self.guard, topic, delivery.qos, delivery.retain) {
+                broker.dropped(delivery.trace(), DropReason::ReceiveDenied, stored, turn);
+                broker.room(delivery.trace(), key, turn);
+                continue;
+            }
             let lent = (delivery.source != 0).then(|| delivery.trace());
             match parts.session.deliver(delivery, now, out) {
                 Delivered::Sent => {

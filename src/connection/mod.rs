@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::access::{Access, Identity};
+use crate::access::Access;
+use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
@@ -150,7 +151,10 @@ struct Connection {
     publisher: Publisher,
     peer: Peer,
     options: Arc<Options>,
-    identity: Identity,
+    /// Who the Client is, and what it may do.
+    guard: Arc<Guard>,
+    /// What it may receive, as far as that was asked.
+    receives: Receives,
     /// The Client authenticates again.
     exchange: Option<Box<Exchange>>,
     version: Version,
