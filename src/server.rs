@@ -112,7 +112,7 @@ pub fn run(config: &Config, reread: &Reread<'_>) -> Result<(), ServerError> {
     fitted.fit_memory(process::memory_total());
     fitted.broker.rules = admission.absent();
     let (broker, restored) = Broker::open(fitted.broker, Clock::system(), &fitted.store)?;
-    admission.users(config, files)?;
+    admission.users(config, &openings, files)?;
     let control = control(config);
     tracing::info!(
         store = %config.store.directory.display(), durability = ?config.store.durability,
@@ -191,8 +191,8 @@ impl House<'_> {
             }));
         }
         if let Some(control) = control {
-            let broker = broker.clone();
-            tasks.push(tokio::spawn(async move { control.serve(&broker).await }));
+            let (broker, book) = (broker.clone(), admission.book());
+            tasks.push(tokio::spawn(async move { control.serve(&broker, book.as_ref()).await }));
         }
         let mut keeper = {
             let broker = broker.clone();
@@ -221,7 +221,7 @@ impl House<'_> {
         Ok(())
     }
 
-    /// Reads again what Clients may do. What is not good changes nothing.
+    /// Reads who may come and what they may do again. What is not good changes nothing.
     fn reload(&self) {
         let read = || {
             let config = (self.reread)()?;
@@ -232,7 +232,7 @@ impl House<'_> {
             Ok(files) => {
                 self.admission.replace(files);
                 self.broker.rules_replaced();
-                tracing::info!("SIGHUP: rules read again");
+                tracing::info!("SIGHUP: users and rules read again");
             }
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
         }

@@ -15,14 +15,13 @@ use std::sync::Arc;
 use super::password::{Fault, Hash, Stored};
 use super::problem::{FileError, Problem, read_text};
 use super::scram::Keys;
-use super::users::User;
 
 /// The users of a file.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct PasswordFile(HashMap<Arc<str>, Lot>);
 
 /// What a user has, and the line in which the latter stands.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lot {
     hash: Option<Hash>,
     scram: Option<Keys>,
@@ -83,9 +82,28 @@ impl PasswordFile {
         Ok(())
     }
 
-    pub(super) fn into_users(self) -> Vec<(Arc<str>, User)> {
-        let user = |lot: Lot| User::new(lot.hash, lot.scram);
-        self.0.into_iter().map(|(username, lot)| (username, user(lot))).collect()
+    /// Names, with what each has: at least one of both.
+    pub(super) fn into_secrets(self) -> Vec<(Arc<str>, Option<Hash>, Option<Keys>)> {
+        self.0.into_iter().map(|(username, lot)| (username, lot.hash, lot.scram)).collect()
+    }
+
+    /// Whether a user is there.
+    pub fn contains(&self, username: &str) -> bool {
+        self.0.contains_key(username)
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.0.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Adds the users of another file who are not in this one.
+    pub fn add_missing(&mut self, other: &Self) {
+        for (username, lot) in &other.0 {
+            self.0.entry(username.clone()).or_insert_with(|| lot.clone());
+        }
     }
 }
 
@@ -159,12 +177,13 @@ impl Lines {
         File::open(directory)?.sync_all()
     }
 
+    /// The whole file.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|line| format!("{line}\n")).collect()
+    }
+
     fn write_to(&self, mut file: File, target: &Path) -> io::Result<()> {
-        let mut text = self.0.join("\n");
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        file.write_all(text.as_bytes())?;
+        file.write_all(self.text().as_bytes())?;
         if let Ok(former) = std::fs::metadata(target) {
             let new = file.metadata()?;
             if (former.uid(), former.gid()) != (new.uid(), new.gid()) {
@@ -191,7 +210,7 @@ mod tests {
     #[test]
     fn comments_and_empty_lines_say_nothing() {
         let file = PasswordFile::parse(&format!("# users\n\nali:{HASH}  \r\nb a:{HASH}\n"));
-        let mut users: Vec<_> = file.unwrap().into_users().into_iter().map(|(n, _)| n).collect();
+        let mut users: Vec<_> = file.unwrap().into_secrets().into_iter().map(|(n, ..)| n).collect();
         users.sort();
         assert_eq!(users, ["ali".into(), Arc::<str>::from("b a")]);
     }

@@ -10,6 +10,7 @@
 //! password is, after the same work (see [`users`]).
 
 pub mod acl;
+pub mod book;
 pub mod checkers;
 pub mod file;
 pub mod password;
@@ -25,9 +26,9 @@ use crate::codec::ReasonCode;
 use crate::session::auth::Mechanism;
 use acl::guard::{Guard, Rules};
 use acl::{Claims, Subject};
+use book::Directory;
 use checkers::{Checkers, Job};
 use scram::Scram;
-use users::Users;
 
 /// Whether Clients may connect without proving who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -85,20 +86,20 @@ pub trait Answer: Send {
 #[derive(Debug, Default)]
 pub struct Access {
     anonymous: Anonymous,
-    passwords: Option<(Arc<Users>, Arc<Checkers>)>,
+    passwords: Option<(Arc<Directory>, Arc<Checkers>)>,
     rules: Arc<Rules>,
 }
 
 impl Access {
-    /// Without a password file.
+    /// Without users.
     pub fn unproven(anonymous: Anonymous) -> Self {
         Self { anonymous, ..Self::default() }
     }
 
-    /// With the users of a password file.
+    /// With users who have passwords.
     pub fn with_passwords(
         anonymous: Anonymous,
-        users: Arc<Users>,
+        users: Arc<Directory>,
         checkers: Arc<Checkers>,
     ) -> Self {
         Self { anonymous, passwords: Some((users, checkers)), ..Self::default() }
@@ -122,11 +123,12 @@ impl Access {
         else {
             return answer.give(self.unproven_verdict(credentials));
         };
+        let users = users.users();
         let question = users.question(username, credentials.password);
         if users.is_remembered(&question) {
             return answer.give(Ok(question.identity()));
         }
-        if let Err(job) = checkers.submit(Job { users: users.clone(), question, answer }) {
+        if let Err(job) = checkers.submit(Job { users, question, answer }) {
             job.answer.give(Err(ReasonCode::ServerBusy));
         }
     }
@@ -147,13 +149,13 @@ impl Access {
     /// A new exchange by the mechanism of enhanced authentication with this name, if it is
     /// offered: SCRAM where the password file has a user for it.
     pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
-        let (users, _) = self.passwords.as_ref()?;
+        let users = self.passwords.as_ref()?.0.users();
         if method != scram::METHOD || !users.have_scram() {
             return None;
         }
         let nonce =
             random::text().inspect_err(|error| tracing::error!("no nonce: {error}")).ok()?;
-        Some(Box::new(Scram::new(users.clone(), nonce)))
+        Some(Box::new(Scram::new(users, nonce)))
     }
 }
 

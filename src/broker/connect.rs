@@ -298,6 +298,15 @@ impl Broker {
         format!("auto-{:016x}{:08x}", self.identifier_seed, self.next_key()).into()
     }
 
+    /// Tells every connection of a user to end, who may not be here any more.
+    pub fn expel(&self, username: &str) {
+        for mailbox in self.registry.lent() {
+            if mailbox.guard().subject.username.as_deref() == Some(username) {
+                mailbox.post(Mail::Close(ReasonCode::NotAuthorized));
+            }
+        }
+    }
+
     /// Tells every connection to end, because the broker does.
     pub fn close_connections(&self) {
         self.closing.store(true, std::sync::atomic::Ordering::Relaxed);

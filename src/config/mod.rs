@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::access::acl::roles::{Group, Role};
+use crate::access::book::Sources;
 use crate::access::{Anonymous, checkers};
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
@@ -32,6 +33,8 @@ pub struct Config {
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords, where a listener does not say otherwise.
     pub password_file: Option<PathBuf>,
+    /// Whether the broker's own users may come, where a listener does not say otherwise.
+    pub stored_users: bool,
     /// What Clients may do, where a listener does not say otherwise.
     pub acl_file: Option<PathBuf>,
     /// What Clients may do, beside the files.
@@ -68,6 +71,7 @@ impl Default for Config {
             memory_limit: None,
             anonymous: None,
             password_file: None,
+            stored_users: false,
             acl_file: None,
             roles: Vec::new(),
             groups: Vec::new(),
@@ -116,6 +120,8 @@ pub struct Listener {
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords.
     pub password_file: Option<PathBuf>,
+    /// Whether the broker's own users may come.
+    pub stored_users: Option<bool>,
     /// What its Clients may do.
     pub acl_file: Option<PathBuf>,
     /// TCP_NODELAY off.
@@ -134,8 +140,8 @@ pub struct Opening {
     pub options: listener::Options,
     /// Who may come without proof of identity.
     pub anonymous: Anonymous,
-    /// Users and their passwords.
-    pub password_file: Option<PathBuf>,
+    /// Where its users are written down.
+    pub users: Sources,
     /// What its Clients may do.
     pub acl_file: Option<PathBuf>,
     /// Whether what its Clients do need not survive.
@@ -184,13 +190,15 @@ impl Config {
             for bind in binds {
                 let is_v6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
                 let password_file = listener.password_file.as_ref().or(self.password_file.as_ref());
+                let own = listener.stored_users.unwrap_or(self.stored_users);
+                let users = Sources { file: password_file.cloned(), own };
                 // Who names the users means them and nobody else.
                 let default =
-                    if password_file.is_some() { Anonymous::Denied } else { Anonymous::default() };
+                    if users.is_none() { Anonymous::default() } else { Anonymous::Denied };
                 openings.push(Opening {
                     options: self.listener_options(listener, bind)?,
                     anonymous: listener.anonymous.or(self.anonymous).unwrap_or(default),
-                    password_file: password_file.cloned(),
+                    users,
                     acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
                     is_optional: is_pair && is_v6,

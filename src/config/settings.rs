@@ -76,12 +76,15 @@ macro_rules! settings {
 }
 
 settings! { GLOBAL: Config;
-    "allow_anonymous" ANONYMOUS, "\"loopback\"; false with a `password_file`",
+    "allow_anonymous" ANONYMOUS, "\"loopback\"; false with a `password_file` or `stored_users`",
         "Who may connect without proving who they are: everybody, nobody, or Clients on this machine."
         => |c, v, _| c.anonymous = Some(anonymous(v));
     "password_file" Kind::Path, "none",
-        "Users and their hashed passwords, as `whimbrel passwd` and mosquitto_passwd write them; read at the start. Who gives a user name must give its password, whatever `allow_anonymous` is."
+        "Users and their hashed passwords, as `whimbrel passwd` and mosquitto_passwd write them; read at the start and on SIGHUP. Who gives a user name must give its password, whatever `allow_anonymous` is."
         => |c, v, base| c.password_file = Some(relative_to(base, v.text()));
+    "stored_users" Kind::Bool, "false",
+        "Whether the broker's own users may connect, whom `whimbrel user` adds and removes while it runs; beside those of a `password_file`, which goes first."
+        => |c, v, _| c.stored_users = v.bool();
     "acl_file" Kind::Path, "none",
         "What Clients may publish and read, as mosquitto's `acl_file` says it; read again on SIGHUP. With it, or with a `[[role]]`, all that no rule allows is denied."
         => |c, v, base| c.acl_file = Some(relative_to(base, v.text()));
@@ -298,6 +301,9 @@ settings! { LISTENER: Listener;
     "password_file" Kind::Path, "as above",
         "Users and their hashed passwords for this listener, instead of those above."
         => |l, v, base| l.password_file = Some(relative_to(base, v.text()));
+    "stored_users" Kind::Bool, "as above",
+        "Whether the broker's own users may connect here."
+        => |l, v, _| l.stored_users = Some(v.bool());
     "acl_file" Kind::Path, "as above",
         "What Clients of this listener may publish and read, instead of the file above. Roles hold for all listeners."
         => |l, v, base| l.acl_file = Some(relative_to(base, v.text()));

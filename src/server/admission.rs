@@ -4,18 +4,18 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ServerError;
 use crate::access::acl::Acl;
 use crate::access::acl::file::AclFile;
 use crate::access::acl::guard::Rules;
 use crate::access::acl::roles::Roles;
+use crate::access::book::Book;
 use crate::access::checkers::Checkers;
 use crate::access::file::PasswordFile;
 use crate::access::problem::FileError;
-use crate::access::users::Users;
 use crate::access::{Access, random};
 use crate::config::{Config, Opening};
 use crate::store::Durability;
@@ -31,7 +31,7 @@ impl Files {
     /// Reads what the settings name.
     pub fn read(config: &Config, openings: &[Opening]) -> Result<Self, FileError> {
         let mut passwords = HashMap::new();
-        for path in openings.iter().filter_map(|opening| opening.password_file.as_ref()) {
+        for path in openings.iter().filter_map(|opening| opening.users.file.as_ref()) {
             if !passwords.contains_key(path) {
                 passwords.insert(path.clone(), PasswordFile::read(path)?);
             }
@@ -51,9 +51,8 @@ impl Files {
 
 /// What holds now.
 pub(super) struct Admission {
-    users: HashMap<PathBuf, Arc<Users>>,
-    /// None where there is nothing to check.
-    checkers: Option<Arc<Checkers>>,
+    /// None where there are no users.
+    users: Option<(Arc<Book>, Arc<Checkers>)>,
     rules: HashMap<Option<PathBuf>, Arc<Rules>>,
     /// For those who have not come by any listener since the start.
     absent: Arc<Rules>,
@@ -69,7 +68,7 @@ impl Admission {
         let nothing =
             || Acl::new(Some(Arc::new(AclFile::empty(Path::new("acl_file")))), Arc::default());
         let absent = one.cloned().unwrap_or_else(|| Arc::new(Rules::new(nothing())));
-        Self { users: HashMap::new(), checkers: None, rules, absent }
+        Self { users: None, rules, absent }
     }
 
     /// The rules for Clients that the store remembers.
@@ -78,29 +77,38 @@ impl Admission {
     }
 
     /// To be called when the store is open: its directory keeps a secret.
-    pub fn users(&mut self, config: &Config, files: Files) -> io::Result<()> {
-        if files.passwords.is_empty() {
+    pub fn users(
+        &mut self,
+        config: &Config,
+        openings: &[Opening],
+        files: Files,
+    ) -> Result<(), ServerError> {
+        if openings.iter().all(|opening| opening.users.is_none()) {
             return Ok(());
         }
         let secret = match config.store.durability {
             Durability::Memory => random::bytes()?,
             _ => random::secret(&config.store.directory)?,
         };
-        for (path, file) in files.passwords {
-            let users = Users::new(file, secret);
-            tracing::info!("{users:?} in {}", path.display());
-            self.users.insert(path, Arc::new(users));
+        for (path, file) in &files.passwords {
+            tracing::info!("{} users in {}", file.names().len(), path.display());
         }
-        self.checkers = Some(Arc::new(Checkers::start(&config.checkers)?));
+        let book = Book::open(secret, files.passwords, &config.store.directory)?;
+        self.users = Some((Arc::new(book), Arc::new(Checkers::start(&config.checkers)?)));
         Ok(())
+    }
+
+    /// The users, where there are any.
+    pub fn book(&self) -> Option<Arc<Book>> {
+        self.users.as_ref().map(|(book, _)| book.clone())
     }
 
     /// What holds for a listener's Clients.
     pub fn access(&self, opening: &Opening) -> Access {
-        let users = opening.password_file.as_ref().and_then(|path| self.users.get(path));
-        let access = match (users, &self.checkers) {
-            (Some(users), Some(checkers)) => {
-                Access::with_passwords(opening.anonymous, users.clone(), checkers.clone())
+        let access = match &self.users {
+            Some((book, checkers)) if !opening.users.is_none() => {
+                let users = book.directory(&opening.users);
+                Access::with_passwords(opening.anonymous, users, checkers.clone())
             }
             _ => Access::unproven(opening.anonymous),
         };
@@ -119,6 +127,9 @@ impl Admission {
         for path in moved.flatten() {
             let path = path.display();
             tracing::warn!("{path}: another `acl_file` is taken up when the broker is restarted");
+        }
+        if let Some((book, _)) = &self.users {
+            book.replace(files.passwords);
         }
         for (path, acl) in files.acls {
             if let Some(rules) = self.rules.get(&path) {

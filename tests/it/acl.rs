@@ -216,7 +216,7 @@ fn a_will_is_judged_when_it_is_published() {
     assert_eq!(root.receive().text(), "3");
 }
 
-fn hang_up(broker: &Broker, said: &str) {
+pub fn hang_up(broker: &Broker, said: &str) {
     let before = broker.log().matches(said).count();
     let pid = broker.pid().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
@@ -227,7 +227,7 @@ fn hang_up(broker: &Broker, said: &str) {
     }
 }
 
-const READ_AGAIN: &str = "SIGHUP: rules read again";
+pub const READ_AGAIN: &str = "SIGHUP: users and rules read again";
 
 #[test]
 fn rules_are_read_again_on_sighup_and_bad_ones_change_nothing() {

@@ -38,4 +38,5 @@ mod shared;
 mod store;
 mod subscribe;
 mod trouble;
+mod users;
 mod will;
