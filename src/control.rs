@@ -2,7 +2,8 @@
 //! user may open.
 //!
 //! One request for each connection, one line: `stats`, `check`, `backup` and an absolute path, or
-//! `user` and what is to become of one, its parts between tabulators. The answer is a line `ok` or `error`, and text to the end.
+//! `user` and what is to become of one, its parts between tabulators. The answer is a line `ok`
+//! or `error`, and text to the end.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
