@@ -1,6 +1,8 @@
 //! The command line.
 
+mod acl;
 mod passwd;
+mod user;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,9 @@ use crate::control;
 use crate::server::{self, ServerError};
 use crate::store;
 use crate::store::tools::{Request, ToolError};
+use acl::{Explain, ExplainError};
 use passwd::{Passwd, PasswdError};
+use user::User;
 
 /// An MQTT broker that loses nothing it acknowledged.
 #[derive(Debug, Parser)]
@@ -28,9 +32,12 @@ Examples:
   whimbrel -c whimbrel.toml --check-config say what is wrong with the file
   whimbrel settings                        list all settings
   whimbrel passwd -c users alice           make a password file, with alice in it
+  whimbrel user add alice                  add a user to a running broker
+  whimbrel acl explain alice x publish t   say which rule decides what alice may do
   whimbrel store backup FILE               copy the store, also while the broker runs
 
-SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.")]
+SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.
+SIGHUP has users, passwords and rules read again; if anything is wrong with them nothing changes.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -60,6 +67,25 @@ enum Command {
     Settings,
     /// Add and remove users of a password file, and change their passwords
     Passwd(Passwd),
+    /// Add, change, remove and list the own users of a running broker (`stored_users`)
+    User {
+        #[command(subcommand)]
+        command: User,
+        /// Configuration file (TOML)
+        #[arg(short, long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The store's directory, if the configuration does not name it
+        #[arg(long, global = true, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
+    /// Ask what Clients may do
+    Acl {
+        #[command(subcommand)]
+        command: AclCommand,
+        /// Configuration file (TOML)
+        #[arg(short, long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Look at the store, check it, copy it; also while the broker runs
     Store {
         #[command(subcommand)]
@@ -71,6 +97,12 @@ enum Command {
         #[arg(long, global = true, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum AclCommand {
+    /// Say whether a Client may do something, and which rule says so
+    Explain(Explain),
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +141,9 @@ pub enum CliError {
     /// A password file was not changed.
     #[error(transparent)]
     Passwd(#[from] PasswdError),
+    /// There is no answer to `acl explain`.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
@@ -124,14 +159,34 @@ pub fn run() -> Result<(), CliError> {
     if let Some(Command::Passwd(passwd)) = &arguments.command {
         return Ok(passwd::run(passwd)?);
     }
-    if let Some(Command::Serve { config } | Command::Store { config, .. }) = &mut arguments.command
+    if let Some(
+        Command::Serve { config }
+        | Command::Store { config, .. }
+        | Command::User { config, .. }
+        | Command::Acl { config, .. },
+    ) = &mut arguments.command
     {
         // Before the command or after it.
         arguments.config = config.take().or(arguments.config);
     }
     let config = configuration(&arguments)?;
-    if let Some(Command::Store { command, directory, .. }) = arguments.command {
-        return store(&command, directory, config.store);
+    if let Some(Command::Store { command, directory, .. }) = &arguments.command {
+        return store(command, directory.clone(), config.store);
+    }
+    if let Some(Command::User { command, directory, .. }) = &arguments.command {
+        let directory = directory.as_ref().unwrap_or(&config.store.directory);
+        let request = control::Request::User(user::request(command)?);
+        let nobody =
+            "no broker runs on this store; start it, or name another with -c or --directory";
+        let answer = control::ask(directory, &request).ok_or(CliError::Arguments(nobody))?;
+        let text = answer?.map_err(CliError::Control)?;
+        std::io::stdout().write_all(text.as_bytes())?;
+        return Ok(());
+    }
+    if let Some(Command::Acl { command: AclCommand::Explain(explain), .. }) = &arguments.command {
+        let answer = acl::explain(explain, &config)?;
+        std::io::stdout().write_all(answer.as_bytes())?;
+        return Ok(());
     }
     if arguments.check_config {
         server::check(&config)?;
@@ -140,7 +195,11 @@ pub fn run() -> Result<(), CliError> {
         return Ok(());
     }
     log(&config, arguments.verbose);
-    server::run(&config)?;
+    let reread = || {
+        let lines = |problems: CliError| problems.to_string();
+        configuration(&arguments).map_err(lines)
+    };
+    server::run(&config, &reread)?;
     Ok(())
 }
 
@@ -156,7 +215,8 @@ fn store(
         StoreCommand::Check => Request::Check,
         StoreCommand::Backup { file } => Request::Backup(std::path::absolute(file)?),
     };
-    let text = match control::ask(&options.directory, &request) {
+    let online = control::Request::Store(request.clone());
+    let text = match control::ask(&options.directory, &online) {
         Some(answer) => answer?.map_err(CliError::Control)?,
         None => request.carry_out_offline(&options)?,
     };

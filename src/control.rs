@@ -1,8 +1,9 @@
 //! The operator's way to a running broker: a unix socket beside the store, which only the broker's
 //! user may open.
 //!
-//! One request for each connection, one line: `stats`, `check`, or `backup` and an absolute path.
-//! The answer is a line `ok` or `error`, and text to the end.
+//! One request for each connection, one line: `stats`, `check`, `backup` and an absolute path, or
+//! `user` and what is to become of one, its parts between tabulators. The answer is a line `ok`
+//! or `error`, and text to the end.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
+use crate::access::book::{self, Book};
 use crate::broker::Broker;
-use crate::store::tools::Request;
+use crate::store::tools;
 
 /// The name of the socket in the store's directory.
 const SOCKET: &str = "control.sock";
@@ -25,6 +27,15 @@ const REQUEST_MAX: u64 = 8 << 10;
 
 /// Longest time that a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the broker is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Something with the store.
+    Store(tools::Request),
+    /// Something with the broker's own users.
+    User(book::Request),
+}
 
 /// The socket; removed when dropped.
 #[derive(Debug)]
@@ -47,13 +58,13 @@ impl Control {
     }
 
     /// Answers requests, one after the other.
-    pub async fn serve(&self, broker: &Arc<Broker>) {
+    pub async fn serve(&self, broker: &Arc<Broker>, book: Option<&Arc<Book>>) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             };
-            if let Err(error) = answer(stream, broker).await {
+            if let Err(error) = answer(stream, broker, book).await {
                 tracing::debug!("control: {error}");
             }
         }
@@ -66,7 +77,11 @@ impl Drop for Control {
     }
 }
 
-async fn answer(mut stream: tokio::net::UnixStream, broker: &Arc<Broker>) -> io::Result<()> {
+async fn answer(
+    mut stream: tokio::net::UnixStream,
+    broker: &Arc<Broker>,
+    book: Option<&Arc<Book>>,
+) -> io::Result<()> {
     let mut line = Vec::new();
     let (read, mut write) = stream.split();
     let mut read = tokio::io::BufReader::new(read.take(REQUEST_MAX));
@@ -75,9 +90,9 @@ async fn answer(mut stream: tokio::net::UnixStream, broker: &Arc<Broker>) -> io:
         None => "error\nunknown request\n".to_owned(),
         Some(request) => {
             tracing::info!(?request, "asked by the operator");
-            let broker = broker.clone();
-            let work = tokio::task::spawn_blocking(move || broker.store_tool(&request));
-            match work.await? {
+            let (broker, book) = (broker.clone(), book.cloned());
+            let work = move || carry_out(&request, &broker, book.as_deref());
+            match tokio::task::spawn_blocking(work).await? {
                 Ok(text) => format!("ok\n{text}"),
                 Err(error) => format!("error\n{error}\n"),
             }
@@ -86,13 +101,63 @@ async fn answer(mut stream: tokio::net::UnixStream, broker: &Arc<Broker>) -> io:
     write.write_all(answer.as_bytes()).await
 }
 
+/// Does what is asked; for a thread that may wait.
+fn carry_out(request: &Request, broker: &Broker, book: Option<&Book>) -> Result<String, String> {
+    let user = match request {
+        Request::Store(request) => {
+            return broker.store_tool(request).map_err(|error| error.to_string());
+        }
+        Request::User(user) => user,
+    };
+    let Some(book) = book else { return Err("no listener has `stored_users = true`".into()) };
+    let text = book.carry_out(user).map_err(|error| error.to_string())?;
+    if let book::Request::Remove(name) = user {
+        broker.expel(name);
+    }
+    Ok(text)
+}
+
 fn parse(line: &[u8]) -> Option<Request> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    match line.split_once(' ') {
-        None if line == "stats" => Some(Request::Stats),
-        None if line == "check" => Some(Request::Check),
-        Some(("backup", path)) if path.starts_with('/') => Some(Request::Backup(path.into())),
-        _ => None,
+    if let Some(user) = line.strip_prefix("user\t") {
+        return parse_user(user).map(Request::User);
+    }
+    Some(Request::Store(match line.split_once(' ') {
+        None if line == "stats" => tools::Request::Stats,
+        None if line == "check" => tools::Request::Check,
+        Some(("backup", path)) if path.starts_with('/') => tools::Request::Backup(path.into()),
+        _ => return None,
+    }))
+}
+
+fn parse_user(text: &str) -> Option<book::Request> {
+    let parts: Vec<&str> = text.split('\t').collect();
+    let secrets = |secrets: &[&str]| secrets.iter().map(|&secret| secret.into()).collect();
+    Some(match parts.as_slice() {
+        ["list"] => book::Request::List,
+        ["remove", name] => book::Request::Remove((*name).into()),
+        ["add", name, first @ ..] if !first.is_empty() => {
+            book::Request::Add((*name).into(), secrets(first))
+        }
+        ["change", name, first @ ..] if !first.is_empty() => {
+            book::Request::Change((*name).into(), secrets(first))
+        }
+        _ => return None,
+    })
+}
+
+fn line(request: &Request) -> String {
+    let with = |verb: &str, name: &str, secrets: &[String]| {
+        format!("user\t{verb}\t{name}\t{}\n", secrets.join("\t"))
+    };
+    match request {
+        Request::Store(tools::Request::Stats) => "stats\n".to_owned(),
+        Request::Store(tools::Request::Check) => "check\n".to_owned(),
+        Request::Store(tools::Request::Backup(path)) => format!("backup {}\n", path.display()),
+        Request::User(book::Request::List) => "user\tlist\n".to_owned(),
+        Request::User(book::Request::Remove(name)) => format!("user\tremove\t{name}\n"),
+        Request::User(book::Request::Add(name, secrets)) => with("add", name, secrets),
+        Request::User(book::Request::Change(name, secrets)) => with("change", name, secrets),
     }
 }
 
@@ -100,12 +165,7 @@ fn parse(line: &[u8]) -> Option<Request> {
 /// what it says.
 pub fn ask(directory: &Path, request: &Request) -> Option<io::Result<Result<String, String>>> {
     let mut stream = UnixStream::connect(directory.join(SOCKET)).ok()?;
-    let line = match request {
-        Request::Stats => "stats\n".to_owned(),
-        Request::Check => "check\n".to_owned(),
-        Request::Backup(path) => format!("backup {}\n", path.display()),
-    };
-    Some(exchange(&mut stream, &line))
+    Some(exchange(&mut stream, &line(request)))
 }
 
 fn exchange(stream: &mut UnixStream, line: &str) -> io::Result<Result<String, String>> {
@@ -127,9 +187,31 @@ mod tests {
 
     #[test]
     fn a_request_is_one_whole_line() {
-        assert_eq!(parse(b"stats\n"), Some(Request::Stats));
-        assert_eq!(parse(b"backup /a b\n"), Some(Request::Backup("/a b".into())));
-        for bad in [&b"stats"[..], b"backup\n", b"backup a\n", b"\n", b"", b"\xff\n", b"x y\n"] {
+        use tools::Request::{Backup, Check, Stats};
+        let secrets = vec!["$argon2id$v".to_owned(), "SCRAM$x".to_owned()];
+        for request in [
+            Request::Store(Stats),
+            Request::Store(Check),
+            Request::Store(Backup("/a b".into())),
+            Request::User(book::Request::List),
+            Request::User(book::Request::Remove("a b".into())),
+            Request::User(book::Request::Add("ali".into(), secrets.clone())),
+            Request::User(book::Request::Change("ali".into(), secrets)),
+        ] {
+            assert_eq!(parse(line(&request).as_bytes()), Some(request));
+        }
+        for bad in [
+            &b"stats"[..],
+            b"backup\n",
+            b"backup a\n",
+            b"\n",
+            b"",
+            b"\xff\n",
+            b"x y\n",
+            b"user\tadd\tali\n",
+            b"user\tremove\n",
+            b"user\tx\n",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }

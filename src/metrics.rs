@@ -127,6 +127,10 @@ drop_reasons! {
     NoConsumer = "no-consumer",
     /// The broker did not accept it from its publisher, who was told or cut off.
     NotAccepted = "not-accepted",
+    /// Its publisher may not publish it.
+    PublishDenied = "publish-denied",
+    /// Its receiver may not receive it.
+    ReceiveDenied = "receive-denied",
     /// The receiver answered with an error code.
     Refused = "refused-by-receiver",
     /// A QoS 0 message was on its way when the connection broke.

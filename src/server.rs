@@ -3,10 +3,12 @@
 //!
 //! Each worker is a thread with a runtime of its own. A connection stays with the worker it was
 //! given to, so its wake-ups do not cross threads unless its messages do.
+//!
+//! SIGHUP has the files of [`admission`] read again.
 
-use std::collections::HashMap;
+mod admission;
+
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -17,10 +19,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::access::checkers::Checkers;
-use crate::access::file::{FileError, PasswordFile};
-use crate::access::users::Users;
-use crate::access::{Access, random};
+use crate::access::problem::FileError;
 use crate::broker::Broker;
 use crate::broker::desk::Desk;
 use crate::clock::Clock;
@@ -30,6 +29,7 @@ use crate::control::Control;
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
 use crate::store::{Durability, Health, OpenError};
+use admission::{Admission, Files};
 
 /// How often the process looks at the memory that it uses.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
@@ -49,9 +49,9 @@ pub enum ServerError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A password file cannot be read.
+    /// A file of passwords or rules cannot be read.
     #[error(transparent)]
-    Passwords(#[from] FileError),
+    File(#[from] FileError),
     /// A listener's settings do not make sense.
     #[error("{0}")]
     Settings(String),
@@ -86,10 +86,10 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Serves until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> Result<(), ServerError> {
+/// Serves until SIGTERM or SIGINT. `reread` reads the configuration again.
+pub fn run(config: &Config, reread: &Reread<'_>) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
-    let files = password_files(&openings)?;
+    let mut files = Files::read(config, &openings)?;
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => tracing::debug!(descriptors, "connections are bounded by descriptors"),
         Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
@@ -107,17 +107,20 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     };
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
+    let mut admission = Admission::rules(config, &mut files);
     let mut fitted = config.clone();
     fitted.fit_memory(process::memory_total());
+    fitted.broker.rules = admission.absent();
     let (broker, restored) = Broker::open(fitted.broker, Clock::system(), &fitted.store)?;
-    let passwords = Passwords::open(config, files)?;
+    admission.users(config, &openings, files)?;
     let control = control(config);
     tracing::info!(
         store = %config.store.directory.display(), durability = ?config.store.durability,
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
         "store open"
     );
-    let served = runtime.block_on(serve(config, &broker, listeners, &passwords, control, &workers));
+    let house = House { config, broker: &broker, admission: &admission, reread };
+    let served = runtime.block_on(house.serve(listeners, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();
@@ -149,58 +152,91 @@ fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError>
     Ok(listeners)
 }
 
-async fn serve(
-    config: &Config,
-    broker: &Arc<Broker>,
-    listeners: Vec<(Listener, Opening)>,
-    passwords: &Passwords,
-    control: Option<Control>,
-    workers: &[Worker],
-) -> Result<(), ServerError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let connections = Arc::new(AtomicUsize::new(0));
-    let handles: Arc<[Handle]> = workers.iter().map(|worker| worker.handle.clone()).collect();
-    let mut tasks = Vec::new();
-    let accepting = handles.first().cloned().unwrap_or_else(Handle::current);
-    for (listener, opening) in listeners {
-        let options = Arc::new(connection::Options {
-            connect_timeout: config.connect_timeout,
-            access: Arc::new(passwords.access(&opening)),
-            in_memory: opening.in_memory,
-        });
-        let (broker, handles) = (broker.clone(), handles.clone());
-        let connections = connections.clone();
-        tasks.push(accepting.spawn(async move {
-            accept(&listener, &broker, &options, &handles, &connections).await;
-        }));
+/// Reads the configuration again; the error says what is wrong with it.
+pub type Reread<'a> = dyn Fn() -> Result<Config, String> + 'a;
+
+/// What is served, and how.
+struct House<'a> {
+    config: &'a Config,
+    broker: &'a Arc<Broker>,
+    admission: &'a Admission,
+    reread: &'a Reread<'a>,
+}
+
+impl House<'_> {
+    async fn serve(
+        &self,
+        listeners: Vec<(Listener, Opening)>,
+        control: Option<Control>,
+        workers: &[Worker],
+    ) -> Result<(), ServerError> {
+        let Self { config, broker, admission, .. } = *self;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let handles: Arc<[Handle]> = workers.iter().map(|worker| worker.handle.clone()).collect();
+        let mut tasks = Vec::new();
+        let accepting = handles.first().cloned().unwrap_or_else(Handle::current);
+        for (listener, opening) in listeners {
+            let options = Arc::new(connection::Options {
+                connect_timeout: config.connect_timeout,
+                access: Arc::new(admission.access(&opening)),
+                in_memory: opening.in_memory,
+            });
+            let (broker, handles) = (broker.clone(), handles.clone());
+            let connections = connections.clone();
+            tasks.push(accepting.spawn(async move {
+                accept(&listener, &broker, &options, &handles, &connections).await;
+            }));
+        }
+        if let Some(control) = control {
+            let (broker, book) = (broker.clone(), admission.book());
+            tasks.push(tokio::spawn(async move { control.serve(&broker, book.as_ref()).await }));
+        }
+        let mut keeper = {
+            let broker = broker.clone();
+            tokio::spawn(async move { keep(&broker).await })
+        };
+        let name = loop {
+            tokio::select! {
+                _ = hangup.recv() => self.reload(),
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                _ = &mut keeper => break "the store is damaged",
+            }
+        };
+        keeper.abort();
+        tracing::info!("{name}: stopping");
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            let _ = task.await;
+        }
+        close(config, broker, &connections).await;
+        if broker.store_health() == Health::Broken {
+            return Err(ServerError::Damaged);
+        }
+        Ok(())
     }
-    if let Some(control) = control {
-        let broker = broker.clone();
-        tasks.push(tokio::spawn(async move { control.serve(&broker).await }));
+
+    /// Reads who may come and what they may do again. What is not good changes nothing.
+    fn reload(&self) {
+        let read = || {
+            let config = (self.reread)()?;
+            let openings = config.openings()?;
+            Files::read(&config, &openings).map_err(|error| error.to_string())
+        };
+        match read() {
+            Ok(files) => {
+                self.admission.replace(files);
+                self.broker.rules_replaced();
+                tracing::info!("SIGHUP: users and rules read again");
+            }
+            Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
+        }
     }
-    let mut keeper = {
-        let broker = broker.clone();
-        tokio::spawn(async move { keep(&broker).await })
-    };
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        _ = &mut keeper => "the store is damaged",
-    };
-    keeper.abort();
-    tracing::info!("{name}: stopping");
-    for task in &tasks {
-        task.abort();
-    }
-    for task in tasks {
-        let _ = task.await;
-    }
-    close(config, broker, &connections).await;
-    if broker.store_health() == Health::Broken {
-        return Err(ServerError::Damaged);
-    }
-    Ok(())
 }
 
 /// Does what is due once a second, and looks at the memory more often; until the store is damaged.
@@ -227,58 +263,8 @@ async fn keep(broker: &Broker) {
 /// Reads what the settings name and says what is wrong with it, without serving.
 pub fn check(config: &Config) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
-    password_files(&openings)?;
+    Files::read(config, &openings)?;
     Ok(())
-}
-
-/// Every password file once.
-fn password_files(openings: &[Opening]) -> Result<HashMap<PathBuf, PasswordFile>, FileError> {
-    let mut files = HashMap::new();
-    for path in openings.iter().filter_map(|opening| opening.password_file.as_ref()) {
-        if !files.contains_key(path) {
-            files.insert(path.clone(), PasswordFile::read(path)?);
-        }
-    }
-    Ok(files)
-}
-
-/// The users of all password files, and the threads that check their passwords.
-struct Passwords {
-    users: HashMap<PathBuf, Arc<Users>>,
-    /// None where there is nothing to check.
-    checkers: Option<Arc<Checkers>>,
-}
-
-impl Passwords {
-    /// To be called when the store is open: its directory keeps a secret.
-    fn open(config: &Config, files: HashMap<PathBuf, PasswordFile>) -> io::Result<Self> {
-        if files.is_empty() {
-            return Ok(Self { users: HashMap::new(), checkers: None });
-        }
-        let secret = match config.store.durability {
-            Durability::Memory => random::bytes()?,
-            _ => random::secret(&config.store.directory)?,
-        };
-        let users = |file| Arc::new(Users::new(file, secret));
-        let users: HashMap<_, _> =
-            files.into_iter().map(|(path, file)| (path, users(file))).collect();
-        for (path, users) in &users {
-            tracing::info!("{users:?} in {}", path.display());
-        }
-        let checkers = Some(Arc::new(Checkers::start(&config.checkers)?));
-        Ok(Self { users, checkers })
-    }
-
-    /// What holds for a listener's Clients.
-    fn access(&self, opening: &Opening) -> Access {
-        let users = opening.password_file.as_ref().and_then(|path| self.users.get(path));
-        match (users, &self.checkers) {
-            (Some(users), Some(checkers)) => {
-                Access::with_passwords(opening.anonymous, users.clone(), checkers.clone())
-            }
-            _ => Access::unproven(opening.anonymous),
-        }
-    }
 }
 
 /// The operator's socket, where there is a store.

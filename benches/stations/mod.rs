@@ -156,7 +156,7 @@ impl Pair {
         broker.subscribe(subscriber.parts.as_mut().unwrap(), &subscribe, &mut turn);
         broker.finish(&mut turn, None);
         let mailbox = &publisher.parts.as_ref().unwrap().mailbox;
-        let routes = Publisher::new(mailbox.key(), None, "p");
+        let routes = Publisher::new(&mailbox, Arc::default());
         let packet = publish_packet(Version::V311, qos, 64);
         let (deliveries, mail, out) = Default::default();
         Self { broker, publisher, subscriber, routes, turn, packet, deliveries, mail, out }
@@ -203,11 +203,17 @@ fn lease(broker: &Arc<Broker>, client_id: &str) -> Lease {
     let Ok(Split::Frame(frame)) = split_of(Version::V311, &bytes, 1000) else { panic!() };
     let Ok(Packet::Connect(connect)) = Packet::decode(&frame, Version::V5) else { panic!() };
     let (_, terms) = judge(&connect, &connect::Limits::default()).unwrap();
-    let request = Request { client_id: client_id.into(), clean_start: true, terms, will: None };
+    let request = Request {
+        client_id: client_id.into(),
+        clean_start: true,
+        terms,
+        will: None,
+        guard: Arc::default(),
+    };
     let mut turn = Turn::default();
     let connected = pin!(broker.connect(request, &mut turn));
     match connected.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Connected { lease, .. }) => lease,
-        Poll::Pending => panic!("the Session is somewhere else"),
+        Poll::Ready(Ok(Connected { lease, .. })) => lease,
+        _ => panic!("the Session is somewhere else"),
     }
 }

@@ -6,60 +6,27 @@
 //! does not know.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::password::{Fault, Hash, Stored};
+use super::problem::{FileError, Problem, read_text};
 use super::scram::Keys;
-use super::users::User;
 
 /// The users of a file.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct PasswordFile(HashMap<Arc<str>, Lot>);
 
 /// What a user has, and the line in which the latter stands.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lot {
     hash: Option<Hash>,
     scram: Option<Keys>,
     line: usize,
 }
-
-/// Something wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The line, from 1; 0 for the file as a whole.
-    pub line: usize,
-    /// What is wrong and what to do about it.
-    pub what: String,
-}
-
-/// Everything wrong with a file.
-#[derive(Debug)]
-pub struct FileError {
-    path: PathBuf,
-    problems: Vec<Problem>,
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        for (at, Problem { line, what }) in self.problems.iter().enumerate() {
-            let end = if at + 1 < self.problems.len() { "\n" } else { "" };
-            match line {
-                0 => write!(f, "{path}: {what}{end}")?,
-                line => write!(f, "{path}:{line}: {what}{end}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for FileError {}
 
 /// User and secret of a line; `None` for a line that says nothing. The error is what is wrong.
 fn split(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
@@ -76,21 +43,11 @@ fn split(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
 impl PasswordFile {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let failed = |problems| FileError { path: path.to_owned(), problems };
-        let cannot = |error: io::Error| {
-            let what = format!("cannot read it: {error}; `whimbrel passwd -c` makes one");
-            failed(vec![Problem { line: 0, what }])
-        };
-        let bytes = std::fs::read(path).map_err(cannot)?;
+        let text = read_text(path, "; `whimbrel passwd -c` makes one")?;
         if std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
             tracing::warn!("{}: everybody can read or write it; chmod o-rwx", path.display());
         }
-        let text = std::str::from_utf8(&bytes).map_err(|error| {
-            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-            failed(vec![Problem { line, what: "not UTF-8, which user names must be".into() }])
-        })?;
-        Self::parse(text).map_err(failed)
+        Self::parse(&text).map_err(|problems| FileError::new(path, problems))
     }
 
     /// Reads a text.
@@ -125,9 +82,28 @@ impl PasswordFile {
         Ok(())
     }
 
-    pub(super) fn into_users(self) -> Vec<(Arc<str>, User)> {
-        let user = |lot: Lot| User::new(lot.hash, lot.scram);
-        self.0.into_iter().map(|(username, lot)| (username, user(lot))).collect()
+    /// Names, with what each has: at least one of both.
+    pub(super) fn into_secrets(self) -> Vec<(Arc<str>, Option<Hash>, Option<Keys>)> {
+        self.0.into_iter().map(|(username, lot)| (username, lot.hash, lot.scram)).collect()
+    }
+
+    /// Whether a user is there.
+    pub fn contains(&self, username: &str) -> bool {
+        self.0.contains_key(username)
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.0.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Adds the users of another file who are not in this one.
+    pub fn add_missing(&mut self, other: &Self) {
+        for (username, lot) in &other.0 {
+            self.0.entry(username.clone()).or_insert_with(|| lot.clone());
+        }
     }
 }
 
@@ -201,12 +177,13 @@ impl Lines {
         File::open(directory)?.sync_all()
     }
 
+    /// The whole file.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|line| format!("{line}\n")).collect()
+    }
+
     fn write_to(&self, mut file: File, target: &Path) -> io::Result<()> {
-        let mut text = self.0.join("\n");
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        file.write_all(text.as_bytes())?;
+        file.write_all(self.text().as_bytes())?;
         if let Ok(former) = std::fs::metadata(target) {
             let new = file.metadata()?;
             if (former.uid(), former.gid()) != (new.uid(), new.gid()) {
@@ -226,15 +203,14 @@ mod tests {
         "$argon2id$v=19$m=64,t=2,p=2$c2FsdHNhbHQ$4wQ6hhtWrJ6KnjPDlP9pO3l+SoZDxI6snhcnIFhC2iY";
 
     fn problems(text: &str) -> Vec<String> {
-        let path = "p".into();
         let problems = PasswordFile::parse(text).map(|_| ()).unwrap_err();
-        FileError { path, problems }.to_string().lines().map(Into::into).collect()
+        FileError::new(Path::new("p"), problems).to_string().lines().map(Into::into).collect()
     }
 
     #[test]
     fn comments_and_empty_lines_say_nothing() {
         let file = PasswordFile::parse(&format!("# users\n\nali:{HASH}  \r\nb a:{HASH}\n"));
-        let mut users: Vec<_> = file.unwrap().into_users().into_iter().map(|(n, _)| n).collect();
+        let mut users: Vec<_> = file.unwrap().into_secrets().into_iter().map(|(n, ..)| n).collect();
         users.sort();
         assert_eq!(users, ["ali".into(), Arc::<str>::from("b a")]);
     }
@@ -263,7 +239,7 @@ mod tests {
         let said = |path: &Path| PasswordFile::read(path).map(|_| ()).unwrap_err().to_string();
         assert!(said(&path).contains("p: cannot read it: "), "{}", said(&path));
         std::fs::write(&path, b"# x\n\xff:y\n").unwrap();
-        assert!(said(&path).ends_with("p:2: not UTF-8, which user names must be"));
+        assert!(said(&path).ends_with("p:2: not UTF-8, which user names and topics must be"));
     }
 
     #[test]

@@ -4,14 +4,17 @@
 //! of that is done by the [`checkers`]' threads. A Client certificate that the listener verified
 //! is proof too. Without proof Clients are let in everywhere, from this machine only, or nowhere.
 //! The mechanisms of enhanced authentication read the same file. What an admitted Client may
-//! publish and subscribe to is not restricted.
+//! publish, subscribe to and receive is for [`acl`] to say.
 //!
 //! Whoever has no password learns nothing from ours: an unknown user is answered as a wrong
 //! password is, after the same work (see [`users`]).
 
+pub mod acl;
+pub mod book;
 pub mod checkers;
 pub mod file;
 pub mod password;
+pub mod problem;
 pub mod random;
 pub mod scram;
 pub mod users;
@@ -21,9 +24,11 @@ use std::sync::Arc;
 
 use crate::codec::ReasonCode;
 use crate::session::auth::Mechanism;
+use acl::guard::{Guard, Rules};
+use acl::{Claims, Subject};
+use book::Directory;
 use checkers::{Checkers, Job};
 use scram::Scram;
-use users::Users;
 
 /// Whether Clients may connect without proving who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -61,6 +66,8 @@ impl fmt::Debug for Credentials<'_> {
 pub struct Identity {
     /// The name that it has proven; `None`: it came without proof, or by its certificate.
     pub username: Option<Arc<str>>,
+    /// What else its proof says of it.
+    pub claims: Option<Arc<Claims>>,
 }
 
 /// The identity, or the CONNACK's Reason Code.
@@ -79,22 +86,35 @@ pub trait Answer: Send {
 #[derive(Debug, Default)]
 pub struct Access {
     anonymous: Anonymous,
-    passwords: Option<(Arc<Users>, Arc<Checkers>)>,
+    passwords: Option<(Arc<Directory>, Arc<Checkers>)>,
+    rules: Arc<Rules>,
 }
 
 impl Access {
-    /// Without a password file.
+    /// Without users.
     pub fn unproven(anonymous: Anonymous) -> Self {
-        Self { anonymous, passwords: None }
+        Self { anonymous, ..Self::default() }
     }
 
-    /// With the users of a password file.
+    /// With users who have passwords.
     pub fn with_passwords(
         anonymous: Anonymous,
-        users: Arc<Users>,
+        users: Arc<Directory>,
         checkers: Arc<Checkers>,
     ) -> Self {
-        Self { anonymous, passwords: Some((users, checkers)) }
+        Self { anonymous, passwords: Some((users, checkers)), ..Self::default() }
+    }
+
+    /// What its Clients may do.
+    pub fn ruled_by(self, rules: Arc<Rules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// What guards the broker from an admitted Client.
+    pub fn guard(&self, identity: Identity, client_id: &Arc<str>) -> Arc<Guard> {
+        let Identity { username, claims } = identity;
+        let subject = Subject { username, client_id: client_id.clone(), claims };
+        Arc::new(Guard::new(subject, self.rules.clone()))
     }
 
     /// Judges credentials; answers at once or, for a password, from a thread of the checkers.
@@ -103,11 +123,12 @@ impl Access {
         else {
             return answer.give(self.unproven_verdict(credentials));
         };
+        let users = users.users();
         let question = users.question(username, credentials.password);
         if users.is_remembered(&question) {
             return answer.give(Ok(question.identity()));
         }
-        if let Err(job) = checkers.submit(Job { users: users.clone(), question, answer }) {
+        if let Err(job) = checkers.submit(Job { users, question, answer }) {
             job.answer.give(Err(ReasonCode::ServerBusy));
         }
     }
@@ -128,13 +149,13 @@ impl Access {
     /// A new exchange by the mechanism of enhanced authentication with this name, if it is
     /// offered: SCRAM where the password file has a user for it.
     pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
-        let (users, _) = self.passwords.as_ref()?;
+        let users = self.passwords.as_ref()?.0.users();
         if method != scram::METHOD || !users.have_scram() {
             return None;
         }
         let nonce =
             random::text().inspect_err(|error| tracing::error!("no nonce: {error}")).ok()?;
-        Some(Box::new(Scram::new(users.clone(), nonce)))
+        Some(Box::new(Scram::new(users, nonce)))
     }
 }
 

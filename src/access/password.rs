@@ -28,12 +28,14 @@ pub enum Stored {
 }
 
 /// A hash of a password and how it is made.
+#[derive(Clone)]
 pub struct Hash {
     method: Method,
     salt: Box<[u8]>,
     hash: Box<[u8]>,
 }
 
+#[derive(Clone)]
 enum Method {
     Sha512,
     Pbkdf2 { iterations: NonZeroU32 },

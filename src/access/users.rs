@@ -28,16 +28,16 @@ pub struct Users {
 }
 
 /// A user; at least one of both is there.
-pub(super) struct User {
-    pub hash: Option<Hash>,
-    pub scram: Option<Keys>,
+struct User {
+    hash: Option<Hash>,
+    scram: Option<Keys>,
     /// The mark of the password that was last found right: a Client that comes again need not
     /// wait for a thread.
     remembered: Mutex<Option<[u8; 32]>>,
 }
 
 impl User {
-    pub fn new(hash: Option<Hash>, scram: Option<Keys>) -> Self {
+    fn new(hash: Option<Hash>, scram: Option<Keys>) -> Self {
         Self { hash, scram, remembered: Mutex::default() }
     }
 
@@ -64,14 +64,18 @@ pub struct Question {
 impl Question {
     /// Who it is, if the password is right.
     pub fn identity(&self) -> Identity {
-        Identity { username: Some(self.username.clone()) }
+        Identity { username: Some(self.username.clone()), ..Identity::default() }
     }
 }
 
 impl Users {
     /// The users of a file.
     pub fn new(file: PasswordFile, secret: Secret) -> Self {
-        let mut named: Vec<(Arc<str>, User)> = file.into_users();
+        let mut named: Vec<(Arc<str>, User)> = file
+            .into_secrets()
+            .into_iter()
+            .map(|(name, hash, scram)| (name, User::new(hash, scram)))
+            .collect();
         // In an order that does not change when the file's does.
         named.sort_by(|(one, _), (other, _)| one.cmp(other));
         let places = named.iter().enumerate().map(|(place, (name, _))| (name.clone(), place));

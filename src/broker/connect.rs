@@ -11,6 +11,7 @@ use super::registry::{Lease, Memberships, Parked, Parts, Place};
 use super::share::Fate;
 use super::timeline::Due;
 use super::turn::Turn;
+use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
 use crate::codec::ReasonCode;
 use crate::metrics::DropReason;
@@ -29,6 +30,16 @@ pub struct Request {
     pub terms: Terms,
     /// Its Will.
     pub will: Option<Box<Will>>,
+    /// Who it is, and what it may do.
+    pub guard: Arc<Guard>,
+}
+
+/// Why a Client does not get a Session now.
+enum Denied {
+    /// It is lent: the request, and when to try again.
+    Lent(Box<(Request, OwnedNotified)>),
+    /// It belongs to another user.
+    Foreign,
 }
 
 /// A Session for a connection.
@@ -41,12 +52,18 @@ pub struct Connected {
 
 impl Broker {
     /// Finds or makes the Session of a Client. Waits while another connection of the same Client
-    /// gives it up [MQTT-3.1.4-3]. What must be durable before CONNACK is noted in `turn`.
-    pub async fn connect(self: &Arc<Self>, mut request: Request, turn: &mut Turn) -> Connected {
+    /// gives it up [MQTT-3.1.4-3]. What must be durable before CONNACK is noted in `turn`. The
+    /// error is for a Session that is another user's.
+    pub async fn connect(
+        self: &Arc<Self>,
+        mut request: Request,
+        turn: &mut Turn,
+    ) -> Result<Connected, ReasonCode> {
         loop {
             match self.try_connect(request, turn) {
-                Ok(connected) => return connected,
-                Err(lent) => {
+                Ok(connected) => return Ok(connected),
+                Err(Denied::Foreign) => return Err(ReasonCode::NotAuthorized),
+                Err(Denied::Lent(lent)) => {
                     let (back, returned) = *lent;
                     request = back;
                     returned.await;
@@ -58,27 +75,32 @@ impl Broker {
         }
     }
 
-    /// One attempt; the error is the request and when to try again.
+    /// One attempt.
     fn try_connect(
         self: &Arc<Self>,
         request: Request,
         turn: &mut Turn,
-    ) -> Result<Connected, Box<(Request, OwnedNotified)>> {
+    ) -> Result<Connected, Denied> {
         let found = match self.registry.places.entry(request.client_id.clone()) {
             Entry::Vacant(vacant) => {
-                let mailbox = self.new_mailbox(&request.terms);
+                let mailbox = self.new_mailbox(&request);
                 vacant.insert(Place::lent(&mailbox));
                 (mailbox, None)
             }
             Entry::Occupied(mut occupied) => {
+                let is_over = match occupied.get() {
+                    Place::Parked(parked) => parked.is_over(self.now()),
+                    Place::Lent { .. } => false,
+                };
+                if !is_over && self.is_foreign(occupied.get().mailbox(), &request.guard) {
+                    return Err(Denied::Foreign);
+                }
                 if let Place::Lent { mailbox, returned } = occupied.get_mut() {
                     let back = returned.get_or_insert_default().clone().notified_owned();
                     mailbox.post(Mail::Close(ReasonCode::SessionTakenOver));
-                    return Err(Box::new((request, back)));
+                    return Err(Denied::Lent(Box::new((request, back))));
                 }
-                let is_over = |parked: &Parked| parked.is_over(self.now());
-                let ends = request.clean_start
-                    || matches!(occupied.get(), Place::Parked(parked) if is_over(parked));
+                let ends = request.clean_start || is_over;
                 let place = occupied.get_mut();
                 let mailbox = match place {
                     Place::Parked(parked) if !ends => {
@@ -86,7 +108,7 @@ impl Broker {
                         parked.mailbox.reconnected();
                         parked.mailbox.clone()
                     }
-                    _ => self.new_mailbox(&request.terms),
+                    _ => self.new_mailbox(&request),
                 };
                 let former = match std::mem::replace(place, Place::lent(&mailbox)) {
                     Place::Parked(parked) => Some(parked),
@@ -98,9 +120,17 @@ impl Broker {
         Ok(self.lend(request, found, turn))
     }
 
-    fn new_mailbox(&self, terms: &Terms) -> Arc<Mailbox> {
-        let stored = terms.durable.then(|| self.store.next_session_id());
-        Mailbox::new(self.next_key(), stored, self.store.keeps_messages(), self.memory.clone())
+    fn new_mailbox(&self, request: &Request) -> Arc<Mailbox> {
+        let stored = request.terms.durable.then(|| self.store.next_session_id());
+        let (key, memory, guard) = (self.next_key(), self.memory.clone(), request.guard.clone());
+        Mailbox::new(key, stored, self.store.keeps_messages(), memory, guard)
+    }
+
+    /// Whether a Session is another user's. What belongs to nobody is whose it is who takes it.
+    fn is_foreign(&self, mailbox: &Mailbox, guard: &Guard) -> bool {
+        let held = mailbox.guard();
+        let owner = &held.subject.username;
+        !self.options.any_user_takes_over && owner.is_some() && *owner != guard.subject.username
     }
 
     fn lend(
@@ -124,8 +154,9 @@ impl Broker {
                 if session.will().is_some_and(is_due)
                     && let Some(will) = session.take_will()
                 {
-                    self.publish_will(&will, session.client_id(), mailbox.key(), now, turn);
+                    self.publish_will(&will, &mailbox, now, turn);
                 }
+                mailbox.set_guard(request.guard);
                 session.connected(request.terms, request.will);
                 (session, groups)
             }
@@ -158,7 +189,8 @@ impl Broker {
         turn: &mut Turn,
     ) {
         let Some(session) = parts.mailbox.stored() else { return };
-        let record = parts.session.record(disconnected_at);
+        let owner = parts.mailbox.guard().subject.username.clone();
+        let record = parts.session.record(disconnected_at, owner);
         turn.change(Change::SessionPut { session, record: record.encode() });
     }
 
@@ -189,8 +221,7 @@ impl Broker {
         if will_due.is_some_and(|due| ends_now || due <= now)
             && let Some(will) = parts.session.take_will()
         {
-            let client_id = parts.session.client_id();
-            self.publish_will(&will, client_id, parts.mailbox.key(), now, &mut turn);
+            self.publish_will(&will, &parts.mailbox, now, &mut turn);
         }
         let client_id = parts.session.client_id().clone();
         let place = if ends_now {
@@ -228,7 +259,7 @@ impl Broker {
     pub(super) fn end_parked(&self, parked: Parked, turn: &mut Turn) {
         let Parked { mut session, mailbox, groups, .. } = parked;
         if let Some(will) = session.take_will() {
-            self.publish_will(&will, session.client_id(), mailbox.key(), self.now(), turn);
+            self.publish_will(&will, &mailbox, self.now(), turn);
         }
         self.end(Parts { session, mailbox, groups }, turn);
     }
@@ -263,6 +294,15 @@ impl Broker {
     /// A Client Identifier for a Client that gave none.
     pub fn assign_client_id(&self) -> Arc<str> {
         format!("auto-{:016x}{:08x}", self.identifier_seed, self.next_key()).into()
+    }
+
+    /// Tells every connection of a user to end, who may not be here any more.
+    pub fn expel(&self, username: &str) {
+        for mailbox in self.registry.lent() {
+            if mailbox.guard().subject.username.as_deref() == Some(username) {
+                mailbox.post(Mail::Close(ReasonCode::NotAuthorized));
+            }
+        }
     }
 
     /// Tells every connection to end, because the broker does.

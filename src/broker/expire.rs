@@ -43,20 +43,21 @@ impl Broker {
     }
 
     fn expire_will(&self, client_id: &Arc<str>, parting: u64, now: Moment, turn: &mut Turn) {
-        let (will, key) = match self.registry.places.get_mut(client_id).as_deref_mut() {
+        let (will, mailbox) = match self.registry.places.get_mut(client_id).as_deref_mut() {
             Some(Place::Parked(parked)) if parked.parting == parting => {
                 let stored = parked.mailbox.stored();
                 let will = parked.session.take_will();
                 if let (Some(_), Some(session)) = (&will, stored) {
-                    let record = parked.session.record(Some(parked.since));
+                    let owner = parked.mailbox.guard().subject.username.clone();
+                    let record = parked.session.record(Some(parked.since), owner);
                     turn.change(Change::SessionPut { session, record: record.encode() });
                 }
-                (will, parked.mailbox.key())
+                (will, parked.mailbox.clone())
             }
             _ => return,
         };
         if let Some(will) = will {
-            self.publish_will(&will, client_id, key, now, turn);
+            self.publish_will(&will, &mailbox, now, turn);
         }
     }
 }

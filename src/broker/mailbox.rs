@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::desk::Bell;
 use super::memory::{Memory, Share};
 use super::share::Fate;
+use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};
 use crate::queue::{Delivery, Dropped, Fetched, Limits, Queue, Stored, Trace};
@@ -43,6 +44,8 @@ struct Inner {
     online: bool,
     /// Whether the store keeps messages of QoS 1 and 2 for the queue.
     in_store: bool,
+    /// Who has the Session, and what it may do.
+    guard: Arc<Guard>,
     /// Whether the Session is no more: what still arrives on routes resolved before is refused.
     ended: bool,
 }
@@ -117,15 +120,26 @@ impl Mailbox {
         stored: Option<SessionId>,
         in_store: bool,
         memory: Arc<Memory>,
+        guard: Arc<Guard>,
     ) -> Arc<Self> {
         let in_store = in_store && stored.is_some();
-        let inner = Mutex::new(Inner { online: true, in_store, ..Inner::default() });
+        let inner = Mutex::new(Inner { online: true, in_store, guard, ..Inner::default() });
         Arc::new(Self { key, stored, memory, inner })
     }
 
     /// The Session's identity in the store, when it outlives its connections.
     pub fn stored(&self) -> Option<SessionId> {
         self.stored
+    }
+
+    /// Who has the Session, or had it last, and what it may do.
+    pub fn guard(&self) -> Arc<Guard> {
+        self.inner.lock().guard.clone()
+    }
+
+    /// Somebody has the Session from now on.
+    pub fn set_guard(&self, guard: Arc<Guard>) {
+        self.inner.lock().guard = guard;
     }
 
     /// Whether the Client is connected.

@@ -36,6 +36,7 @@ pub mod turn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::access::acl::guard::Rules;
 use crate::clock::{Clock, Moment};
 use crate::codec::{PacketId, QoS};
 use crate::metrics::{DropReason, Metrics};
@@ -71,6 +72,10 @@ pub struct Options {
     pub share_strategy: Strategy,
     /// The declared queues.
     pub queues: Vec<Declaration>,
+    /// What holds for the Wills of Clients that have not been here since the start.
+    pub rules: Arc<Rules>,
+    /// Whether a Session may be taken over by another user than the one it belongs to.
+    pub any_user_takes_over: bool,
 }
 
 impl Default for Options {
@@ -83,6 +88,8 @@ impl Default for Options {
             retained: retained::Limits::default(),
             share_strategy: Strategy::default(),
             queues: Vec::new(),
+            rules: Arc::default(),
+            any_user_takes_over: false,
         }
     }
 }
@@ -242,6 +249,11 @@ impl Broker {
     /// Does what an operator asks for with the store; for a thread that may wait.
     pub fn store_tool(&self, request: &Request) -> Result<String, ToolError> {
         self.store.carry_out(request)
+    }
+
+    /// The rules of access have been replaced: what was kept of their answers is void.
+    pub fn rules_replaced(&self) {
+        self.router.forget_kept();
     }
 
     /// Whether so much waits for the store that no more should be taken in.

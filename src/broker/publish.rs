@@ -1,12 +1,16 @@
 //! A message's way from its publisher to the queues.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::Broker;
+use super::mailbox::Mailbox;
 use super::receiver::Receiver;
 use super::turn::Turn;
+use crate::access::acl::Permits;
+use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
 use crate::codec::{Properties, Publish, QoS, ReasonCode};
 use crate::message::Message;
@@ -31,17 +35,28 @@ pub struct Publisher {
     pub stored: Option<SessionId>,
     /// What stands for its Client Identifier, see [`identity`].
     identity: u64,
-    /// The generation of the routes below.
+    /// What it may publish.
+    guard: Arc<Guard>,
+    /// The generation of the ways below.
     generation: u64,
-    routes: FxHashMap<Box<str>, Routes<Receiver>>,
+    ways: FxHashMap<Box<str>, Way>,
     /// The topic published to last, which is most often the next too.
-    last: Option<(Box<str>, Routes<Receiver>)>,
+    last: Option<(Box<str>, Way)>,
+}
+
+/// What becomes of a publisher's messages to one topic.
+#[derive(Clone, Debug)]
+struct Way {
+    /// Those that it may publish.
+    permits: Permits,
+    routes: Routes<Receiver>,
 }
 
 impl Publisher {
     /// Nothing published yet.
-    pub fn new(key: u64, stored: Option<SessionId>, client_id: &str) -> Self {
-        Self { key, stored, identity: identity(client_id), ..Self::default() }
+    pub fn new(mailbox: &Mailbox, guard: Arc<Guard>) -> Self {
+        let (key, stored) = (mailbox.key(), mailbox.stored());
+        Self { key, stored, identity: identity(&guard.subject.client_id), guard, ..Self::default() }
     }
 }
 
@@ -81,10 +96,13 @@ impl Broker {
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
-        let routes = match self.routes(publisher, topic) {
-            Ok(routes) => routes,
+        let Way { permits, routes } = match self.way(publisher, topic) {
+            Ok(way) => way,
             Err(reason) => return Published::refused(reason),
         };
+        if !permits.allow(publish.qos, publish.retain) {
+            return Published::refused(ReasonCode::NotAuthorized);
+        }
         if !self.takes_messages() && needs_store(publisher, publish, &routes) {
             if self.memory_is_full() {
                 self.metrics.publications_refused_for_memory.increment();
@@ -158,11 +176,11 @@ impl Broker {
         let message = Message::of_publish(id, body, publish, topic, now);
         let identity = publisher.identity;
         let adds = !publish.payload.is_empty() && !self.retained.contains(topic);
-        let (kept, routes) = if adds && self.memory_is_full() {
-            (Err(retained::Full), self.routes(publisher, topic))
+        let (kept, way) = if adds && self.memory_is_full() {
+            (Err(retained::Full), self.way(publisher, topic))
         } else {
-            let routes = || self.routes(publisher, topic);
-            self.retained.publish(&message, identity, is_stored, routes)
+            let way = || self.way(publisher, topic);
+            self.retained.publish(&message, identity, is_stored, way)
         };
         if kept.is_err() && is_stored {
             return Err(ReasonCode::QuotaExceeded);
@@ -171,18 +189,24 @@ impl Broker {
             self.metrics.drops.add(DropReason::NotRetained, 1);
         }
         turn.retained(&message);
-        Ok((message, routes?))
+        Ok((message, way?.routes))
     }
 
-    /// Publishes the Will of a Client, whose mailbox has the key `publisher`.
+    /// Publishes the Will of the Client that has this mailbox, if it may publish it now.
     pub(super) fn publish_will(
         &self,
         will: &Will,
-        client_id: &str,
-        publisher: u64,
+        mailbox: &Mailbox,
         now: Moment,
         turn: &mut Turn,
     ) {
+        let (guard, publisher) = (mailbox.guard(), mailbox.key());
+        let client_id = &guard.subject.client_id;
+        if !guard.publishes(will.topic()).allow(will.qos(), will.retain()) {
+            self.metrics.drops.add(DropReason::PublishDenied, 1);
+            tracing::info!(client = ?client_id, topic = will.topic(), "its will is denied");
+            return;
+        }
         self.metrics.wills_published.increment();
         let id = if will.qos() == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
         let message = will.message(id, now);
@@ -238,45 +262,44 @@ impl Broker {
         }
     }
 
-    /// The routes of a topic, from the publisher's own list where that is still right.
-    fn routes(
-        &self,
-        publisher: &mut Publisher,
-        topic: &str,
-    ) -> Result<Routes<Receiver>, ReasonCode> {
+    /// The way of a topic, from the publisher's own list where that is still right.
+    fn way(&self, publisher: &mut Publisher, topic: &str) -> Result<Way, ReasonCode> {
         let generation = self.router.generation();
         if generation != publisher.generation {
             publisher.generation = generation;
-            publisher.routes = FxHashMap::default();
+            publisher.ways = FxHashMap::default();
             publisher.last = None;
         }
-        if let Some((last, routes)) = &publisher.last
+        if let Some((last, way)) = &publisher.last
             && **last == *topic
         {
-            return Ok(routes.clone());
+            return Ok(way.clone());
         }
-        let routes = match publisher.routes.get(topic) {
-            Some(routes) => routes.clone(),
+        let way = match publisher.ways.get(topic) {
+            Some(way) => way.clone(),
             None => {
                 if levels(topic) > self.options.limits.topic_levels_max {
                     return Err(ReasonCode::TopicNameInvalid);
                 }
-                let routes = self.router.routes(topic, Some(publisher.key));
-                if publisher.routes.len() >= CACHED_TOPICS_MAX {
-                    publisher.routes.clear();
+                let way = Way {
+                    permits: publisher.guard.publishes(topic),
+                    routes: self.router.routes(topic, Some(publisher.key)),
+                };
+                if publisher.ways.len() >= CACHED_TOPICS_MAX {
+                    publisher.ways.clear();
                 }
                 if publisher.last.is_some() && topic.len() <= CACHED_TOPIC_LEN_MAX {
-                    publisher.routes.insert(topic.into(), routes.clone());
+                    publisher.ways.insert(topic.into(), way.clone());
                 }
-                routes
+                way
             }
         };
-        if let Some((last, former)) = publisher.last.replace((topic.into(), routes.clone()))
+        if let Some((last, former)) = publisher.last.replace((topic.into(), way.clone()))
             && last.len() <= CACHED_TOPIC_LEN_MAX
         {
-            publisher.routes.entry(last).or_insert(former);
+            publisher.ways.entry(last).or_insert(former);
         }
-        Ok(routes)
+        Ok(way)
     }
 }
 

@@ -12,6 +12,8 @@ use super::registry::{Memberships, Parked, Parts, Place, Registry};
 use super::timeline::{Due, Expiry};
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
+use crate::access::acl::Subject;
+use crate::access::acl::guard::Guard;
 use crate::clock::{Clock, Moment};
 use crate::codec::{PacketId, QoS};
 use crate::metrics::Metrics;
@@ -137,7 +139,10 @@ impl Broker {
             (packet_id.and_then(PacketId::new), waiting)
         });
         session.restore(&received, sent.collect(), seen_to);
-        let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true, self.memory.clone());
+        let subject = Subject { username: record.owner, client_id: record.client_id, claims: None };
+        let guard = Arc::new(Guard::new(subject, self.options.rules.clone()));
+        let (key, memory) = (self.next_key(), self.memory.clone());
+        let mailbox = Mailbox::new(key, Some(recovered.id), true, memory, guard);
         mailbox.disconnected();
         let seen = |stored: Stored| if stored.id <= seen_to { stored.seen() } else { stored };
         mailbox.restore(recovered.queue.into_iter().map(seen));

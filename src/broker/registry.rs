@@ -93,6 +93,14 @@ impl Place {
             returned.notify_waiters();
         }
     }
+
+    /// The mailbox of the Session.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        match self {
+            Self::Lent { mailbox, .. } => mailbox,
+            Self::Parked(parked) => &parked.mailbox,
+        }
+    }
 }
 
 /// Sessions by Client Identifier.

@@ -46,8 +46,13 @@ impl Broker {
         turn: &mut Turn,
     ) -> Answered {
         let id = request.properties.subscription_identifiers().next();
+        let guard = parts.mailbox.guard();
         let (mut reasons, mut why) = (Vec::new(), None);
         for (filter, options) in request.filters() {
+            if !guard.subscribes(filter.as_str(), options.qos) {
+                reasons.push(ReasonCode::NotAuthorized.as_u8());
+                continue;
+            }
             let subscription = Subscription { options, id };
             reasons.push(match self.subscribe_one(parts, filter, subscription, turn) {
                 Ok(qos) => qos as u8,

@@ -16,7 +16,7 @@ const PASSWORD_MAX: u64 = 65_535;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The password is asked for twice, or is a line of standard input if that is no terminal. A running
-broker knows of the change when it is started again.
+broker knows of the change after SIGHUP.
 
 Examples:
   whimbrel passwd -c users alice           make the file `users`, with alice in it
@@ -136,7 +136,7 @@ fn read(arguments: &Passwd) -> Result<Lines, PasswdError> {
     Ok(Lines::default())
 }
 
-fn secrets(password: &str, scram: bool) -> Result<Vec<String>, PasswdError> {
+pub(super) fn secrets(password: &str, scram: bool) -> Result<Vec<String>, PasswdError> {
     let hash = password::argon2id(password.as_bytes(), &random::bytes()?);
     let mut secrets = vec![hash.map_err(|error| PasswdError::Hash(error.to_string()))?];
     if scram {
@@ -146,7 +146,7 @@ fn secrets(password: &str, scram: bool) -> Result<Vec<String>, PasswdError> {
     Ok(secrets)
 }
 
-fn check_user(user: &str) -> Result<(), PasswdError> {
+pub(super) fn check_user(user: &str) -> Result<(), PasswdError> {
     Err(PasswdError::UserName(match user {
         "" => "must not be empty",
         _ if user.contains(':') => "must not hold `:`, which ends it in the file",
@@ -157,7 +157,7 @@ fn check_user(user: &str) -> Result<(), PasswdError> {
     }))
 }
 
-fn check_password(password: &str) -> Result<(), PasswdError> {
+pub(super) fn check_password(password: &str) -> Result<(), PasswdError> {
     Err(PasswdError::Password(match password {
         "" => "must not be empty",
         _ if password.len() as u64 > PASSWORD_MAX => "must not be longer than 65,535 bytes",
@@ -165,7 +165,7 @@ fn check_password(password: &str) -> Result<(), PasswdError> {
     }))
 }
 
-fn ask() -> Result<String, PasswdError> {
+pub(super) fn ask() -> Result<String, PasswdError> {
     if !io::stdin().is_terminal() {
         let mut line = String::new();
         io::stdin().lock().take(PASSWORD_MAX + 2).read_line(&mut line)?;

@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::access::acl::roles::{Group, Role};
+use crate::access::book::Sources;
 use crate::access::{Anonymous, checkers};
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
@@ -31,6 +33,14 @@ pub struct Config {
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords, where a listener does not say otherwise.
     pub password_file: Option<PathBuf>,
+    /// Whether the broker's own users may come, where a listener does not say otherwise.
+    pub stored_users: bool,
+    /// What Clients may do, where a listener does not say otherwise.
+    pub acl_file: Option<PathBuf>,
+    /// What Clients may do, beside the files.
+    pub roles: Vec<Role>,
+    /// Users with roles in common.
+    pub groups: Vec<Group>,
     /// For the threads that check passwords.
     pub checkers: checkers::Options,
     /// Where Clients come in.
@@ -61,6 +71,10 @@ impl Default for Config {
             memory_limit: None,
             anonymous: None,
             password_file: None,
+            stored_users: false,
+            acl_file: None,
+            roles: Vec::new(),
+            groups: Vec::new(),
             checkers: checkers::Options::default(),
             listeners: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
@@ -106,6 +120,10 @@ pub struct Listener {
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords.
     pub password_file: Option<PathBuf>,
+    /// Whether the broker's own users may come.
+    pub stored_users: Option<bool>,
+    /// What its Clients may do.
+    pub acl_file: Option<PathBuf>,
     /// TCP_NODELAY off.
     pub is_delayed: bool,
     /// What an acknowledged message of its Clients survives, if less than elsewhere.
@@ -122,8 +140,10 @@ pub struct Opening {
     pub options: listener::Options,
     /// Who may come without proof of identity.
     pub anonymous: Anonymous,
-    /// Users and their passwords.
-    pub password_file: Option<PathBuf>,
+    /// Where its users are written down.
+    pub users: Sources,
+    /// What its Clients may do.
+    pub acl_file: Option<PathBuf>,
     /// Whether what its Clients do need not survive.
     pub in_memory: bool,
     /// Whether the broker starts without it when the system has no such address family.
@@ -170,13 +190,16 @@ impl Config {
             for bind in binds {
                 let is_v6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
                 let password_file = listener.password_file.as_ref().or(self.password_file.as_ref());
+                let own = listener.stored_users.unwrap_or(self.stored_users);
+                let users = Sources { file: password_file.cloned(), own };
                 // Who names the users means them and nobody else.
                 let default =
-                    if password_file.is_some() { Anonymous::Denied } else { Anonymous::default() };
+                    if users.is_none() { Anonymous::default() } else { Anonymous::Denied };
                 openings.push(Opening {
                     options: self.listener_options(listener, bind)?,
                     anonymous: listener.anonymous.or(self.anonymous).unwrap_or(default),
-                    password_file: password_file.cloned(),
+                    users,
+                    acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
                     is_optional: is_pair && is_v6,
                 });

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::settings::{GLOBAL, LISTENER, QUEUE, Setting};
+use super::settings::{GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting};
 use super::value::{Written, fit};
 use super::{Config, Listener};
+use crate::access::acl::Place;
+use crate::access::acl::roles::{Group, Role, Rule};
 use crate::queue::declaration::{Declaration, check_together};
 
 /// Something wrong with a file, and where.
@@ -61,42 +63,32 @@ struct Reading<'a> {
     problems: Vec<Problem>,
 }
 
-/// The key under which listeners stand.
-const LISTENERS: &str = "listener";
+/// The keys under which tables stand.
+const TABLES: [&str; 4] = ["listener", "queue", "group", "role"];
 
-/// The key under which declared queues stand.
-const QUEUES: &str = "queue";
+/// The key under which a role's rules stand.
+const RULES: &str = "rule";
 
 impl Reading<'_> {
     fn global(&mut self, table: &DeTable<'_>, config: &mut Config) {
         for (key, value) in table {
-            let each = match &**key.get_ref() {
-                LISTENERS => Self::listener,
-                QUEUES => Self::queue,
-                _ => {
-                    self.setting(GLOBAL, &[LISTENERS, QUEUES], key, value, config);
-                    continue;
+            let name: &str = key.get_ref();
+            for (value, table) in self.tables(&TABLES, key, value) {
+                match name {
+                    "listener" => self.listener(value, table, config),
+                    "queue" => self.queue(value, table, config),
+                    "group" => self.group(value, table, config),
+                    _ => self.role(value, table, config),
                 }
-            };
-            let DeValue::Array(tables) = value.get_ref() else {
-                let key_name = key.get_ref();
-                let what = format!("`{key_name}` is written [[{key_name}]], once for each");
-                self.problem(Some(key.span()), what);
-                continue;
-            };
-            for table in tables.iter() {
-                each(self, table, config);
+            }
+            if !TABLES.contains(&name) {
+                self.setting(GLOBAL, &TABLES, key, value, config);
             }
         }
         self.duplicates(config);
     }
 
-    fn queue(&mut self, value: &Spanned<DeValue<'_>>, config: &mut Config) {
-        let DeValue::Table(table) = value.get_ref() else {
-            let what = "a queue is a table: write [[queue]]".into();
-            self.problem(Some(value.span()), what);
-            return;
-        };
+    fn queue(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
         let (mut queue, before) = (Declaration::default(), self.problems.len());
         for (key, value) in table {
             self.setting(QUEUE, &[], key, value, &mut queue);
@@ -116,12 +108,99 @@ impl Reading<'_> {
         }
     }
 
-    fn listener(&mut self, value: &Spanned<DeValue<'_>>, config: &mut Config) {
-        let DeValue::Table(table) = value.get_ref() else {
-            let what = "a listener is a table: write [[listener]]".into();
-            self.problem(Some(value.span()), what);
-            return;
+    /// The tables under a key, if it is one of those under which tables stand.
+    fn tables<'v>(
+        &mut self,
+        keys: &[&str],
+        key: &Spanned<toml::de::DeString<'_>>,
+        value: &'v Spanned<DeValue<'v>>,
+    ) -> Vec<(&'v Spanned<DeValue<'v>>, &'v DeTable<'v>)> {
+        let name: &str = key.get_ref();
+        let DeValue::Array(values) = value.get_ref() else {
+            if keys.contains(&name) {
+                let dotted = if keys == [RULES] { "role.rule" } else { name };
+                let what = format!("`{name}` is written [[{dotted}]], once for each {name}");
+                self.problem(Some(key.span()), what);
+            }
+            return Vec::new();
         };
+        let mut tables = Vec::new();
+        for value in values.iter().filter(|_| keys.contains(&name)) {
+            match value.get_ref() {
+                DeValue::Table(table) => tables.push((value, table)),
+                _ => {
+                    let what = format!("a {name} is a table: write [[{name}]]");
+                    self.problem(Some(value.span()), what);
+                }
+            }
+        }
+        tables
+    }
+
+    fn group(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
+        let mut group = Group::default();
+        for (key, value) in table {
+            self.setting(GROUP, &[], key, value, &mut group);
+        }
+        if group.name.is_empty() {
+            self.problem(Some(value.span()), "a group needs `name`".into());
+        } else if config.groups.iter().any(|other| other.name == group.name) {
+            self.problem(Some(value.span()), format!("two groups called `{}`", group.name));
+        }
+        config.groups.push(group);
+    }
+
+    fn role<'v>(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        table: &'v DeTable<'v>,
+        config: &mut Config,
+    ) {
+        let (mut role, mut rules) = (Role::default(), Vec::new());
+        for (key, value) in table {
+            rules.extend(self.tables(&[RULES], key, value));
+            if key.get_ref() != RULES {
+                self.setting(ROLE, &[RULES], key, value, &mut role);
+            }
+        }
+        for (value, table) in rules {
+            role.rules.extend(self.rule(value, table, &role.name));
+        }
+        if role.name.is_empty() {
+            self.problem(Some(value.span()), "a role needs `name`".into());
+        } else if config.roles.iter().any(|other| other.name == role.name) {
+            self.problem(Some(value.span()), format!("two roles called `{}`", role.name));
+        }
+        config.roles.push(role);
+    }
+
+    fn rule(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        table: &DeTable<'_>,
+        role: &str,
+    ) -> Option<Rule> {
+        let (mut rule, before) = (Rule::default(), self.problems.len());
+        for (key, value) in table {
+            self.setting(RULE, &[], key, value, &mut rule);
+        }
+        let is_one = table.contains_key("allow") != table.contains_key("deny");
+        if !is_one {
+            self.problem(Some(value.span()), "a rule has either `allow` or `deny`".into());
+        }
+        if !table.contains_key("topic") {
+            self.problem(Some(value.span()), "a rule needs `topic`".into());
+        }
+        if rule.qos_min > rule.qos_max {
+            self.problem(Some(value.span()), "`min_qos` is above `max_qos`".into());
+        }
+        let text = format!("{} (role `{role}`)", shown(table));
+        let (path, line) = (self.path.into(), self.line(value.span()));
+        rule.place = Some(Place { path, line, rule: text.into() });
+        (self.problems.len() == before).then_some(rule)
+    }
+
+    fn listener(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
         let (mut listener, before) = (Listener::default(), self.problems.len());
         for (key, value) in table {
             self.setting(LISTENER, &[], key, value, &mut listener);
@@ -191,12 +270,33 @@ impl Reading<'_> {
         }
     }
 
+    fn line(&self, span: Range<usize>) -> usize {
+        1 + self.text.bytes().take(span.start).filter(|&byte| byte == b'\n').count()
+    }
+
     fn problem(&mut self, span: Option<Range<usize>>, what: String) {
-        let line = span.map_or(0, |span| {
-            1 + self.text.bytes().take(span.start).filter(|&byte| byte == b'\n').count()
-        });
+        let line = span.map_or(0, |span| self.line(span));
         self.problems.push(Problem { path: self.path.to_owned(), line, what });
     }
+}
+
+/// A rule in one line, its verdict first.
+fn shown(table: &DeTable<'_>) -> String {
+    let value = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => format!("\"{text}\""),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Boolean(truth) => truth.to_string(),
+        DeValue::Array(values) => {
+            format!("[\"{}\"]", texts(values).unwrap_or_default().join("\", \""))
+        }
+        _ => String::new(),
+    };
+    let mut shown: Vec<_> = table
+        .iter()
+        .map(|(key, written)| format!("{} = {}", key.get_ref(), value(written.get_ref())))
+        .collect();
+    shown.sort_by_key(|entry| !entry.starts_with("allow") && !entry.starts_with("deny"));
+    shown.join(", ")
 }
 
 /// The members of an array, if all are texts.
@@ -270,6 +370,39 @@ mod tests {
         assert_eq!(by_default.from, ["127.0.0.0/8", "::1"].map(|text| text.parse().unwrap()));
         let told = trusted(&format!("{text}proxy_protocol_from = [\"192.0.2.7\"]\n"));
         assert_eq!(told.from, ["192.0.2.7".parse().unwrap()]);
+    }
+
+    #[test]
+    fn roles_are_read_with_their_lines() {
+        let text = "[[role]]\nname = \"r\"\nusers = \"ali\"\n[[role.rule]]\n\
+                    deny = [\"publish\"]\ntopic = \"a/%c\"\nmin_qos = 1\n";
+        let config = parse(text, Path::new("w.toml")).unwrap();
+        let rule = &config.roles[0].rules[0];
+        assert_eq!((rule.allows, rule.qos_min as u8, rule.retain), (false, 1, None));
+        let place = rule.place.as_ref().unwrap().to_string();
+        let shown = "deny = [\"publish\"], min_qos = 1, topic = \"a/%c\" (role `r`)";
+        assert_eq!(place, format!("w.toml:4: {shown}"));
+    }
+
+    #[test]
+    fn roles_that_cannot_be_are_said() {
+        let text = "[[group]]\nusers = \"a\"\n[[role]]\nname = \"r\"\nrule = 1\n\
+                    [[role]]\nname = \"r\"\n[[role.rule]]\nallow = \"read\"\ntopic = \"a/x%u\"\n\
+                    [[role.rule]]\nmin_qos = 2\nmax_qos = 1\n";
+        assert_eq!(
+            problems(text),
+            [
+                "w.toml:1: a group needs `name`",
+                "w.toml:5: `rule` is written [[role.rule]], once for each rule",
+                "w.toml:6: two roles called `r`",
+                "w.toml:9: `allow` must be \"publish\" or \"subscribe\" or \"receive\", \
+                 or a list of them",
+                "w.toml:10: `topic` must be a Topic Filter, of which a level may be %u or %c",
+                "w.toml:11: a rule has either `allow` or `deny`",
+                "w.toml:11: a rule needs `topic`",
+                "w.toml:11: `min_qos` is above `max_qos`",
+            ]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::value::{Kind, Value};
 use super::{Config, Listener, relative_to};
 use crate::access::Anonymous;
+use crate::access::acl::roles::{Actions, Group, Role, Rule};
 use crate::codec::QoS;
 use crate::net::proxy::Version;
 use crate::queue::Overflow;
@@ -75,12 +76,21 @@ macro_rules! settings {
 }
 
 settings! { GLOBAL: Config;
-    "allow_anonymous" ANONYMOUS, "\"loopback\"; false with a `password_file`",
+    "allow_anonymous" ANONYMOUS, "\"loopback\"; false with a `password_file` or `stored_users`",
         "Who may connect without proving who they are: everybody, nobody, or Clients on this machine."
         => |c, v, _| c.anonymous = Some(anonymous(v));
     "password_file" Kind::Path, "none",
-        "Users and their hashed passwords, as `whimbrel passwd` and mosquitto_passwd write them; read at the start. Who gives a user name must give its password, whatever `allow_anonymous` is."
+        "Users and their hashed passwords, as `whimbrel passwd` and mosquitto_passwd write them; read at the start and on SIGHUP. Who gives a user name must give its password, whatever `allow_anonymous` is."
         => |c, v, base| c.password_file = Some(relative_to(base, v.text()));
+    "stored_users" Kind::Bool, "false",
+        "Whether the broker's own users may connect, whom `whimbrel user` adds and removes while it runs; beside those of a `password_file`, which goes first."
+        => |c, v, _| c.stored_users = v.bool();
+    "acl_file" Kind::Path, "none",
+        "What Clients may publish and read, as mosquitto's `acl_file` says it; read again on SIGHUP. With it, or with a `[[role]]`, all that no rule allows is denied."
+        => |c, v, base| c.acl_file = Some(relative_to(base, v.text()));
+    "session_takeover" Kind::Choice(&["same-user", "any-user"]), "\"same-user\"",
+        "Who may take over the Session of a user: only the same user, or whoever gives its Client Identifier. Others are refused (0x87). A Session of a Client without a user name belongs to nobody, and to whoever takes it over."
+        => |c, v, _| c.broker.any_user_takes_over = v.text() == "any-user";
     "password_threads" Kind::Int { min: 1, max: 1024 }, "half the number of cores",
         "Threads that check passwords."
         => |c, v, _| c.checkers.threads = v.usize();
@@ -291,6 +301,12 @@ settings! { LISTENER: Listener;
     "password_file" Kind::Path, "as above",
         "Users and their hashed passwords for this listener, instead of those above."
         => |l, v, base| l.password_file = Some(relative_to(base, v.text()));
+    "stored_users" Kind::Bool, "as above",
+        "Whether the broker's own users may connect here."
+        => |l, v, _| l.stored_users = Some(v.bool());
+    "acl_file" Kind::Path, "as above",
+        "What Clients of this listener may publish and read, instead of the file above. Roles hold for all listeners."
+        => |l, v, base| l.acl_file = Some(relative_to(base, v.text()));
     "durability" DURABILITY, "as above",
         "What an acknowledged message of these Clients survives. \"memory\": their Sessions are not stored and their messages are acknowledged at once; anything else: as above."
         => |l, v, _| l.durability = Some(durability(v));
@@ -299,23 +315,79 @@ settings! { LISTENER: Listener;
         => |l, v, _| l.is_delayed = !v.bool();
 }
 
-/// The reference as Markdown.
-pub fn markdown() -> String {
-    format!(
-        "# Settings\n\nWritten by `whimbrel settings`; a test keeps it up to date.\n\n\
-         The file is TOML. At the top level:\n\n{}\n\
-         In each `[[listener]]`:\n\n{}\n\
-         In each `[[queue]]`:\n\n{}",
-        table(GLOBAL),
-        table(LISTENER),
-        table(QUEUE)
-    )
+const ACTIONS: Kind = Kind::Words(&["publish", "subscribe", "receive"]);
+const QOS: Kind = Kind::Int { min: 0, max: 2 };
+
+fn qos(value: &Value) -> QoS {
+    u8::try_from(value.int()).ok().and_then(QoS::from_bits).unwrap_or(QoS::ExactlyOnce)
 }
 
-fn table<T>(settings: &[Setting<T>]) -> String {
-    let mut out = String::from("| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
-    for Setting { key, kind, default, doc, .. } in settings {
-        out.push_str(&format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe()));
-    }
-    out
+settings! { GROUP: Group;
+    "name" Kind::Text, "needed",
+        "What roles call it."
+        => |g, v, _| g.name = v.text().into();
+    "users" Kind::Texts, "none",
+        "User names of its members."
+        => |g, v, _| g.users = v.texts().to_vec();
+}
+
+settings! { ROLE: Role;
+    "name" Kind::Text, "needed",
+        "What it is called in `whimbrel acl explain`."
+        => |r, v, _| r.name = v.text().into();
+    "users" Kind::Texts, "none",
+        "User names of those who have it."
+        => |r, v, _| r.users = v.texts().iter().cloned().collect();
+    "groups" Kind::Texts, "none",
+        "Groups whose members have it."
+        => |r, v, _| r.groups = v.texts().iter().cloned().collect();
+    "everybody" Kind::Bool, "false",
+        "Whether all Clients have it, also those without a user name."
+        => |r, v, _| r.everybody = v.bool();
+}
+
+settings! { RULE: Rule;
+    "allow" ACTIONS, "none",
+        "What the rule allows; or `deny`."
+        => |r, v, _| (r.allows, r.actions) = (true, Actions::of_words(v.texts()));
+    "deny" ACTIONS, "none",
+        "What the rule denies; or `allow`."
+        => |r, v, _| (r.allows, r.actions) = (false, Actions::of_words(v.texts()));
+    "topic" Kind::Pattern, "needed",
+        "For which topics: %u stands for the user name, %c for the Client Identifier. A subscription is allowed when this covers all of its Topic Filter, and denied when they have a topic in common; of a Shared Subscription the filter inside is judged."
+        => |r, v, _| r.topic = v.pattern();
+    "min_qos" QOS, "0",
+        "Only for this quality of service and above: of the message, or asked for by the subscription."
+        => |r, v, _| r.qos_min = qos(v);
+    "max_qos" QOS, "2",
+        "Only for this quality of service and below."
+        => |r, v, _| r.qos_max = qos(v);
+    "retain" Kind::Bool, "either",
+        "Only for messages with RETAIN set, or only for those without; not for subscriptions."
+        => |r, v, _| r.retain = Some(v.bool());
+}
+
+/// Rows of a table in Markdown.
+fn rows<T>(settings: &[Setting<T>]) -> String {
+    let row = |setting: &Setting<T>| {
+        let Setting { key, kind, default, doc, .. } = setting;
+        format!("| `{key}` | {} | {default} | {doc} |\n", kind.describe())
+    };
+    settings.iter().map(row).collect()
+}
+
+/// The reference as Markdown.
+pub fn markdown() -> String {
+    const HEAD: &str = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n";
+    let [global, listener, queue] = [rows(GLOBAL), rows(LISTENER), rows(QUEUE)];
+    let [group, role, rule] = [rows(GROUP), rows(ROLE), rows(RULE)];
+    format!(
+        "# Settings\n\nWritten by `whimbrel settings`; a test keeps it up to date.\n\n\
+         The file is TOML. At the top level:\n\n{HEAD}{global}\n\
+         In each `[[listener]]`:\n\n{HEAD}{listener}\n\
+         In each `[[queue]]`:\n\n{HEAD}{queue}\n\
+         In each `[[group]]` of users:\n\n{HEAD}{group}\n\
+         In each `[[role]]`:\n\n{HEAD}{role}\n\
+         In each `[[role.rule]]`, of which the first that matches decides:\n\n{HEAD}{rule}"
+    )
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::acl::pattern::Pattern;
 use crate::net::proxy::Network;
 
 /// What a setting's value must be.
@@ -33,6 +34,12 @@ pub enum Kind {
     Path,
     /// Addresses and networks.
     Networks,
+    /// Texts; one may stand without a list.
+    Texts,
+    /// Some of these words; one may stand without a list.
+    Words(&'static [&'static str]),
+    /// A Topic Filter of a rule.
+    Pattern,
 }
 
 impl Kind {
@@ -50,6 +57,11 @@ impl Kind {
                 let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 words.join(" or ")
             }
+            Self::Words(words) => {
+                format!("{}, or a list of them", Self::Choice(words).describe())
+            }
+            Self::Texts => "a text or a list of texts".into(),
+            Self::Pattern => "a Topic Filter, of which a level may be %u or %c".into(),
             Self::Text => "a text".into(),
             Self::Path => "a path".into(),
             Self::Networks => {
@@ -72,6 +84,10 @@ pub enum Value {
     Text(String),
     /// Of [`Kind::Networks`].
     Networks(Vec<Network>),
+    /// Of [`Kind::Texts`] and [`Kind::Words`].
+    Texts(Vec<String>),
+    /// Of [`Kind::Pattern`].
+    Pattern(Pattern),
 }
 
 impl Value {
@@ -103,6 +119,16 @@ impl Value {
     /// A text.
     pub fn text(&self) -> &str {
         if let Self::Text(value) = self { value } else { "" }
+    }
+
+    /// Texts.
+    pub fn texts(&self) -> &[String] {
+        if let Self::Texts(value) = self { value } else { &[] }
+    }
+
+    /// A Topic Filter of a rule.
+    pub fn pattern(&self) -> Option<Pattern> {
+        if let Self::Pattern(value) = self { Some(value.clone()) } else { None }
     }
 
     /// Networks.
@@ -156,8 +182,23 @@ pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
                 texts.iter().map(|text| text.parse()).collect();
             networks.ok().map(Value::Networks)
         }
+        (Kind::Texts | Kind::Words(_), Written::Text(text)) => texts(kind, &[text]),
+        (Kind::Texts | Kind::Words(_), Written::Texts(written)) => texts(kind, written),
+        (Kind::Pattern, Written::Text(text)) => {
+            let pattern = Pattern::new(text).ok().filter(|pattern| !pattern.has_stray());
+            pattern.map(Value::Pattern)
+        }
         _ => None,
     }
+}
+
+fn texts(kind: Kind, written: &[&str]) -> Option<Value> {
+    let is_good = |text: &&str| match kind {
+        Kind::Words(words) => words.contains(text),
+        _ => !text.is_empty(),
+    };
+    let are_good = !written.is_empty() && written.iter().all(is_good);
+    are_good.then(|| Value::Texts(written.iter().map(|&text| text.into()).collect()))
 }
 
 /// A number and its unit.

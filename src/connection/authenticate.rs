@@ -56,7 +56,8 @@ impl Opening<'_> {
         let exchange = tokio::time::timeout(options.connect_timeout, exchange)
             .await
             .map_err(|_| Refusal::Gone("enhanced authentication took too long".into()))??;
-        let identity = Identity { username: exchange.username().map(Into::into) };
+        let username = exchange.username().map(Into::into);
+        let identity = Identity { username, ..Identity::default() };
         Ok(Admitted { identity, exchange: Some(exchange) })
     }
 
@@ -137,7 +138,7 @@ impl Connection {
             }
         };
         let is_over = exchange.handle(auth, due).map_err(Ending::Rule)?; // [MQTT-4.12.1-2]
-        if is_over && exchange.username() != self.identity.username.as_deref() {
+        if is_over && exchange.username() != self.guard.subject.username.as_deref() {
             let what = "authenticated again as another user";
             return Err(Ending::Rule(ProtocolError { reason: ReasonCode::NotAuthorized, what }));
         }

@@ -166,10 +166,10 @@ impl Connection {
     ) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
-        let (mailbox, session) = (&parts.mailbox, &mut parts.session);
-        let publisher = self.publisher.get_or_insert_with(|| {
-            Box::new(Publisher::new(mailbox.key(), mailbox.stored(), session.client_id()))
-        });
+        let mailbox = &parts.mailbox;
+        let publisher = self
+            .publisher
+            .get_or_insert_with(|| Box::new(Publisher::new(mailbox, self.guard.clone())));
         let published = broker.publish(publisher, publish, topic, body, now, turn);
         if published.later && !self.version.has_reason_codes() {
             // It cannot be told; it is not read on until the broker takes messages again.
@@ -178,14 +178,20 @@ impl Connection {
             return Ok(());
         }
         broker.metrics.messages_received.increment();
-        let is_refused = published.reason.is_error();
-        if is_refused {
+        let mut reason = published.reason;
+        if reason == ReasonCode::NotAuthorized {
+            broker.metrics.drops.add(DropReason::PublishDenied, 1);
+            if !self.version.has_reason_codes() {
+                reason = ReasonCode::Success; // [MQTT-3.3.5-2] of 3.1.1 allows it, to go on.
+            }
+        } else if reason.is_error() {
             broker.metrics.drops.add(DropReason::NotAccepted, 1);
             if !self.version.has_reason_codes() {
                 // Who cannot be told must not believe it accepted, [MQTT-3.3.5-2] of 3.1.1.
-                return Err(Ending::Ended(published.reason));
+                return Err(Ending::Ended(reason));
             }
         }
+        let is_refused = reason.is_error();
         if publish.qos == QoS::ExactlyOnce
             && let (true, Some(session), Some(id)) =
                 (is_refused, parts.mailbox.stored(), publish.packet_id)
@@ -193,7 +199,7 @@ impl Connection {
             turn.change(Change::Released { session, packet_id: id.get() });
         }
         let waits = published.waits && !self.is_hasty;
-        parts.session.published(publish, published.reason, waits);
+        parts.session.published(publish, reason, waits);
         Ok(())
     }
 
@@ -206,6 +212,12 @@ impl Connection {
         let out = self.writer.buffer();
         broker.metrics.messages_sent.add(deliveries.len() as u64);
         for delivery in deliveries.drain(..) {
+            let topic = delivery.message.topic_str();
+            if !self.receives.allow(&self.guard, topic, delivery.qos, delivery.retain) {
+                broker.dropped(delivery.trace(), DropReason::ReceiveDenied, stored, turn);
+                broker.room(delivery.trace(), key, turn);
+                continue;
+            }
             let lent = (delivery.source != 0).then(|| delivery.trace());
             match parts.session.deliver(delivery, now, out) {
                 Delivered::Sent => {

@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::access::{Access, Identity};
+use crate::access::Access;
+use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
@@ -175,7 +176,10 @@ struct Connection {
     publisher: Option<Box<Publisher>>,
     peer: Peer,
     options: Arc<Options>,
-    identity: Identity,
+    /// Who the Client is, and what it may do.
+    guard: Arc<Guard>,
+    /// What it may receive, as far as that was asked.
+    receives: Receives,
     /// The Client authenticates again.
     exchange: Option<Box<Exchange>>,
     version: Version,

@@ -10,7 +10,7 @@ use std::task::Poll;
 use super::authenticate::Admitted;
 use super::scratch::Scratch;
 use super::{Connection, Options, linger};
-use crate::access::Identity;
+use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
 use crate::broker::registry::Lease;
@@ -81,9 +81,9 @@ pub(super) async fn open(
         Err(_) => Err(Refusal::Gone("no CONNECT packet in time".into())),
     };
     match result {
-        Ok((lease, terms, identity)) => {
+        Ok((lease, terms, guard)) => {
             let shared = options.clone();
-            let mut connection = opening.established(lease, &terms, identity, shared, permit);
+            let mut connection = opening.established(lease, &terms, guard, shared, permit);
             connection.is_hasty = options.in_memory;
             Some(connection)
         }
@@ -146,7 +146,7 @@ impl Opening<'_> {
         &mut self,
         bytes: &[u8],
         options: &Options,
-    ) -> Result<(Lease, Terms, Identity), Refusal> {
+    ) -> Result<(Lease, Terms, Arc<Guard>), Refusal> {
         let Ok(Split::Frame(frame)) = frame::split(bytes, usize::MAX) else {
             return Err(Refusal::Gone("no packet".into()));
         };
@@ -173,12 +173,18 @@ impl Opening<'_> {
         }
         let will = connect.will.as_ref().map(|will| Box::new(Will::new(will)));
         let clean_start = connect.clean_start;
-        let request =
-            Request { client_id: client_id.clone(), clean_start, terms: terms.clone(), will };
-        let Connected { lease, session_present } = self.session(request, version).await?;
         let Admitted { identity, exchange } = admitted;
+        let guard = options.access.guard(identity, &client_id);
+        let request = Request {
+            client_id: client_id.clone(),
+            clean_start,
+            terms: terms.clone(),
+            will,
+            guard: guard.clone(),
+        };
+        let Connected { lease, session_present } = self.session(request, version).await?;
         tracing::info!(
-            client = ?client_id, user = identity.username.as_deref(), peer = %self.peer,
+            client = ?client_id, user = guard.subject.username.as_deref(), peer = %self.peer,
             version = %version,
             keep_alive_s = connect.keep_alive_s, clean_start, session_present, "connected"
         );
@@ -197,13 +203,17 @@ impl Opening<'_> {
             lease.never_began();
             return Err(Refusal::Gone("its Maximum Packet Size leaves no room for CONNACK".into()));
         }
-        Ok((lease, terms, identity))
+        Ok((lease, terms, guard))
     }
 
     /// Finds or makes the Session, and waits until that is durable.
     async fn session(&self, request: Request, version: Version) -> Result<Connected, Refusal> {
         let mut turn = Turn::default();
-        let mut connected = self.broker.connect(request, &mut turn).await;
+        let connected = self.broker.connect(request, &mut turn).await;
+        let mut connected = connected.map_err(|reason| {
+            let why = "the session belongs to another user".into();
+            Refusal::Told(version, reason, why)
+        })?;
         let result = self.durable(&mut connected, &mut turn, version).await;
         if result.is_err() {
             connected.lease.never_began();
@@ -282,7 +292,7 @@ impl Opening<'_> {
         self,
         lease: Lease,
         terms: &Terms,
-        identity: Identity,
+        guard: Arc<Guard>,
         options: Arc<Options>,
         permit: Option<Permit>,
     ) -> Box<Connection> {
@@ -295,7 +305,8 @@ impl Opening<'_> {
             publisher: None,
             peer,
             options,
-            identity,
+            guard,
+            receives: Receives::default(),
             exchange: None,
             version: terms.version,
             heard_at: broker.now(),

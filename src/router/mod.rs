@@ -138,6 +138,11 @@ impl<S: Subscriber> Router<S> {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Has everybody resolve the routes anew that they keep.
+    pub fn forget_kept(&self) {
+        self.changed();
+    }
+
     /// How many subscriptions there are.
     pub fn subscriptions(&self) -> u64 {
         self.subscriptions.load(Ordering::Relaxed)

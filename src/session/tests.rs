@@ -167,6 +167,7 @@ fn a_record_is_read_as_it_was_written() {
     assert!(Will::decode(&will).is_none(), "a will without a message");
     let record = record::Record {
         client_id: "ünïque".into(),
+        owner: Some("ali".into()),
         expiry_s: 7,
         disconnected_at: Some(NOW),
         seen_to: 1 << 40,
@@ -175,8 +176,16 @@ fn a_record_is_read_as_it_was_written() {
     let read = record::Record::decode(&record.encode()).unwrap();
     assert_eq!((&*read.client_id, read.expiry_s, read.seen_to), ("ünïque", 7, 1 << 40));
     assert_eq!((read.disconnected_at, read.will.is_none()), (Some(NOW), true));
+    assert_eq!(read.owner.as_deref(), Some("ali"));
     let bytes = record.encode();
     for len in 0..bytes.len() {
         assert!(record::Record::decode(&bytes[..len]).is_none());
     }
+    // As it was before a Session had an owner.
+    let mut former = record::Record { owner: None, ..record }.encode().to_vec();
+    assert_eq!(record::Record::decode(&former).unwrap().owner, None);
+    assert_eq!(former.pop(), Some(0));
+    former[0] = 3;
+    let read = record::Record::decode(&former).unwrap();
+    assert_eq!((&*read.client_id, read.seen_to, read.owner), ("ünïque", 1 << 40, None));
 }

@@ -13,6 +13,7 @@
     missing_docs
 )]
 
+mod acl;
 mod broker;
 mod raw;
 
@@ -37,4 +38,5 @@ mod shared;
 mod store;
 mod subscribe;
 mod trouble;
+mod users;
 mod will;

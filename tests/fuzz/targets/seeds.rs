@@ -136,6 +136,7 @@ fn store() -> Vec<Vec<u8>> {
     }
     let record = Record {
         client_id: "client".into(),
+        owner: Some("ali".into()),
         expiry_s: 60,
         disconnected_at: Some(Moment::from_unix_ms(1 << 40)),
         seen_to: 7,

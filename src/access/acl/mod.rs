@@ -1,0 +1,258 @@
+//! What Clients may do: publish to a topic, subscribe to a filter, receive what is published.
+//!
+//! An [`Acl`] is rules from two sources, asked in this order: mosquitto's `acl_file` ([`file`]) and
+//! the roles of the configuration ([`roles`]). The first rule that matches decides; where rules
+//! are configured and none matches, it is denied. [`Acl::decide`] is a function of its
+//! arguments: who asks, for what. [`guard`] keeps its answers for a connection.
+
+pub mod file;
+pub mod guard;
+pub mod pattern;
+pub mod roles;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::codec::QoS;
+use file::AclFile;
+use roles::Roles;
+
+/// Who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The name that it has proven.
+    pub username: Option<Arc<str>>,
+    /// Its Client Identifier.
+    pub client_id: Arc<str>,
+    /// Roles and groups that its proof gives it, beside those of its name.
+    pub claims: Option<Arc<Claims>>,
+}
+
+/// Roles and groups that stand in a proof of identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Names of roles.
+    pub roles: Vec<String>,
+    /// Names of groups.
+    pub groups: Vec<String>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To publish to a Topic Name.
+    Publish,
+    /// To subscribe to a Topic Filter.
+    Subscribe,
+    /// To be sent what is published to a Topic Name.
+    Receive,
+}
+
+/// A question about a message or a subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// What for.
+    pub action: Action,
+    /// The Topic Name, or the Topic Filter as a member of a share group is served by it.
+    pub topic: &'a str,
+    /// The quality of service of the message or the subscription.
+    pub qos: QoS,
+    /// Whether RETAIN is set.
+    pub retain: bool,
+}
+
+/// Where a rule stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: Arc<Path>,
+    /// The line, from 1.
+    pub line: usize,
+    /// The rule as it is to be shown.
+    pub rule: Box<str>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path.display(), self.line, self.rule)
+    }
+}
+
+/// What a decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground<'a> {
+    /// A rule that matched.
+    Rule(&'a Place),
+    /// Something that holds for every `acl_file`.
+    File(&'a Path, &'static str),
+    /// No rule matched.
+    NoRule,
+    /// There are no rules.
+    Unrestricted,
+}
+
+/// Yes or no, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Yes.
+    pub allowed: bool,
+    /// Why.
+    pub ground: Ground<'a>,
+}
+
+impl fmt::Display for Decision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.allowed { "allowed: " } else { "denied: " })?;
+        match self.ground {
+            Ground::Rule(place) => place.fmt(f),
+            Ground::File(path, what) => write!(f, "{}: {what}", path.display()),
+            Ground::NoRule => f.write_str("no rule matches"),
+            Ground::Unrestricted => f.write_str("no acl_file and no [[role]] is configured"),
+        }
+    }
+}
+
+/// All rules that hold for the Clients of a listener.
+#[derive(Debug, Default)]
+pub struct Acl {
+    file: Option<Arc<AclFile>>,
+    roles: Arc<Roles>,
+}
+
+impl Acl {
+    /// Rules from both sources.
+    pub fn new(file: Option<Arc<AclFile>>, roles: Arc<Roles>) -> Self {
+        Self { file, roles }
+    }
+
+    /// Whether nothing is configured, so that everything is allowed.
+    pub fn is_unrestricted(&self) -> bool {
+        self.file.is_none() && self.roles.is_empty()
+    }
+
+    /// Whether a Client may do what it asks for, and which rule says so.
+    pub fn decide(&self, subject: &Subject, asked: &Asked<'_>) -> Decision<'_> {
+        if self.is_unrestricted() {
+            return Decision { allowed: true, ground: Ground::Unrestricted };
+        }
+        let by_file = self.file.as_ref().and_then(|file| file.decide(subject, asked));
+        // All that the file says of subscriptions is that it does not judge them.
+        let is_settled =
+            |decision: &Decision<'_>| asked.action != Action::Subscribe || !decision.allowed;
+        if let Some(decision) = by_file.filter(is_settled) {
+            return decision;
+        }
+        let by_roles = self.roles.decide(subject, asked);
+        let otherwise = match by_file {
+            Some(decision) if self.roles.is_empty() => decision,
+            _ => Decision { allowed: false, ground: Ground::NoRule },
+        };
+        by_roles.unwrap_or(otherwise)
+    }
+
+    /// The answer for every quality of service and either RETAIN.
+    pub fn permits(&self, subject: &Subject, action: Action, topic: &str) -> Permits {
+        let mut permits = Permits::NONE;
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            for retain in [false, true] {
+                let asked = Asked { action, topic, qos, retain };
+                if self.decide(subject, &asked).allowed {
+                    permits.0 |= Permits::bit(qos, retain);
+                }
+            }
+        }
+        permits
+    }
+}
+
+/// The messages of one topic that are allowed: one bit for each quality of service and RETAIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permits(u8);
+
+impl Permits {
+    /// All of them.
+    pub const ALL: Self = Self(0b11_11_11);
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    fn bit(qos: QoS, retain: bool) -> u8 {
+        1 << (qos as u8 * 2 + u8::from(retain))
+    }
+
+    /// Whether such a message is.
+    pub fn allow(self, qos: QoS, retain: bool) -> bool {
+        self.0 & Self::bit(qos, retain) != 0
+    }
+}
+
+/// The Topic Filter that is asked for: of a Shared Subscription the filter inside, of anything
+/// else the whole.
+pub fn filter_to_ask(whole: &str) -> &str {
+    let inside = whole.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
+    inside.map_or(whole, |(_, filter)| filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roles::{Actions, Role, Rule};
+
+    fn acl(file: Option<&str>, roles: Vec<Role>) -> Acl {
+        let path = Path::new("acl");
+        let file = file.map(|text| Arc::new(AclFile::parse(text, path).unwrap()));
+        Acl::new(file, Arc::new(Roles::new(roles, &[])))
+    }
+
+    fn role(rule: Rule) -> Vec<Role> {
+        vec![Role { name: "r".into(), everybody: true, rules: vec![rule], ..Role::default() }]
+    }
+
+    fn allowed(acl: &Acl, action: Action, topic: &str) -> bool {
+        let asked = Asked { action, topic, qos: QoS::AtMostOnce, retain: false };
+        acl.decide(&Subject::default(), &asked).allowed
+    }
+
+    #[test]
+    fn without_rules_all_is_allowed_and_with_any_what_none_matches_is_denied() {
+        assert!(allowed(&acl(None, vec![]), Action::Publish, "a"));
+        assert!(!allowed(&acl(Some(""), vec![]), Action::Publish, "a"));
+        let nothing = role(Rule::new(true, Actions::PUBLISH, "b"));
+        assert!(!allowed(&acl(None, nothing), Action::Publish, "a"));
+    }
+
+    #[test]
+    fn the_file_goes_before_the_roles_except_about_subscriptions() {
+        let all = Actions::PUBLISH | Actions::SUBSCRIBE | Actions::RECEIVE;
+        let both = acl(Some("topic deny a/b\ntopic read c"), role(Rule::new(true, all, "a/#")));
+        assert!(!allowed(&both, Action::Publish, "a/b"));
+        assert!(allowed(&both, Action::Publish, "a/c") && allowed(&both, Action::Receive, "c"));
+        assert!(allowed(&both, Action::Subscribe, "a/b"));
+        assert!(!allowed(&both, Action::Subscribe, "c"));
+        let file = acl(Some("topic read c"), vec![]);
+        assert!(allowed(&file, Action::Subscribe, "anything/#"));
+    }
+
+    #[test]
+    fn permits_tell_every_kind_of_message() {
+        let rule = Rule {
+            qos_max: QoS::AtLeastOnce,
+            retain: Some(false),
+            ..Rule::new(true, Actions::PUBLISH, "a")
+        };
+        let acl = acl(None, role(rule));
+        let permits = acl.permits(&Subject::default(), Action::Publish, "a");
+        assert!(permits.allow(QoS::AtMostOnce, false) && permits.allow(QoS::AtLeastOnce, false));
+        assert!(!permits.allow(QoS::ExactlyOnce, false) && !permits.allow(QoS::AtMostOnce, true));
+        assert_eq!(acl.permits(&Subject::default(), Action::Receive, "a"), Permits::NONE);
+    }
+
+    #[test]
+    fn of_a_shared_subscription_the_filter_inside_is_asked_for() {
+        for (whole, asked) in
+            [("$share/g/a/#", "a/#"), ("a", "a"), ("$queue/q", "$queue/q"), ("$share", "$share")]
+        {
+            assert_eq!(filter_to_ask(whole), asked);
+        }
+    }
+}
