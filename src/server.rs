@@ -168,6 +168,7 @@ async fn serve(
             connect_timeout: config.connect_timeout,
             access: Arc::new(passwords.access(&opening)),
             in_memory: opening.in_memory,
+            admission: opening.admission.clone(),
         });
         let (broker, handles) = (broker.clone(), handles.clone());
         let connections = connections.clone();

@@ -31,6 +31,7 @@ mod rules;
 pub mod share;
 pub mod subscribe;
 pub mod timeline;
+mod tuned;
 pub mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,6 +53,7 @@ use memory::Memory;
 use receiver::Receiver;
 use registry::Registry;
 use timeline::Expiry;
+use tuned::Tuned;
 use turn::Turn;
 
 /// Settings of the broker.
@@ -71,6 +73,8 @@ pub struct Options {
     pub share_strategy: Strategy,
     /// The declared queues.
     pub queues: Vec<Declaration>,
+    /// Whether a message is delivered with the QoS of the subscription, also a higher one.
+    pub raises_qos: bool,
 }
 
 impl Default for Options {
@@ -83,6 +87,7 @@ impl Default for Options {
             retained: retained::Limits::default(),
             share_strategy: Strategy::default(),
             queues: Vec::new(),
+            raises_qos: false,
         }
     }
 }
@@ -101,6 +106,7 @@ pub struct Broker {
     /// For what the store is asked and answers later.
     me: Weak<Self>,
     options: Options,
+    tuned: Tuned,
     clock: Clock,
     /// What the broker counts.
     pub metrics: Metrics,
@@ -121,6 +127,13 @@ impl Broker {
     /// The settings.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Takes over what of other settings can change while the broker runs.
+    pub fn tune(&self, options: &Options) {
+        self.tuned.set(options);
+        self.memory.set_max(options.queue_memory_max);
+        self.retained.set_limits(options.retained);
     }
 
     /// The clock.

@@ -85,6 +85,15 @@ impl Broker {
             Ok(routes) => routes,
             Err(reason) => return Published::refused(reason),
         };
+        let receives_twice = publish.qos == QoS::ExactlyOnce;
+        let raised;
+        let publish = if self.tuned.raises_qos() {
+            // A subscription's QoS is then the lower one, always.
+            raised = Publish { qos: QoS::ExactlyOnce, ..*publish };
+            &raised
+        } else {
+            publish
+        };
         if !self.takes_messages() && needs_store(publisher, publish, &routes) {
             if self.memory_is_full() {
                 self.metrics.publications_refused_for_memory.increment();
@@ -119,8 +128,8 @@ impl Broker {
             Err(reason) => return Published { later: true, ..Published::refused(reason) },
         };
         let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
-        if let (QoS::ExactlyOnce, Some(session), Some(id)) =
-            (publish.qos, publisher.stored, publish.packet_id)
+        if let (true, Some(session), Some(id)) =
+            (receives_twice, publisher.stored, publish.packet_id)
         {
             turn.change(Change::Received { session, packet_id: id.get() });
             published.waits = true;
@@ -258,7 +267,7 @@ impl Broker {
         let routes = match publisher.routes.get(topic) {
             Some(routes) => routes.clone(),
             None => {
-                if levels(topic) > self.options.limits.topic_levels_max {
+                if levels(topic) > self.tuned.of_subscriptions().0 {
                     return Err(ReasonCode::TopicNameInvalid);
                 }
                 let routes = self.router.routes(topic, Some(publisher.key));

@@ -10,6 +10,7 @@ use super::mailbox::{Mail, Mailbox};
 use super::memory::Memory;
 use super::registry::{Memberships, Parked, Parts, Place, Registry};
 use super::timeline::{Due, Expiry};
+use super::tuned::Tuned;
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
 use crate::clock::{Clock, Moment};
@@ -58,6 +59,7 @@ impl Broker {
             me: me.clone(),
             retained: Retained::new(options.retained),
             memory: Arc::new(Memory::new(options.queue_memory_max, options.memory_max)),
+            tuned: Tuned::new(&options),
             options,
             clock,
             metrics: Metrics::default(),
@@ -138,7 +140,7 @@ impl Broker {
         });
         session.restore(&received, sent.collect(), seen_to);
         let mailbox = Mailbox::new(self.next_key(), Some(recovered.id), true, self.memory.clone());
-        mailbox.disconnected();
+        mailbox.disconnected(false);
         let seen = |stored: Stored| if stored.id <= seen_to { stored.seen() } else { stored };
         mailbox.restore(recovered.queue.into_iter().map(seen));
         let mut parts = Parts { session, mailbox, groups: Memberships::default() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::net::proxy::Network;
 
 /// What a setting's value must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// `true` or `false`.
     Bool,
@@ -33,6 +33,13 @@ pub enum Kind {
     Path,
     /// Addresses and networks.
     Networks,
+    /// A text of which not every one will do.
+    Like {
+        /// Which ones.
+        what: &'static str,
+        /// Whether one does.
+        fits: fn(&str) -> bool,
+    },
 }
 
 impl Kind {
@@ -51,6 +58,7 @@ impl Kind {
                 words.join(" or ")
             }
             Self::Text => "a text".into(),
+            Self::Like { what, .. } => what.into(),
             Self::Path => "a path".into(),
             Self::Networks => {
                 "a list of addresses and networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]".into()
@@ -68,10 +76,22 @@ pub enum Value {
     Int(u64),
     /// Of [`Kind::Time`].
     Time(Duration),
-    /// Of [`Kind::Choice`], [`Kind::Text`] and [`Kind::Path`].
+    /// Of [`Kind::Choice`], [`Kind::Text`], [`Kind::Path`] and [`Kind::Like`].
     Text(String),
     /// Of [`Kind::Networks`].
     Networks(Vec<Network>),
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Time(value) => write!(f, "{value:?}"),
+            Self::Text(value) => f.write_str(value),
+            Self::Networks(value) => write!(f, "{value:?}"),
+        }
+    }
 }
 
 impl Value {
@@ -149,6 +169,9 @@ pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
             words.contains(word).then(|| Value::Text((*word).into()))
         }
         (Kind::Text | Kind::Path, Written::Text(text)) if !text.is_empty() => {
+            Some(Value::Text((*text).into()))
+        }
+        (Kind::Like { fits, .. }, Written::Text(text)) if fits(text) => {
             Some(Value::Text((*text).into()))
         }
         (Kind::Networks, Written::Texts(texts)) => {

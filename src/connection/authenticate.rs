@@ -66,7 +66,7 @@ impl Opening<'_> {
             username: connect.username,
             password: connect.password,
             is_loopback: self.peer.is_loopback,
-            has_certificate: self.peer.has_certificate,
+            has_certificate: self.peer.has_certificate && options.admission.trusts_certificates,
         };
         let (answer, verdict) = oneshot::channel();
         options.access.authenticate(&credentials, Box::new(Waiting(answer)));
