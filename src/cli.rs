@@ -4,9 +4,11 @@ mod passwd;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::config::mosquitto::reference;
 use crate::config::read::{self, Problem};
 use crate::config::{Config, settings};
 use crate::control;
@@ -44,6 +46,9 @@ struct Arguments {
     /// Log more; twice for everything
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
+    /// Go on in the background
+    #[arg(short, long)]
+    daemon: bool,
     /// Log nothing
     #[arg(short, long)]
     quiet: bool,
@@ -61,7 +66,11 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// Print all settings as Markdown
-    Settings,
+    Settings {
+        /// The options of mosquitto instead, and what becomes of them
+        #[arg(long)]
+        mosquitto: bool,
+    },
     /// Add and remove users of a password file, and change their passwords
     Passwd(Passwd),
     /// Look at the store, check it, copy it; also while the broker runs
@@ -121,8 +130,9 @@ pub enum CliError {
 /// Does what the command line says.
 pub fn run() -> Result<(), CliError> {
     let mut arguments = Arguments::parse();
-    if let Some(Command::Settings) = arguments.command {
-        std::io::stdout().write_all(settings::markdown().as_bytes())?;
+    if let Some(Command::Settings { mosquitto }) = arguments.command {
+        let page = if mosquitto { reference::markdown() } else { settings::markdown() };
+        std::io::stdout().write_all(page.as_bytes())?;
         return Ok(());
     }
     if let Some(Command::Passwd(passwd)) = &arguments.command {
@@ -134,8 +144,8 @@ pub fn run() -> Result<(), CliError> {
         arguments.config = config.take().or(arguments.config);
     }
     let mut config = configuration(&arguments)?;
-    if let Some(Command::Store { command, directory, .. }) = arguments.command {
-        return store(&command, directory, config.store);
+    if let Some(Command::Store { command, directory, .. }) = &arguments.command {
+        return store(command, directory.clone(), config.store);
     }
     if arguments.check_config {
         server::check(&config)?;
@@ -147,12 +157,20 @@ pub fn run() -> Result<(), CliError> {
         writeln!(out, "{}: ok", path.display())?;
         return Ok(());
     }
+    if arguments.daemon && is_left_to_a_child()? {
+        return Ok(());
+    }
     adjust(&mut config.journal, &arguments);
-    let _journal = Journal::start(&config.journal);
+    let journal = Journal::start(&config.journal);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    server::run(&config)?;
+    let reread = || {
+        let mut config = configuration(&arguments).map_err(|error| error.to_string())?;
+        adjust(&mut config.journal, &arguments);
+        Ok(config)
+    };
+    server::run(&config, &journal, &reread)?;
     Ok(())
 }
 
@@ -193,6 +211,22 @@ fn configuration(arguments: &Arguments) -> Result<Config, CliError> {
         }
     }
     Ok(config)
+}
+
+/// In the environment of the process that goes on in the background.
+const IN_BACKGROUND: &str = "WHIMBREL_IN_BACKGROUND";
+
+/// Whether another process of this program serves in the background, which has no terminal.
+/// False: this is it.
+fn is_left_to_a_child() -> Result<bool, CliError> {
+    if std::env::var_os(IN_BACKGROUND).is_some() {
+        rustix::process::setsid().map_err(std::io::Error::from)?;
+        return Ok(false);
+    }
+    let mut child = std::process::Command::new(std::env::current_exe()?);
+    child.args(std::env::args_os().skip(1)).env(IN_BACKGROUND, "1");
+    child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    Ok(true)
 }
 
 /// What the command line and the environment say of the log.

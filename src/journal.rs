@@ -131,6 +131,7 @@ pub struct Journal {
 
 struct Shared {
     look: Look,
+    options: RwLock<Options>,
     form: RwLock<(u8, Timestamp)>,
     sinks: RwLock<Sinks>,
 }
@@ -194,7 +195,8 @@ impl Journal {
     pub fn start(options: &Options) -> Self {
         let (sinks, wrong) = Sinks::open(options);
         let form = RwLock::new((options.kinds, options.timestamp.clone()));
-        let shared = Shared { look: options.look, form, sinks: RwLock::new(sinks) };
+        let (look, kept) = (options.look, RwLock::new(options.clone()));
+        let shared = Shared { look, options: kept, form, sinks: RwLock::new(sinks) };
         let shared = Arc::new(shared);
         let (filter, handle) = reload::Layer::new(EnvFilter::new(&options.filter));
         let is_terminal = options.destinations == [Destination::Stderr] && {
@@ -213,8 +215,15 @@ impl Journal {
         Self { shared, filter: handle }
     }
 
+    /// Opens files anew: they may have been moved away.
+    pub fn reopen(&self) {
+        let options = self.shared.options.read().clone();
+        self.change(&options);
+    }
+
     /// Changes what can be changed, and opens files anew: they may have been moved away.
     pub fn change(&self, options: &Options) {
+        *self.shared.options.write() = options.clone();
         *self.shared.form.write() = (options.kinds, options.timestamp.clone());
         let mut sinks = self.shared.sinks.write();
         // There can be one only.

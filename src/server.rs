@@ -4,9 +4,11 @@
 //! Each worker is a thread with a runtime of its own. A connection stays with the worker it was
 //! given to, so its wake-ups do not cross threads unless its messages do.
 
+mod reload;
+
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -27,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::Control;
+use crate::journal::Journal;
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
 use crate::store::{Durability, Health, OpenError};
@@ -36,6 +39,8 @@ const MEMORY_LOOK: Duration = Duration::from_millis(100);
 
 /// Looks in a second.
 const MEMORY_LOOKS: u32 = 10;
+
+pub use reload::Reread;
 
 /// Why the broker cannot start.
 #[derive(Debug, Error)]
@@ -55,9 +60,35 @@ pub enum ServerError {
     /// A listener's settings do not make sense.
     #[error("{0}")]
     Settings(String),
+    /// The number of the process cannot be written.
+    #[error("cannot write `pid_file` {path}: {error}")]
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system gave no thread, runtime or signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+/// The file with the number of the process; removed when dropped.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<Self, ServerError> {
+        match std::fs::write(path, format!("{}\n", std::process::id())) {
+            Ok(()) => Ok(Self(path.to_owned())),
+            Err(error) => Err(ServerError::PidFile { path: path.to_owned(), error }),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A thread that serves connections.
@@ -86,8 +117,8 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Serves until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> Result<(), ServerError> {
+/// Serves until SIGTERM or SIGINT; SIGHUP has the configuration read again.
+pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
     let files = password_files(&openings)?;
     match rlimit::increase_nofile_limit(u64::MAX) {
@@ -105,6 +136,7 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         let _entered = first.handle.enter();
         listen(&openings)?
     };
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
     let mut fitted = config.clone();
@@ -117,7 +149,9 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
         "store open"
     );
-    let served = runtime.block_on(serve(config, &broker, listeners, &passwords, control, &workers));
+    let hangup = || reload::reload(config, &broker, journal, reread);
+    let served = serve((config, &hangup), &broker, listeners, &passwords, control, &workers);
+    let served = runtime.block_on(served);
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();
@@ -150,13 +184,14 @@ fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError>
 }
 
 async fn serve(
-    config: &Config,
+    (config, reload): (&Config, &dyn Fn()),
     broker: &Arc<Broker>,
     listeners: Vec<(Listener, Opening)>,
     passwords: &Passwords,
     control: Option<Control>,
     workers: &[Worker],
 ) -> Result<(), ServerError> {
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -171,9 +206,9 @@ async fn serve(
             admission: opening.admission.clone(),
         });
         let (broker, handles) = (broker.clone(), handles.clone());
-        let connections = connections.clone();
+        let (connections, max) = (connections.clone(), config.connections_total_max);
         tasks.push(accepting.spawn(async move {
-            accept(&listener, &broker, &options, &handles, &connections).await;
+            accept(&listener, &broker, &options, &handles, (&connections, max)).await;
         }));
     }
     if let Some(control) = control {
@@ -184,10 +219,13 @@ async fn serve(
         let broker = broker.clone();
         tokio::spawn(async move { keep(&broker).await })
     };
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        _ = &mut keeper => "the store is damaged",
+    let name = loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(),
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = &mut keeper => break "the store is damaged",
+        }
     };
     keeper.abort();
     tracing::info!("{name}: stopping");
@@ -298,11 +336,15 @@ async fn accept(
     broker: &Arc<Broker>,
     options: &Arc<connection::Options>,
     workers: &[Handle],
-    connections: &Arc<AtomicUsize>,
+    (connections, connections_max): (&Arc<AtomicUsize>, usize),
 ) {
     loop {
         for worker in workers {
             let accepted = listener.accept().await;
+            if connections.load(Ordering::Relaxed) >= connections_max {
+                tracing::debug!(peer = %accepted.peer(), "a connection too many");
+                continue;
+            }
             let (broker, options) = (broker.clone(), options.clone());
             let counted = Counted::new(connections);
             worker.spawn(async move {

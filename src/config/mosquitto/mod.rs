@@ -5,6 +5,7 @@
 //! relative to the working directory, as they are there.
 
 pub mod options;
+pub mod reference;
 mod special;
 
 use std::path::{Path, PathBuf};
