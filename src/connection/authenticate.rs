@@ -152,7 +152,7 @@ impl Connection {
 
 /// An exchange by the method that the Client chose.
 fn begin(terms: &Terms, options: &Options) -> Result<Exchange, ProtocolError> {
-    let method = terms.authentication_method.as_deref().unwrap_or_default();
+    let method = terms.authentication_method().unwrap_or_default();
     let mechanism = options.access.mechanism(method).ok_or(ProtocolError {
         reason: ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
         what: "unknown authentication method",

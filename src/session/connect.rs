@@ -114,7 +114,7 @@ pub struct Terms {
     /// What few listeners ask for.
     pub special: Option<Arc<Special>>,
     /// The method of enhanced authentication, when the Client chose one.
-    pub authentication_method: Option<Box<str>>,
+    pub authentication_method: Option<Box<Box<str>>>,
 }
 
 impl Terms {
@@ -144,6 +144,11 @@ impl Terms {
     /// Largest packet that the Client takes, in bytes.
     pub fn maximum_packet_size(&self) -> usize {
         PACKET_MAX.min(self.maximum_packet_size as usize)
+    }
+
+    /// The method of enhanced authentication, when the Client chose one.
+    pub fn authentication_method(&self) -> Option<&str> {
+        self.authentication_method.as_ref().map(|method| &***method)
     }
 
     /// What stands before every topic of the Client for the others.
@@ -282,7 +287,9 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
         retain_available: limits.retain_available,
         wants_reasons: v5 && properties.request_problem_information() != Some(0),
         special: None,
-        authentication_method: properties.authentication_method().map(Into::into),
+        authentication_method: properties
+            .authentication_method()
+            .map(|method| Box::new(method.into())),
     }
 }
 

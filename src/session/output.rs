@@ -256,7 +256,7 @@ impl Session {
                 self.write_suback(packet_id, &reasons, why.as_deref(), out)?;
             }
             Answer::Auth { reason, data } => {
-                let method = self.terms.authentication_method.as_deref().unwrap_or_default();
+                let method = self.terms.authentication_method().unwrap_or_default();
                 let properties = auth::properties(method, &data);
                 let properties = properties.as_properties();
                 self.write(&Packet::Auth(Auth { reason, properties }), out)?;
