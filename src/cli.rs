@@ -4,15 +4,17 @@ mod acl;
 mod passwd;
 mod user;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use clap::{ArgAction, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
+use crate::config::mosquitto::reference;
 use crate::config::read::{self, Problem};
 use crate::config::{Config, settings};
 use crate::control;
+use crate::journal::{self, Journal, Look};
 use crate::server::{self, ServerError};
 use crate::store;
 use crate::store::tools::{Request, ToolError};
@@ -29,6 +31,7 @@ port 8083. Its store is $STATE_DIRECTORY or ./whimbrel-data.
 Examples:
   whimbrel                                 serve on localhost
   whimbrel -c whimbrel.toml                serve as the file says
+  whimbrel -c /etc/mosquitto/mosquitto.conf  serve in mosquitto's place
   whimbrel -c whimbrel.toml --check-config say what is wrong with the file
   whimbrel settings                        list all settings
   whimbrel passwd -c users alice           make a password file, with alice in it
@@ -41,15 +44,21 @@ SIGHUP has users, passwords and rules read again; if anything is wrong with them
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Configuration file (TOML)
-    #[arg(short, long, value_name = "FILE")]
+    /// Configuration file: TOML, or a mosquitto.conf
+    #[arg(short, long, alias = "config-file", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this port of localhost instead of 1883, for a broker without listeners in a file
-    #[arg(short, long)]
-    port: Option<u16>,
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Vec<u16>,
     /// Log more; twice for everything
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
+    /// Go on in the background
+    #[arg(short, long)]
+    daemon: bool,
+    /// Log nothing
+    #[arg(short, long)]
+    quiet: bool,
     /// Check the configuration and exit: status 0 if it is good
     #[arg(long, alias = "test-config")]
     check_config: bool,
@@ -59,12 +68,16 @@ struct Arguments {
 enum Command {
     /// Serve; what happens without a command
     Serve {
-        /// Configuration file (TOML)
+        /// Configuration file: TOML, or a mosquitto.conf
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Print all settings as Markdown
-    Settings,
+    Settings {
+        /// The options of mosquitto instead, and what becomes of them
+        #[arg(long)]
+        mosquitto: bool,
+    },
     /// Add and remove users of a password file, and change their passwords
     Passwd(Passwd),
     /// Add, change, remove and list the own users of a running broker (`stored_users`)
@@ -90,7 +103,7 @@ enum Command {
     Store {
         #[command(subcommand)]
         command: StoreCommand,
-        /// Configuration file (TOML)
+        /// Configuration file: TOML, or a mosquitto.conf
         #[arg(short, long, global = true, value_name = "FILE")]
         config: Option<PathBuf>,
         /// The store's directory, if the configuration does not name it
@@ -152,8 +165,9 @@ pub enum CliError {
 /// Does what the command line says.
 pub fn run() -> Result<(), CliError> {
     let mut arguments = Arguments::parse();
-    if let Some(Command::Settings) = arguments.command {
-        std::io::stdout().write_all(settings::markdown().as_bytes())?;
+    if let Some(Command::Settings { mosquitto }) = arguments.command {
+        let page = if mosquitto { reference::markdown() } else { settings::markdown() };
+        std::io::stdout().write_all(page.as_bytes())?;
         return Ok(());
     }
     if let Some(Command::Passwd(passwd)) = &arguments.command {
@@ -169,7 +183,7 @@ pub fn run() -> Result<(), CliError> {
         // Before the command or after it.
         arguments.config = config.take().or(arguments.config);
     }
-    let config = configuration(&arguments)?;
+    let mut config = configuration(&arguments)?;
     if let Some(Command::Store { command, directory, .. }) = &arguments.command {
         return store(command, directory.clone(), config.store);
     }
@@ -191,15 +205,27 @@ pub fn run() -> Result<(), CliError> {
     if arguments.check_config {
         server::check(&config)?;
         let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
-        writeln!(std::io::stdout(), "{}: ok", path.display())?;
+        let mut out = std::io::stdout().lock();
+        for warning in &config.warnings {
+            writeln!(out, "{warning}")?;
+        }
+        writeln!(out, "{}: ok", path.display())?;
         return Ok(());
     }
-    log(&config, arguments.verbose);
+    if arguments.daemon && is_left_to_a_child()? {
+        return Ok(());
+    }
+    adjust(&mut config.journal, &arguments);
+    let journal = Journal::start(&config.journal);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let reread = || {
-        let lines = |problems: CliError| problems.to_string();
-        configuration(&arguments).map_err(lines)
+        let mut config = configuration(&arguments).map_err(|error| error.to_string())?;
+        adjust(&mut config.journal, &arguments);
+        Ok(config)
     };
-    server::run(&config, &reread)?;
+    server::run(&config, &journal, &reread)?;
     Ok(())
 }
 
@@ -229,39 +255,49 @@ fn configuration(arguments: &Arguments) -> Result<Config, CliError> {
         Some(path) => read::read(path).map_err(CliError::Config)?,
         None => Config::default(),
     };
-    match (config.listeners.is_empty(), arguments.port) {
-        (true, None) => config.listen_locally(1883, true),
-        (true, Some(port)) => config.listen_locally(port, false),
-        (false, None) => {}
-        (false, Some(_)) => {
+    let is_mosquitto = config.journal.look == Look::Mosquitto;
+    match (config.listeners.is_empty(), arguments.port.as_slice()) {
+        (true, []) => config.listen_locally(1883, !is_mosquitto),
+        (true, ports) => ports.iter().for_each(|&port| config.listen_locally(port, false)),
+        (false, []) => {}
+        // As there.
+        (false, _) if is_mosquitto => {}
+        (false, _) => {
             return Err(CliError::Arguments("--port is for a file without [[listener]]"));
         }
     }
     Ok(config)
 }
 
-fn log(config: &Config, verbose: u8) {
-    let level = match verbose {
-        0 => config.log_level.as_str(),
-        1 => "debug",
-        _ => "trace",
-    };
-    let filter = match (verbose, EnvFilter::try_from_default_env()) {
-        (0, Ok(filter)) => filter,
-        _ => EnvFilter::new(level),
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    // The journal has its own clock.
-    let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
-    };
-    if let Err(error) = result {
-        eprintln!("whimbrel: no log: {error}");
+/// In the environment of the process that goes on in the background.
+const IN_BACKGROUND: &str = "WHIMBREL_IN_BACKGROUND";
+
+/// Whether another process of this program serves in the background, which has no terminal.
+/// False: this is it.
+fn is_left_to_a_child() -> Result<bool, CliError> {
+    if std::env::var_os(IN_BACKGROUND).is_some() {
+        rustix::process::setsid().map_err(std::io::Error::from)?;
+        return Ok(false);
+    }
+    let mut child = std::process::Command::new(std::env::current_exe()?);
+    child.args(std::env::args_os().skip(1)).env(IN_BACKGROUND, "1");
+    child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    Ok(true)
+}
+
+/// What the command line and the environment say of the log.
+fn adjust(options: &mut journal::Options, arguments: &Arguments) {
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    match (arguments.verbose, from_environment) {
+        (0, None) => {}
+        (0, Some(filter)) => options.filter = filter,
+        (1, _) => options.filter = "debug".into(),
+        (_, _) => options.filter = "trace".into(),
+    }
+    if arguments.verbose > 0 {
+        options.kinds = journal::kind::ALL;
+    }
+    if arguments.quiet {
+        options.destinations.clear();
     }
 }

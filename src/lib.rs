@@ -42,6 +42,7 @@
 pub mod metrics;
 pub mod clock;
 pub mod process;
+pub mod journal;
 pub mod net;
 pub mod topic;
 pub mod codec;

@@ -8,7 +8,10 @@
 
 mod admission;
 
+mod reload;
+
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -26,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::Control;
+use crate::journal::Journal;
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
 use crate::store::{Durability, Health, OpenError};
@@ -36,6 +40,8 @@ const MEMORY_LOOK: Duration = Duration::from_millis(100);
 
 /// Looks in a second.
 const MEMORY_LOOKS: u32 = 10;
+
+pub use reload::Reread;
 
 /// Why the broker cannot start.
 #[derive(Debug, Error)]
@@ -55,9 +61,35 @@ pub enum ServerError {
     /// A listener's settings do not make sense.
     #[error("{0}")]
     Settings(String),
+    /// The number of the process cannot be written.
+    #[error("cannot write `pid_file` {path}: {error}")]
+    PidFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system gave no thread, runtime or signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+/// The file with the number of the process; removed when dropped.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<Self, ServerError> {
+        match std::fs::write(path, format!("{}\n", std::process::id())) {
+            Ok(()) => Ok(Self(path.to_owned())),
+            Err(error) => Err(ServerError::PidFile { path: path.to_owned(), error }),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A thread that serves connections.
@@ -86,8 +118,8 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Serves until SIGTERM or SIGINT. `reread` reads the configuration again.
-pub fn run(config: &Config, reread: &Reread<'_>) -> Result<(), ServerError> {
+/// Serves until SIGTERM or SIGINT; SIGHUP has the configuration read again, by `reread`.
+pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
     let mut files = Files::read(config, &openings)?;
     match rlimit::increase_nofile_limit(u64::MAX) {
@@ -105,6 +137,7 @@ pub fn run(config: &Config, reread: &Reread<'_>) -> Result<(), ServerError> {
         let _entered = first.handle.enter();
         listen(&openings)?
     };
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
     let mut admission = Admission::rules(config, &mut files);
@@ -119,7 +152,7 @@ pub fn run(config: &Config, reread: &Reread<'_>) -> Result<(), ServerError> {
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
         "store open"
     );
-    let house = House { config, broker: &broker, admission: &admission, reread };
+    let house = House { config, broker: &broker, admission: &admission, journal, reread };
     let served = runtime.block_on(house.serve(listeners, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
@@ -152,14 +185,12 @@ fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError>
     Ok(listeners)
 }
 
-/// Reads the configuration again; the error says what is wrong with it.
-pub type Reread<'a> = dyn Fn() -> Result<Config, String> + 'a;
-
 /// What is served, and how.
 struct House<'a> {
     config: &'a Config,
     broker: &'a Arc<Broker>,
     admission: &'a Admission,
+    journal: &'a Journal,
     reread: &'a Reread<'a>,
 }
 
@@ -183,11 +214,12 @@ impl House<'_> {
                 connect_timeout: config.connect_timeout,
                 access: Arc::new(admission.access(&opening)),
                 in_memory: opening.in_memory,
+                admission: opening.admission.clone(),
             });
             let (broker, handles) = (broker.clone(), handles.clone());
-            let connections = connections.clone();
+            let (connections, max) = (connections.clone(), config.connections_total_max);
             tasks.push(accepting.spawn(async move {
-                accept(&listener, &broker, &options, &handles, &connections).await;
+                accept(&listener, &broker, &options, &handles, (&connections, max)).await;
             }));
         }
         if let Some(control) = control {
@@ -221,19 +253,17 @@ impl House<'_> {
         Ok(())
     }
 
-    /// Reads who may come and what they may do again. What is not good changes nothing.
+    /// Reads the configuration, and who may come and what they may do, again. What is not good
+    /// changes nothing.
     fn reload(&self) {
-        let read = || {
-            let config = (self.reread)()?;
-            let openings = config.openings()?;
-            Files::read(&config, &openings).map_err(|error| error.to_string())
-        };
-        match read() {
-            Ok(files) => {
+        let Some(new) = reload::read(self.journal, self.reread) else { return };
+        match new.openings().map(|openings| Files::read(&new, &openings)) {
+            Ok(Ok(files)) => {
                 self.admission.replace(files);
                 self.broker.rules_replaced();
-                tracing::info!("SIGHUP: users and rules read again");
+                reload::take_over(self.config, new, self.broker, self.journal);
             }
+            Ok(Err(error)) => tracing::error!("SIGHUP: nothing is changed: {error}"),
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
         }
     }
@@ -283,11 +313,15 @@ async fn accept(
     broker: &Arc<Broker>,
     options: &Arc<connection::Options>,
     workers: &[Handle],
-    connections: &Arc<AtomicUsize>,
+    (connections, connections_max): (&Arc<AtomicUsize>, usize),
 ) {
     loop {
         for worker in workers {
             let accepted = listener.accept().await;
+            if connections.load(Ordering::Relaxed) >= connections_max {
+                tracing::debug!(peer = %accepted.peer(), "a connection too many");
+                continue;
+            }
             let (broker, options) = (broker.clone(), options.clone());
             let counted = Counted::new(connections);
             worker.spawn(async move {

@@ -201,7 +201,7 @@ impl Broker {
         for group in parts.groups.iter() {
             group.pause(parts.mailbox.key());
         }
-        let (unsent, lent) = parts.mailbox.disconnected();
+        let (unsent, lent) = parts.mailbox.disconnected(self.tuned.queue().keeps_qos0);
         self.metrics.drops.add(DropReason::ConnectionLost, unsent as u64);
         let ends_now = parts.session.expiry_s() == 0;
         let mut back = parts.session.give_back_shared(ends_now);
@@ -291,9 +291,9 @@ impl Broker {
         }
     }
 
-    /// A Client Identifier for a Client that gave none.
-    pub fn assign_client_id(&self) -> Arc<str> {
-        format!("auto-{:016x}{:08x}", self.identifier_seed, self.next_key()).into()
+    /// A Client Identifier for a Client that gave none, which begins so.
+    pub fn assign_client_id(&self, prefix: &str) -> Arc<str> {
+        format!("{prefix}{:016x}{:08x}", self.identifier_seed, self.next_key()).into()
     }
 
     /// Tells every connection of a user to end, who may not be here any more.

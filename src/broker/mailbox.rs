@@ -162,7 +162,7 @@ impl Mailbox {
         for delivery in deliveries {
             if inner.ended {
                 remainder.ended.push((delivery.trace(), self.stored));
-            } else if delivery.qos == QoS::AtMostOnce && !inner.online {
+            } else if delivery.qos == QoS::AtMostOnce && !inner.online && !limits.keeps_qos0 {
                 remainder.offline += 1;
             } else {
                 inner.queue().push(delivery, &limits, now, &mut remainder.overflow);
@@ -256,9 +256,10 @@ impl Mailbox {
         true
     }
 
-    /// The Client is gone: its bell is taken down and QoS 0 is no longer kept. Returns how many
-    /// QoS 0 messages are dropped by that and what share groups had lent.
-    pub fn disconnected(&self) -> (usize, Vec<Delivery>) {
+    /// The Client is gone: its bell is taken down and QoS 0 is no longer kept, except where it
+    /// `keeps_qos0`. Returns how many QoS 0 messages are dropped by that and what share groups
+    /// had lent.
+    pub fn disconnected(&self, keeps_qos0: bool) -> (usize, Vec<Delivery>) {
         let mut inner = self.inner.lock();
         inner.online = false;
         inner.bell = None;
@@ -266,7 +267,7 @@ impl Mailbox {
         let Some(queue) = &mut inner.queue else { return (0, Vec::new()) };
         let lent = unsent(queue.extract(|delivery| delivery.source != 0));
         queue.leave_to_store();
-        let cleared = queue.clear_qos0();
+        let cleared = if keeps_qos0 { 0 } else { queue.clear_qos0() };
         inner.queue.take_if(|queue| queue.is_empty());
         inner.report(&self.memory);
         (cleared, lent)

@@ -35,7 +35,7 @@ const FULL: (usize, usize) = (85, 75);
 #[derive(Debug)]
 pub struct Memory {
     used: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
     /// For the whole process; 0: none.
     process_max: usize,
     pressure: AtomicU8,
@@ -44,7 +44,13 @@ pub struct Memory {
 impl Memory {
     /// Nothing used, of so much for queues, and for the process (0: no limit).
     pub fn new(max: usize, process_max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max, process_max, pressure: AtomicU8::new(0) }
+        let (used, max) = (AtomicUsize::new(0), AtomicUsize::new(max));
+        Self { used, max, process_max, pressure: AtomicU8::new(0) }
+    }
+
+    /// From now on the limit of queues is another.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// How short of memory the process is.
@@ -84,7 +90,7 @@ impl Memory {
     /// Limits for a queue now: when the memory is used up, what the store keeps is left to it,
     /// and of the rest there may be only a little.
     pub fn bound(&self, limits: &Limits) -> Limits {
-        if self.used() < self.max && self.pressure() == Pressure::None {
+        if self.used() < self.max.load(Ordering::Relaxed) && self.pressure() == Pressure::None {
             return *limits;
         }
         Limits { at_hand_max: 0, memory_max: LEAST.min(limits.memory_max), ..*limits }

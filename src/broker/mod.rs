@@ -31,6 +31,7 @@ mod rules;
 pub mod share;
 pub mod subscribe;
 pub mod timeline;
+mod tuned;
 pub mod turn;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +54,7 @@ use memory::Memory;
 use receiver::Receiver;
 use registry::Registry;
 use timeline::Expiry;
+use tuned::Tuned;
 use turn::Turn;
 
 /// Settings of the broker.
@@ -76,6 +78,8 @@ pub struct Options {
     pub rules: Arc<Rules>,
     /// Whether a Session may be taken over by another user than the one it belongs to.
     pub any_user_takes_over: bool,
+    /// Whether a message is delivered with the QoS of the subscription, also a higher one.
+    pub raises_qos: bool,
 }
 
 impl Default for Options {
@@ -90,6 +94,7 @@ impl Default for Options {
             queues: Vec::new(),
             rules: Arc::default(),
             any_user_takes_over: false,
+            raises_qos: false,
         }
     }
 }
@@ -108,6 +113,7 @@ pub struct Broker {
     /// For what the store is asked and answers later.
     me: Weak<Self>,
     options: Options,
+    tuned: Tuned,
     clock: Clock,
     /// What the broker counts.
     pub metrics: Metrics,
@@ -128,6 +134,13 @@ impl Broker {
     /// The settings.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Takes over what of other settings can change while the broker runs.
+    pub fn tune(&self, options: &Options) {
+        self.tuned.set(options);
+        self.memory.set_max(options.queue_memory_max);
+        self.retained.set_limits(options.retained);
     }
 
     /// The clock.

@@ -103,6 +103,15 @@ impl Broker {
         if !permits.allow(publish.qos, publish.retain) {
             return Published::refused(ReasonCode::NotAuthorized);
         }
+        let receives_twice = publish.qos == QoS::ExactlyOnce;
+        let raised;
+        let publish = if self.tuned.raises_qos() {
+            // A subscription's QoS is then the lower one, always.
+            raised = Publish { qos: QoS::ExactlyOnce, ..*publish };
+            &raised
+        } else {
+            publish
+        };
         if !self.takes_messages() && needs_store(publisher, publish, &routes) {
             if self.memory_is_full() {
                 self.metrics.publications_refused_for_memory.increment();
@@ -137,8 +146,8 @@ impl Broker {
             Err(reason) => return Published { later: true, ..Published::refused(reason) },
         };
         let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
-        if let (QoS::ExactlyOnce, Some(session), Some(id)) =
-            (publish.qos, publisher.stored, publish.packet_id)
+        if let (true, Some(session), Some(id)) =
+            (receives_twice, publisher.stored, publish.packet_id)
         {
             turn.change(Change::Received { session, packet_id: id.get() });
             published.waits = true;
@@ -278,7 +287,7 @@ impl Broker {
         let way = match publisher.ways.get(topic) {
             Some(way) => way.clone(),
             None => {
-                if levels(topic) > self.options.limits.topic_levels_max {
+                if levels(topic) > self.tuned.of_subscriptions().0 {
                     return Err(ReasonCode::TopicNameInvalid);
                 }
                 let way = Way {

@@ -10,6 +10,7 @@ use super::mailbox::{Mail, Mailbox};
 use super::memory::Memory;
 use super::registry::{Memberships, Parked, Parts, Place, Registry};
 use super::timeline::{Due, Expiry};
+use super::tuned::Tuned;
 use super::turn::Turn;
 use super::{Broker, Options, Waiter};
 use crate::access::acl::Subject;
@@ -60,6 +61,7 @@ impl Broker {
             me: me.clone(),
             retained: Retained::new(options.retained),
             memory: Arc::new(Memory::new(options.queue_memory_max, options.memory_max)),
+            tuned: Tuned::new(&options),
             options,
             clock,
             metrics: Metrics::default(),
@@ -143,7 +145,7 @@ impl Broker {
         let guard = Arc::new(Guard::new(subject, self.options.rules.clone()));
         let (key, memory) = (self.next_key(), self.memory.clone());
         let mailbox = Mailbox::new(key, Some(recovered.id), true, memory, guard);
-        mailbox.disconnected();
+        mailbox.disconnected(false);
         let seen = |stored: Stored| if stored.id <= seen_to { stored.seen() } else { stored };
         mailbox.restore(recovered.queue.into_iter().map(seen));
         let mut parts = Parts { session, mailbox, groups: Memberships::default() };

@@ -54,7 +54,12 @@ impl Broker {
                 continue;
             }
             let subscription = Subscription { options, id };
-            reasons.push(match self.subscribe_one(parts, filter, subscription, turn) {
+            let mounted = parts.session.terms().mounted_filter(filter);
+            let granted = match mounted.as_deref().map(TopicFilter::new) {
+                Some(Ok(filter)) => self.subscribe_one(parts, filter, subscription, turn),
+                _ => Err(ReasonCode::TopicFilterInvalid),
+            };
+            reasons.push(match granted {
                 Ok(qos) => qos as u8,
                 Err(reason) => {
                     why = why.or_else(|| self.why_refused(filter));
@@ -80,15 +85,15 @@ impl Broker {
         subscription: Subscription,
         turn: &mut Turn,
     ) -> Result<QoS, ReasonCode> {
-        let limits = &self.options.limits;
+        let (topic_levels_max, subscriptions_max) = self.tuned.of_subscriptions();
         let held = &mut parts.session.subscriptions;
-        if levels(filter.as_str()) > limits.topic_levels_max {
+        if levels(filter.as_str()) > topic_levels_max {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if filter.queue_name().is_some() && self.declared(filter).is_none() {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        let is_full = held.len() >= limits.subscriptions_max || self.memory_is_full();
+        let is_full = held.len() >= subscriptions_max || self.memory_is_full();
         if is_full && !held.contains(filter.as_str()) {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -165,7 +170,7 @@ impl Broker {
     fn send_retained_page(&self, parts: &mut Parts, now: Moment, turn: &mut Turn) -> Option<bool> {
         let due = parts.session.retained_due.first()?;
         let waiting = parts.mailbox.waiting();
-        let limits = &self.options.queue;
+        let limits = &self.tuned.queue();
         let page = RETAINED_PAGE.min(limits.messages_max).saturating_sub(waiting.0);
         let bytes = RETAINED_PAGE_BYTES.min(limits.bytes_max / 2);
         if page == 0 || waiting.1 >= bytes {
@@ -227,12 +232,12 @@ impl Broker {
     ) -> Answered {
         let mut reasons = Vec::new();
         for filter in request.filters() {
-            let existed = parts.session.subscriptions.remove(filter.as_str());
+            let mounted = parts.session.terms().mounted_filter(filter);
+            let filter = mounted.as_deref().and_then(|filter| TopicFilter::new(filter).ok());
+            let existed = filter.is_some_and(|f| parts.session.subscriptions.remove(f.as_str()));
             let missing = ReasonCode::NoSubscriptionExisted;
             reasons.push(if existed { ReasonCode::Success } else { missing }.as_u8());
-            if !existed {
-                continue;
-            }
+            let Some(filter) = filter.filter(|_| existed) else { continue };
             parts.session.retained_due.forget(filter.as_str());
             if !self.stays_member(parts, filter) {
                 if filter.is_shared() {

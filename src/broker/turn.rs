@@ -128,7 +128,7 @@ impl Broker {
         now: Moment,
         remainder: &mut Remainder,
     ) {
-        let limits = &self.options.queue;
+        let limits = &self.tuned.queue();
         for route in routes.iter() {
             let deliveries = messages.iter().map(|message| Delivery {
                 subscription_ids: route.subscription_ids.clone(),

@@ -4,10 +4,12 @@
 //! reference follow. [`read`] reads TOML and reports everything that is wrong with it, not only
 //! the first thing. Nothing else in the program reads configuration.
 
+pub mod mosquitto;
 pub mod read;
 pub mod settings;
 pub mod value;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +17,13 @@ use std::time::Duration;
 use crate::access::acl::roles::{Group, Role};
 use crate::access::book::Sources;
 use crate::access::{Anonymous, checkers};
+use crate::codec::{QoS, Version};
+use crate::connection::Admission;
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
 use crate::store::Durability;
-use crate::{broker, store};
+use crate::{broker, journal, store};
+use read::Problem;
 
 /// Everything that the program needs to know.
 #[derive(Clone, Debug)]
@@ -55,8 +60,29 @@ pub struct Config {
     pub accept_backoff_max: Duration,
     /// How long connections are given to end when the broker does.
     pub shutdown_timeout: Duration,
-    /// Least level of what is logged.
-    pub log_level: String,
+    /// Connections of all listeners together.
+    pub connections_total_max: usize,
+    /// Whether small packets are sent without delay, where a listener does not say otherwise.
+    pub is_prompt: bool,
+    /// Whether a Client without Client Identifier is given one, where a listener does not say
+    /// otherwise.
+    pub assigns_ids: bool,
+    /// What such an identifier begins with, where a listener does not say otherwise.
+    pub assigned_prefix: String,
+    /// What the identifiers that Clients give must begin with.
+    pub required_prefix: Option<String>,
+    /// Largest payload of a message that is published, in bytes.
+    pub payload_max: usize,
+    /// Where the process writes its number.
+    pub pid_file: Option<PathBuf>,
+    /// For the log.
+    pub journal: journal::Options,
+    /// Whether the log tells of Clients that come and go.
+    pub reports_connections: bool,
+    /// What the settings say that was accepted and means something else here.
+    pub warnings: Vec<Problem>,
+    /// What was given, as text by name: what a reload has changed.
+    pub given: BTreeMap<String, String>,
 }
 
 impl Default for Config {
@@ -82,7 +108,17 @@ impl Default for Config {
             connections_max: 1_000_000,
             accept_backoff_max: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
-            log_level: "info".into(),
+            connections_total_max: usize::MAX,
+            is_prompt: true,
+            assigns_ids: true,
+            assigned_prefix: "auto-".into(),
+            required_prefix: None,
+            payload_max: usize::MAX,
+            pid_file: None,
+            journal: journal::Options::default(),
+            reports_connections: true,
+            warnings: Vec::new(),
+            given: BTreeMap::new(),
         }
     }
 }
@@ -124,10 +160,41 @@ pub struct Listener {
     pub stored_users: Option<bool>,
     /// What its Clients may do.
     pub acl_file: Option<PathBuf>,
-    /// TCP_NODELAY off.
-    pub is_delayed: bool,
+    /// Whether small packets are sent without delay.
+    pub is_prompt: Option<bool>,
+    /// The network interface it listens on.
+    pub interface: Option<String>,
+    /// The only family of addresses it listens on.
+    pub domain: Option<Domain>,
+    /// What stands before all topics of its Clients.
+    pub mount_point: Option<String>,
+    /// Highest QoS that its Clients may publish with.
+    pub maximum_qos: Option<QoS>,
+    /// Topic Aliases that its Clients may set.
+    pub topic_alias_maximum: Option<u16>,
+    /// Topic Aliases that are set for its Clients.
+    pub send_alias_maximum: Option<u16>,
+    /// The versions of MQTT that are spoken; all if none is named.
+    pub versions: Vec<Version>,
+    /// Whether the User Name takes the place of the Client Identifier.
+    pub names_are_ids: bool,
+    /// Whether a Client without Client Identifier is given one.
+    pub assigns_ids: Option<bool>,
+    /// What such an identifier begins with.
+    pub assigned_prefix: Option<String>,
+    /// Whether a certificate that was verified is no proof of identity.
+    pub distrusts_certificates: bool,
     /// What an acknowledged message of its Clients survives, if less than elsewhere.
     pub durability: Option<Durability>,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// The proxies that are trusted when the operator names none: those on this machine.
@@ -146,6 +213,8 @@ pub struct Opening {
     pub acl_file: Option<PathBuf>,
     /// Whether what its Clients do need not survive.
     pub in_memory: bool,
+    /// What is asked of its Clients, and what they are granted.
+    pub admission: Admission,
     /// Whether the broker starts without it when the system has no such address family.
     pub is_optional: bool,
 }
@@ -201,6 +270,7 @@ impl Config {
                     users,
                     acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
+                    admission: self.admission(listener),
                     is_optional: is_pair && is_v6,
                 });
             }
@@ -224,6 +294,30 @@ impl Config {
         }
     }
 
+    fn admission(&self, listener: &Listener) -> Admission {
+        let mut limits = self.broker.limits.clone();
+        limits.maximum_qos = listener.maximum_qos.unwrap_or(limits.maximum_qos);
+        let aliases = listener.topic_alias_maximum;
+        limits.topic_alias_maximum = aliases.unwrap_or(limits.topic_alias_maximum);
+        let aliases = listener.send_alias_maximum;
+        limits.send_alias_maximum = aliases.unwrap_or(limits.send_alias_maximum);
+        let prefix = listener.assigned_prefix.as_ref().unwrap_or(&self.assigned_prefix);
+        Admission {
+            limits,
+            versions: listener.versions.clone(),
+            assigns_ids: listener.assigns_ids.unwrap_or(self.assigns_ids),
+            assigned_prefix: prefix.as_str().into(),
+            required_prefix: self.required_prefix.as_deref().map(Into::into),
+            names_are_ids: listener.names_are_ids,
+            mount_point: listener.mount_point.as_deref().map(Into::into),
+            trusts_certificates: !listener.distrusts_certificates,
+            payload_max: self.payload_max,
+            port: listener.port.unwrap_or(0),
+            look: self.journal.look,
+            is_reported: self.reports_connections,
+        }
+    }
+
     fn listener_options(
         &self,
         listener: &Listener,
@@ -243,7 +337,8 @@ impl Config {
             websocket,
             connections_max: listener.connections_max.unwrap_or(self.connections_max),
             backlog: 4096,
-            nodelay: !listener.is_delayed,
+            nodelay: listener.is_prompt.unwrap_or(self.is_prompt),
+            interface: listener.interface.clone(),
             handshake_timeout: self.connect_timeout,
             backoff_max: self.accept_backoff_max,
         })
@@ -261,7 +356,7 @@ impl Listener {
         let pair = |v4: Ipv4Addr, v6: Ipv6Addr| {
             [IpAddr::V4(v4), IpAddr::V6(v6)].map(|ip| Bind::Tcp(SocketAddr::new(ip, port))).to_vec()
         };
-        match self.bind_address.as_deref() {
+        let binds: Result<Vec<Bind>, String> = match self.bind_address.as_deref() {
             None => Ok(pair(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
             Some("localhost") => Ok(pair(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST)),
             Some(host) => {
@@ -269,7 +364,17 @@ impl Listener {
                 let addresses = addresses.map_err(|e| format!("bind_address `{host}`: {e}"))?;
                 Ok(addresses.map(Bind::Tcp).collect())
             }
+        };
+        let is_wanted = |bind: &Bind| match (self.domain, bind) {
+            (Some(Domain::V4), Bind::Tcp(address)) => address.is_ipv4(),
+            (Some(Domain::V6), Bind::Tcp(address)) => address.is_ipv6(),
+            _ => true,
+        };
+        let binds: Vec<_> = binds?.into_iter().filter(is_wanted).collect();
+        if binds.is_empty() {
+            return Err("`bind_address` has no address of the `socket_domain`".into());
         }
+        Ok(binds)
     }
 
     fn proxy(&self) -> Result<Option<proxy::Options>, String> {
@@ -306,6 +411,15 @@ impl Listener {
             }
             tls => Ok(tls),
         })
+    }
+}
+
+/// How a listener is called where its settings are listed.
+fn listener_name(listener: &Listener) -> String {
+    match (&listener.socket, listener.port, &listener.bind_address) {
+        (Some(path), _, _) => format!("listener {}", path.display()),
+        (None, Some(port), Some(address)) => format!("listener {port} {address}"),
+        (None, port, _) => format!("listener {}", port.unwrap_or(0)),
     }
 }
 

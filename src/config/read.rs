@@ -9,7 +9,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::settings::{GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting};
 use super::value::{Written, fit};
-use super::{Config, Listener};
+use super::{Config, Listener, listener_name, mosquitto};
 use crate::access::acl::Place;
 use crate::access::acl::roles::{Group, Role, Rule};
 use crate::queue::declaration::{Declaration, check_together};
@@ -34,7 +34,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads a file.
+/// Reads a file: TOML or a mosquitto.conf.
 pub fn read(path: &Path) -> Result<Config, Vec<Problem>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         vec![Problem { path: path.to_owned(), line: 0, what: format!("cannot read it: {error}") }]
@@ -42,9 +42,12 @@ pub fn read(path: &Path) -> Result<Config, Vec<Problem>> {
     parse(&text, path)
 }
 
-/// Reads a text that stands in `path`.
+/// Reads a text that stands in `path`, in whichever of the two languages it is.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
-    let mut reading = Reading { text, path, problems: Vec::new() };
+    if mosquitto::is_mosquitto(text, path) {
+        return mosquitto::parse(text, path);
+    }
+    let mut reading = Reading { text, path, given: Vec::new(), problems: Vec::new() };
     let mut config = Config::default();
     match DeTable::parse(text) {
         Ok(table) => reading.global(table.get_ref(), &mut config),
@@ -54,12 +57,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
         }
     }
     reading.problems.sort_by_key(|problem| problem.line);
+    config.given.extend(reading.given);
     if reading.problems.is_empty() { Ok(config) } else { Err(reading.problems) }
 }
 
 struct Reading<'a> {
     text: &'a str,
     path: &'a Path,
+    given: Vec<(String, String)>,
     problems: Vec<Problem>,
 }
 
@@ -85,7 +90,9 @@ impl Reading<'_> {
                 self.setting(GLOBAL, &TABLES, key, value, config);
             }
         }
-        self.duplicates(config);
+        for what in duplicates(config) {
+            self.problem(None, what);
+        }
     }
 
     fn queue(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
@@ -202,6 +209,7 @@ impl Reading<'_> {
 
     fn listener(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
         let (mut listener, before) = (Listener::default(), self.problems.len());
+        let above = self.given.len();
         for (key, value) in table {
             self.setting(LISTENER, &[], key, value, &mut listener);
         }
@@ -210,6 +218,10 @@ impl Reading<'_> {
             && let Err(what) = alone.openings()
         {
             self.problem(Some(value.span()), what);
+        }
+        let name = listener_name(&listener);
+        for (key, _) in self.given.iter_mut().skip(above) {
+            *key = format!("{name}: {key}");
         }
         config.listeners.push(listener);
     }
@@ -244,28 +256,11 @@ impl Reading<'_> {
             Some(value) => {
                 let base = self.path.parent().unwrap_or(Path::new(""));
                 (setting.enter)(target, &value, base);
+                self.given.push((name.to_string(), value.to_string()));
             }
             None => {
                 let what = format!("`{name}` must be {}", setting.kind.describe());
                 self.problem(Some(value.span()), what);
-            }
-        }
-    }
-
-    fn duplicates(&mut self, config: &Config) {
-        for (at, listener) in config.listeners.iter().enumerate() {
-            let same = |other: &&Listener| {
-                other.port == listener.port
-                    && other.bind_address == listener.bind_address
-                    && other.socket == listener.socket
-                    && other.port != Some(0)
-            };
-            if config.listeners.iter().take(at).any(|other| same(&other)) {
-                let place = match (&listener.socket, listener.port) {
-                    (Some(path), _) => path.display().to_string(),
-                    (None, port) => format!("port {}", port.unwrap_or(0)),
-                };
-                self.problem(None, format!("two listeners on {place}"));
             }
         }
     }
@@ -299,13 +294,36 @@ fn shown(table: &DeTable<'_>) -> String {
     shown.join(", ")
 }
 
+/// Listeners in the same place.
+pub(super) fn duplicates(config: &Config) -> Vec<String> {
+    let mut said = Vec::new();
+    for (at, listener) in config.listeners.iter().enumerate() {
+        let same = |other: &&Listener| {
+            other.port == listener.port
+                && other.bind_address == listener.bind_address
+                && other.socket == listener.socket
+                && other.interface == listener.interface
+                && other.domain == listener.domain
+                && other.port != Some(0)
+        };
+        if config.listeners.iter().take(at).any(|other| same(&other)) {
+            let place = match (&listener.socket, listener.port) {
+                (Some(path), _) => path.display().to_string(),
+                (None, port) => format!("port {}", port.unwrap_or(0)),
+            };
+            said.push(format!("two listeners on {place}"));
+        }
+    }
+    said
+}
+
 /// The members of an array, if all are texts.
 fn texts<'v>(values: &'v DeArray<'_>) -> Option<Vec<&'v str>> {
     values.iter().map(|value| value.get_ref().as_str()).collect()
 }
 
 /// The known name that a wrong one most resembles, if one does.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     known
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .min()

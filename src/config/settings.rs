@@ -4,14 +4,16 @@ use std::num::NonZeroU16;
 use std::path::Path;
 
 use super::value::{Kind, Value};
-use super::{Config, Listener, relative_to};
+use super::{Config, Domain, Listener, relative_to};
 use crate::access::Anonymous;
 use crate::access::acl::roles::{Actions, Group, Role, Rule};
-use crate::codec::QoS;
-use crate::net::proxy::Version;
+use crate::codec::{QoS, Version};
+use crate::journal::{Destination, Timestamp, is_strftime};
+use crate::net::proxy;
 use crate::queue::Overflow;
 use crate::queue::declaration::{Declaration, LastValue, OnReject, Strategy};
 use crate::store::Durability;
+use crate::topic::TopicName;
 
 /// A setting of the scope `T`.
 pub struct Setting<T> {
@@ -64,6 +66,57 @@ fn durability(value: &Value) -> Durability {
 
 fn window(value: &Value) -> NonZeroU16 {
     NonZeroU16::new(value.u16()).unwrap_or(NonZeroU16::MAX)
+}
+
+const DESTINATION: Kind = Kind::Like {
+    what: "\"stderr\", \"stdout\", \"syslog\", \"none\" or \"file\" with a path",
+    fits: |text| {
+        let is_file = text.strip_prefix("file ").is_some_and(|path| !path.trim().is_empty());
+        is_file || ["stderr", "stdout", "syslog", "none"].contains(&text)
+    },
+};
+
+const STRFTIME: Kind =
+    Kind::Like { what: "a format of strftime, such as \"%Y-%m-%dT%H:%M:%S\"", fits: is_strftime };
+
+const PREFIX: Kind =
+    Kind::Like { what: "a text of at most 50 bytes", fits: |text| (1..=50).contains(&text.len()) };
+
+const TOPIC: Kind = Kind::Like {
+    what: "the beginning of a topic, without wildcards",
+    fits: |text| text.len() <= 1024 && TopicName::new(text).is_ok(),
+};
+
+const VERSIONS: Kind = Kind::Like {
+    what: "some of 3, 4 and 5, such as \"4, 5\"",
+    fits: |text| versions(text).is_some_and(|versions| !versions.is_empty()),
+};
+
+fn versions(text: &str) -> Option<Vec<Version>> {
+    let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+    words
+        .map(|word| match word {
+            "3" => Some(Version::V31),
+            "4" => Some(Version::V311),
+            "5" => Some(Version::V5),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Where the log goes; `None`: nowhere.
+pub(super) fn destination(text: &str) -> Option<Destination> {
+    Some(match text {
+        "stderr" => Destination::Stderr,
+        "stdout" => Destination::Stdout,
+        "syslog" => Destination::Syslog,
+        "none" => return None,
+        file => Destination::File(file.strip_prefix("file ").unwrap_or(file).trim().into()),
+    })
+}
+
+fn unless_zero(value: &Value) -> usize {
+    if value.int() == 0 { usize::MAX } else { value.usize() }
 }
 
 macro_rules! settings {
@@ -196,7 +249,54 @@ settings! { GLOBAL: Config;
         => |c, v, _| c.broker.limits.topic_levels_max = v.usize();
     "log_level" Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"",
         "Least level of what is logged; RUST_LOG and -v go before it."
-        => |c, v, _| c.log_level = v.text().into();
+        => |c, v, _| c.journal.filter = v.text().into();
+    "log_dest" DESTINATION, "\"stderr\"",
+        "Where the log goes. A file is opened anew on SIGHUP. In a mosquitto.conf it may be given several times."
+        => |c, v, _| c.journal.destinations = destination(v.text()).into_iter().collect();
+    "log_facility" Kind::Int { min: 0, max: 7 }, "daemon",
+        "With `log_dest = \"syslog\"`: log as local0 to local7."
+        => |c, v, _| c.journal.facility = u8::try_from(v.int()).ok();
+    "log_timestamp" Kind::Bool, "true",
+        "Whether a time stands before each line."
+        => |c, v, _| if !v.bool() { c.journal.timestamp = Timestamp::None };
+    "log_timestamp_format" STRFTIME, "date and time; with a mosquitto.conf seconds since 1970",
+        "How that time is written."
+        => |c, v, _| if c.journal.timestamp != Timestamp::None {
+            c.journal.timestamp = Timestamp::Strftime(v.text().into());
+        };
+    "connection_messages" Kind::Bool, "true",
+        "Whether the log tells of Clients that come and go."
+        => |c, v, _| c.reports_connections = v.bool();
+    "pid_file" Kind::Path, "none",
+        "Where the process writes its number."
+        => |c, v, base| c.pid_file = Some(relative_to(base, v.text()));
+    "global_max_connections" COUNT, "no limit",
+        "Connections of all listeners at once."
+        => |c, v, _| c.connections_total_max = v.usize();
+    "set_tcp_nodelay" Kind::Bool, "true",
+        "Whether small packets are sent without delay."
+        => |c, v, _| c.is_prompt = v.bool();
+    "allow_zero_length_clientid" Kind::Bool, "true",
+        "Whether a Client without Client Identifier is given one."
+        => |c, v, _| c.assigns_ids = v.bool();
+    "auto_id_prefix" PREFIX, "\"auto-\"",
+        "What the identifiers that are given to Clients without one begin with."
+        => |c, v, _| c.assigned_prefix = v.text().into();
+    "clientid_prefixes" Kind::Text, "none",
+        "What a Client Identifier must begin with; others are not let in."
+        => |c, v, _| c.required_prefix = Some(v.text().into());
+    "max_inflight_bytes" Kind::Size { min: 0, max: 1 << 50 }, "0",
+        "Payload of the messages of QoS 1 and 2 on their way to a Client at once; one is always sent. 0: no limit."
+        => |c, v, _| c.broker.limits.inflight_bytes_max = unless_zero(v);
+    "message_size_limit" Kind::Size { min: 0, max: 268_435_455 }, "0",
+        "Largest payload of a message; larger ones are refused (0x97), dropped with QoS 0, and end the connection of an older Client with QoS 1 and 2. 0: no limit but `max_packet_size`."
+        => |c, v, _| c.payload_max = unless_zero(v);
+    "queue_qos0_messages" Kind::Bool, "false",
+        "Whether messages of QoS 0 wait in memory for a Client that is away."
+        => |c, v, _| c.broker.queue.keeps_qos0 = v.bool();
+    "upgrade_outgoing_qos" Kind::Bool, "false",
+        "Whether a message is delivered with the QoS of the subscription even if it was published with a lower one."
+        => |c, v, _| c.broker.raises_qos = v.bool();
 }
 
 settings! { QUEUE: Declaration;
@@ -273,7 +373,7 @@ settings! { LISTENER: Listener;
         => |l, v, _| l.websocket_path = Some(v.text().into());
     "enable_proxy_protocol" Kind::Int { min: 1, max: 2 }, "none",
         "The version of the PROXY protocol whose header every connection must begin with, before TLS and WebSocket. Who it names counts as the Client, also for `allow_anonymous`."
-        => |l, v, _| l.proxy_version = Some(if v.int() == 1 { Version::One } else { Version::Two });
+        => |l, v, _| l.proxy_version = Some(if v.int() == 1 { proxy::Version::One } else { proxy::Version::Two });
     "proxy_protocol_from" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
         "The proxies that are trusted to send the header; connections from elsewhere are closed."
         => |l, v, _| l.proxy_from = Some(v.networks().to_vec());
@@ -312,7 +412,37 @@ settings! { LISTENER: Listener;
         => |l, v, _| l.durability = Some(durability(v));
     "set_tcp_nodelay" Kind::Bool, "true",
         "Whether small packets are sent without delay."
-        => |l, v, _| l.is_delayed = !v.bool();
+        => |l, v, _| l.is_prompt = Some(v.bool());
+    "bind_interface" Kind::Text, "none",
+        "Name of the network interface to listen on, alone."
+        => |l, v, _| l.interface = Some(v.text().into());
+    "socket_domain" Kind::Choice(&["ipv4", "ipv6"]), "both",
+        "The only family of addresses to listen on."
+        => |l, v, _| l.domain = Some(if v.text() == "ipv4" { Domain::V4 } else { Domain::V6 });
+    "mount_point" TOPIC, "none",
+        "What is put before all topics of these Clients and taken from what they are sent, so that they see only what is below it."
+        => |l, v, _| l.mount_point = Some(v.text().into());
+    "max_qos" Kind::Int { min: 0, max: 2 }, "as above",
+        "Highest quality of service that these Clients may publish with."
+        => |l, v, _| l.maximum_qos = QoS::from_bits(v.u16() as u8);
+    "max_topic_alias" U16, "as above",
+        "Topic Aliases that these Clients may set; announced to them."
+        => |l, v, _| l.topic_alias_maximum = Some(v.u16());
+    "max_topic_alias_broker" U16, "as above",
+        "Topic Aliases that the broker sets for those of these Clients that take them."
+        => |l, v, _| l.send_alias_maximum = Some(v.u16());
+    "accept_protocol_versions" VERSIONS, "all",
+        "The versions of MQTT that are spoken: 3 for 3.1, 4 for 3.1.1, 5 for 5.0."
+        => |l, v, _| l.versions = versions(v.text()).unwrap_or_default();
+    "use_username_as_clientid" Kind::Bool, "false",
+        "Whether the User Name takes the place of the Client Identifier; who has none is not let in."
+        => |l, v, _| l.names_are_ids = v.bool();
+    "allow_zero_length_clientid" Kind::Bool, "as above",
+        "Whether a Client without Client Identifier is given one."
+        => |l, v, _| l.assigns_ids = Some(v.bool());
+    "auto_id_prefix" PREFIX, "as above",
+        "What the identifiers that are given to Clients without one begin with."
+        => |l, v, _| l.assigned_prefix = Some(v.text().into());
 }
 
 const ACTIONS: Kind = Kind::Words(&["publish", "subscribe", "receive"]);

@@ -6,7 +6,7 @@ use crate::access::acl::pattern::Pattern;
 use crate::net::proxy::Network;
 
 /// What a setting's value must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// `true` or `false`.
     Bool,
@@ -40,6 +40,13 @@ pub enum Kind {
     Words(&'static [&'static str]),
     /// A Topic Filter of a rule.
     Pattern,
+    /// A text of which not every one will do.
+    Like {
+        /// Which ones.
+        what: &'static str,
+        /// Whether one does.
+        fits: fn(&str) -> bool,
+    },
 }
 
 impl Kind {
@@ -63,6 +70,7 @@ impl Kind {
             Self::Texts => "a text or a list of texts".into(),
             Self::Pattern => "a Topic Filter, of which a level may be %u or %c".into(),
             Self::Text => "a text".into(),
+            Self::Like { what, .. } => what.into(),
             Self::Path => "a path".into(),
             Self::Networks => {
                 "a list of addresses and networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]".into()
@@ -80,7 +88,7 @@ pub enum Value {
     Int(u64),
     /// Of [`Kind::Time`].
     Time(Duration),
-    /// Of [`Kind::Choice`], [`Kind::Text`] and [`Kind::Path`].
+    /// Of [`Kind::Choice`], [`Kind::Text`], [`Kind::Path`] and [`Kind::Like`].
     Text(String),
     /// Of [`Kind::Networks`].
     Networks(Vec<Network>),
@@ -88,6 +96,20 @@ pub enum Value {
     Texts(Vec<String>),
     /// Of [`Kind::Pattern`].
     Pattern(Pattern),
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Time(value) => write!(f, "{value:?}"),
+            Self::Text(value) => f.write_str(value),
+            Self::Networks(value) => write!(f, "{value:?}"),
+            Self::Texts(value) => write!(f, "{value:?}"),
+            Self::Pattern(value) => write!(f, "{value:?}"),
+        }
+    }
 }
 
 impl Value {
@@ -175,6 +197,9 @@ pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
             words.contains(word).then(|| Value::Text((*word).into()))
         }
         (Kind::Text | Kind::Path, Written::Text(text)) if !text.is_empty() => {
+            Some(Value::Text((*text).into()))
+        }
+        (Kind::Like { fits, .. }, Written::Text(text)) if fits(text) => {
             Some(Value::Text((*text).into()))
         }
         (Kind::Networks, Written::Texts(texts)) => {

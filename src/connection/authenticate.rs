@@ -67,7 +67,7 @@ impl Opening<'_> {
             username: connect.username,
             password: connect.password,
             is_loopback: self.peer.is_loopback,
-            has_certificate: self.peer.has_certificate,
+            has_certificate: self.peer.has_certificate && options.admission.trusts_certificates,
         };
         let (answer, verdict) = oneshot::channel();
         options.access.authenticate(&credentials, Box::new(Waiting(answer)));
@@ -153,7 +153,7 @@ impl Connection {
 
 /// An exchange by the method that the Client chose.
 fn begin(terms: &Terms, options: &Options) -> Result<Exchange, ProtocolError> {
-    let method = terms.authentication_method.as_deref().unwrap_or_default();
+    let method = terms.authentication_method().unwrap_or_default();
     let mechanism = options.access.mechanism(method).ok_or(ProtocolError {
         reason: ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
         what: "unknown authentication method",

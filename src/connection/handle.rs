@@ -19,6 +19,9 @@ use crate::wire::Input;
 /// Bytes of an unfinished packet that show that its sender is there.
 const PROGRESS: usize = 1_000;
 
+/// What is wrong with a topic that has no room for the mount point.
+const LONG: &str = "a topic that is too long with the mount point";
+
 impl Connection {
     /// Reads once and handles every whole packet; false when no bytes were there.
     pub(super) fn read(
@@ -78,8 +81,7 @@ impl Connection {
         now: Moment,
         turn: &mut Turn,
     ) -> Result<(usize, usize), Ending> {
-        let broker = self.lease.broker.clone();
-        let maximum = broker.options().limits.maximum_packet_size;
+        let maximum = self.options.admission.limits.maximum_packet_size;
         let mut consumed = 0;
         loop {
             let rest = input.get(consumed..).unwrap_or_default();
@@ -166,6 +168,21 @@ impl Connection {
     ) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
+        if publish.payload.len() > self.options.admission.payload_max {
+            return self.refuse_payload(publish);
+        }
+        let terms = parts.session.terms();
+        let (unmounted, mounted);
+        let (publish, topic) = if terms.mount_point().is_none() {
+            (publish, topic)
+        } else {
+            let topic = terms.mounted(topic);
+            let invalid = ReasonCode::TopicNameInvalid;
+            mounted = topic.ok_or(Ending::Rule(ProtocolError { reason: invalid, what: LONG }))?;
+            // The topic in the packet's body is not the one that is meant.
+            unmounted = Publish { topic: None, ..*publish };
+            (&unmounted, &*mounted)
+        };
         let mailbox = &parts.mailbox;
         let publisher = self
             .publisher
@@ -200,6 +217,18 @@ impl Connection {
         }
         let waits = published.waits && !self.is_hasty;
         parts.session.published(publish, reason, waits);
+        Ok(())
+    }
+
+    /// A message whose payload is larger than the listener takes.
+    fn refuse_payload(&mut self, publish: &Publish<'_>) -> Result<(), Ending> {
+        let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+        self.lease.broker.metrics.drops.add(DropReason::NotAccepted, 1);
+        let reason = ReasonCode::QuotaExceeded;
+        if publish.qos != QoS::AtMostOnce && !self.version.has_reason_codes() {
+            return Err(Ending::Ended(reason));
+        }
+        parts.session.published(publish, reason, false);
         Ok(())
     }
 

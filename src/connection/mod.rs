@@ -11,9 +11,11 @@
 //! ([`scratch`]).
 
 mod alarms;
+mod admission;
 mod authenticate;
 mod handle;
 mod open;
+mod report;
 mod scratch;
 
 use std::fmt;
@@ -37,6 +39,7 @@ use crate::session::ProtocolError;
 use crate::session::auth::Exchange;
 use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
+pub use admission::Admission;
 use alarms::Alarm;
 use scratch::Scratch;
 
@@ -50,6 +53,8 @@ pub struct Options {
     /// Whether what these Clients do need not survive: their Sessions are not stored, and their
     /// messages are acknowledged before they are.
     pub in_memory: bool,
+    /// What is asked of these Clients, and what they are granted.
+    pub admission: Admission,
 }
 
 /// Bytes that a Client may leave unread before it gets no more messages from its queue.
@@ -215,7 +220,7 @@ impl Connection {
             Some(parts) => parts.session.client_id().clone(),
             None => Arc::from(""),
         };
-        tracing::info!(client = ?client, peer = %self.peer, reason = %ending, "disconnected");
+        self.options.admission.report_ended(&self.peer, &client, &ending);
         if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
             let disconnect = Disconnect { reason, properties: Properties::EMPTY };
             let maximum = match self.lease.parts.as_ref() {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::authenticate::Admitted;
+use super::report::handshake_failed;
 use super::scratch::Scratch;
-use super::{Connection, Options, linger};
+use super::{Admission, Connection, Options, linger};
 use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
@@ -33,6 +34,10 @@ pub(super) struct Opening<'a> {
     reader: Reader,
     pub(super) writer: Writer,
     pub(super) broker: &'a Arc<Broker>,
+    /// Largest packet accepted, in bytes.
+    maximum: usize,
+    /// As the Client gave it; for the log.
+    client_id: String,
 }
 
 /// Why a Client is not let in.
@@ -52,11 +57,12 @@ pub(super) async fn accept(
     options: &Arc<Options>,
 ) -> Option<Box<Connection>> {
     let address = accepted.peer().to_string();
+    options.admission.report_arrival(accepted.peer());
     match accepted.open().await {
         Ok((io, peer, permit)) => open(io, peer, Some(permit), broker, options).await,
         Err(error) => {
             broker.metrics.connections_refused.increment();
-            tracing::info!(peer = %address, "handshake failed: {error}");
+            handshake_failed(&options.admission, &address, &error);
             None
         }
     }
@@ -74,7 +80,9 @@ pub(super) async fn open(
     if io.has_frames() {
         writer.by_packet();
     }
-    let mut opening = Opening { io, peer, reader: Reader::default(), writer, broker };
+    let maximum = options.admission.limits.maximum_packet_size;
+    let (reader, client_id) = (Reader::default(), String::new());
+    let mut opening = Opening { io, peer, reader, writer, broker, maximum, client_id };
     let result = match tokio::time::timeout(options.connect_timeout, opening.frame()).await {
         Ok(Ok(bytes)) => opening.connect(&bytes, options).await,
         Ok(Err(refusal)) => Err(refusal),
@@ -89,7 +97,8 @@ pub(super) async fn open(
         }
         Err(refusal) => {
             broker.metrics.connections_refused.increment();
-            opening.refuse(refusal).await;
+            options.admission.report_refused(&opening.peer, &opening.client_id, &refusal);
+            opening.refuse(refusal, &options.admission).await;
             None
         }
     }
@@ -98,7 +107,7 @@ pub(super) async fn open(
 impl Opening<'_> {
     /// Reads one whole packet, of which the first must be CONNECT [MQTT-3.1.0-1].
     pub(super) async fn frame(&mut self) -> Result<Vec<u8>, Refusal> {
-        let mut maximum = self.broker.options().limits.maximum_packet_size;
+        let mut maximum = self.maximum;
         if self.broker.memory_is_full() {
             maximum = maximum.min(super::UNFINISHED_MAX);
         }
@@ -152,10 +161,16 @@ impl Opening<'_> {
         };
         let connect = decode(&frame)?;
         let version = connect.version;
+        self.client_id = connect.client_id.to_owned();
         let told = |reason: ReasonCode, why: &str| Refusal::Told(version, reason, why.to_owned());
-        let limits = &self.broker.options().limits;
-        let (identifier, mut terms) =
-            judge(&connect, limits).map_err(|error| told(error.reason, error.what))?;
+        let admission = &options.admission;
+        let limits = &admission.limits;
+        let judged = admission.check_version(version).and_then(|()| judge(&connect, limits));
+        let (identifier, mut terms) = judged.map_err(|error| told(error.reason, error.what))?;
+        let identifier = admission
+            .identify(&connect, identifier)
+            .map_err(|error| told(error.reason, error.what))?;
+        terms.special = admission.special();
         terms.durable &= !options.in_memory;
         let admitted = Box::pin(self.admit(&connect, &terms, options)).await?;
         if self.broker.is_closing() {
@@ -165,13 +180,22 @@ impl Opening<'_> {
             return Err(told(ReasonCode::QuotaExceeded, "the store cannot be written"));
         }
         let (client_id, assigned) = match identifier {
-            Identifier::Given(client_id) => (Arc::from(client_id), false),
-            Identifier::ToAssign => (self.broker.assign_client_id(), true),
+            Identifier::Given(client_id) => (Arc::from(client_id), connect.client_id.is_empty()),
+            Identifier::ToAssign => {
+                (self.broker.assign_client_id(&admission.assigned_prefix), true)
+            }
+        };
+        let will = match &connect.will {
+            None => None,
+            Some(will) => {
+                let topic = terms.mounted(will.topic.as_str());
+                let long = || told(ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
+                Some(Box::new(Will::new(will, &topic.ok_or_else(long)?)))
+            }
         };
         if !self.broker.has_room_for(&client_id, connect.clean_start) {
             return Err(told(ReasonCode::QuotaExceeded, "memory_limit is reached"));
         }
-        let will = connect.will.as_ref().map(|will| Box::new(Will::new(will)));
         let clean_start = connect.clean_start;
         let Admitted { identity, exchange } = admitted;
         let guard = options.access.guard(identity, &client_id);
@@ -183,11 +207,9 @@ impl Opening<'_> {
             guard: guard.clone(),
         };
         let Connected { lease, session_present } = self.session(request, version).await?;
-        tracing::info!(
-            client = ?client_id, user = guard.subject.username.as_deref(), peer = %self.peer,
-            version = %version,
-            keep_alive_s = connect.keep_alive_s, clean_start, session_present, "connected"
-        );
+        let known = (&terms, session_present);
+        let user = guard.subject.username.as_deref();
+        admission.report_connected(&self.peer, &connect, &client_id, user, known);
         let assigned = assigned.then_some(&*client_id);
         let properties = connack_properties(&terms, limits, assigned, exchange.as_ref());
         let connack = ConnAck {
@@ -296,7 +318,7 @@ impl Opening<'_> {
         options: Arc<Options>,
         permit: Option<Permit>,
     ) -> Box<Connection> {
-        let Self { io, peer, reader, writer, broker } = self;
+        let Self { io, peer, reader, writer, broker, .. } = self;
         Box::new(Connection {
             io,
             reader,
@@ -321,13 +343,11 @@ impl Opening<'_> {
     }
 
     /// Says why, where there is somebody to say it to, and closes [MQTT-3.2.2-7].
-    async fn refuse(mut self, refusal: Refusal) {
-        let peer = &self.peer;
+    async fn refuse(mut self, refusal: Refusal, admission: &Admission) {
         match refusal {
-            Refusal::Gone(why) => tracing::info!(peer = %peer, "not connected: {why}"),
-            Refusal::Silent(error) => tracing::info!(peer = %peer, "not connected: {error}"),
-            Refusal::Told(version, reason, why) => {
-                tracing::info!(peer = %peer, "not connected: {why}: {reason}");
+            Refusal::Gone(_) | Refusal::Silent(_) => {}
+            Refusal::Told(version, reason, _) => {
+                let reason = admission.told(reason);
                 let reason = if reason.is_allowed_in(PacketType::ConnAck) {
                     reason
                 } else {

@@ -61,6 +61,8 @@ pub struct Options {
     pub backlog: u32,
     /// Whether small packets are sent without delay (TCP_NODELAY).
     pub nodelay: bool,
+    /// The network interface it listens on, if not on all.
+    pub interface: Option<String>,
     /// Longest time for PROXY header, TLS handshake and WebSocket upgrade together.
     pub handshake_timeout: Duration,
     /// Longest pause when the process has no descriptors left.
@@ -295,6 +297,9 @@ fn listen_tcp(options: &Options, address: SocketAddr) -> io::Result<AsyncFd<TcpL
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    if let Some(interface) = &options.interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
     socket.bind(&address.into())?;
     // Accepted sockets inherit it.
     socket.set_tcp_nodelay(options.nodelay)?;

@@ -154,6 +154,8 @@ pub struct Limits {
     /// Weight of the messages at hand beyond which those that the store does not keep are
     /// dropped, in bytes.
     pub memory_max: usize,
+    /// Whether QoS 0 is kept for a Client that is away.
+    pub keeps_qos0: bool,
 }
 
 impl Default for Limits {
@@ -164,6 +166,7 @@ impl Default for Limits {
             overflow: Overflow::DropNewest,
             at_hand_max: 1 << 20,
             memory_max: usize::MAX,
+            keeps_qos0: false,
         }
     }
 }
@@ -176,6 +179,7 @@ impl Limits {
         overflow: Overflow::DropNewest,
         at_hand_max: usize::MAX,
         memory_max: usize::MAX,
+        keeps_qos0: false,
     };
 }
 

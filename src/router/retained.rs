@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::{RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use thiserror::Error;
 
 use crate::clock::Moment;
@@ -93,19 +94,34 @@ struct Table {
 #[derive(Debug)]
 pub struct Retained {
     table: RwLock<Table>,
-    limits: Limits,
+    messages_max: AtomicUsize,
+    bytes_max: AtomicUsize,
 }
 
 impl Retained {
     /// Nothing retained.
     pub fn new(limits: Limits) -> Self {
-        Self { table: RwLock::default(), limits }
+        let (messages_max, bytes_max) = (limits.messages_max.into(), limits.bytes_max.into());
+        Self { table: RwLock::default(), messages_max, bytes_max }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            messages_max: self.messages_max.load(Ordering::Relaxed),
+            bytes_max: self.bytes_max.load(Ordering::Relaxed),
+        }
+    }
+
+    /// From now on the bounds are others; what is retained stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.messages_max.store(limits.messages_max, Ordering::Relaxed);
+        self.bytes_max.store(limits.bytes_max, Ordering::Relaxed);
     }
 
     /// Replaces what the topic retains [MQTT-3.3.1-5]; a message without payload clears it
     /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
     pub fn set(&self, message: &Message, publisher: u64) -> Result<(), Full> {
-        self.table.write().set(message, publisher, &self.limits)
+        self.table.write().set(message, publisher, &self.limits())
     }
 
     /// As [`Retained::set`], and resolves the `routes` before anybody else can subscribe. Where
@@ -119,7 +135,7 @@ impl Retained {
         routes: impl FnOnce() -> T,
     ) -> (Result<(), Full>, T) {
         let mut table = self.table.write();
-        let set = table.set(message, publisher, &self.limits);
+        let set = table.set(message, publisher, &self.limits());
         if set.is_err() && !can_be_refused {
             table.remove(message.topic_str());
         }

@@ -3,12 +3,15 @@
 //! [`judge`] needs only the packet and our limits. Who the Client is and whether a Session exists
 //! is for others to find out.
 
+use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 
 use super::{ProtocolError, auth::Exchange};
 use crate::codec::frame::PACKET_MAX;
 use crate::codec::property::{PropertyBuffer, PropertyId};
 use crate::codec::{Connect, Publish, QoS, ReasonCode, Version};
+use crate::topic::{TOPIC_BYTES_MAX, TopicFilter};
 
 /// What the Server grants its Clients.
 #[derive(Clone, Debug)]
@@ -37,6 +40,11 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// Levels that a Topic Name or Topic Filter may have.
     pub topic_levels_max: usize,
+    /// Bytes of the messages of QoS 1 and 2 on their way to a Client beyond which no more are
+    /// sent; `usize::MAX`: no limit.
+    pub inflight_bytes_max: usize,
+    /// Whether a Client that cannot be told of a shorter Keep Alive is refused.
+    pub refuses_keep_alive: bool,
 }
 
 impl Default for Limits {
@@ -53,8 +61,19 @@ impl Default for Limits {
             retain_available: true,
             subscriptions_max: 1_000_000,
             topic_levels_max: 200,
+            inflight_bytes_max: usize::MAX,
+            refuses_keep_alive: false,
         }
     }
+}
+
+/// Terms that few listeners have.
+#[derive(Clone, Debug)]
+pub struct Special {
+    /// As [`Limits::inflight_bytes_max`].
+    pub inflight_bytes_max: usize,
+    /// What stands before every topic of the Client for the others, and never for itself.
+    pub mount_point: Option<Arc<str>>,
 }
 
 /// What was agreed at CONNECT, for this Network Connection.
@@ -92,8 +111,10 @@ pub struct Terms {
     pub retain_available: bool,
     /// Whether the Client wants to be told reasons in words [MQTT-3.1.2-29].
     pub wants_reasons: bool,
+    /// What few listeners ask for.
+    pub special: Option<Arc<Special>>,
     /// The method of enhanced authentication, when the Client chose one.
-    pub authentication_method: Option<Box<str>>,
+    pub authentication_method: Option<Box<Box<str>>>,
 }
 
 impl Terms {
@@ -115,6 +136,7 @@ impl Terms {
             maximum_qos: limits.maximum_qos,
             retain_available: limits.retain_available,
             wants_reasons: false,
+            special: None,
             authentication_method: None,
         }
     }
@@ -122,6 +144,46 @@ impl Terms {
     /// Largest packet that the Client takes, in bytes.
     pub fn maximum_packet_size(&self) -> usize {
         PACKET_MAX.min(self.maximum_packet_size as usize)
+    }
+
+    /// The method of enhanced authentication, when the Client chose one.
+    pub fn authentication_method(&self) -> Option<&str> {
+        self.authentication_method.as_ref().map(|method| &***method)
+    }
+
+    /// What stands before every topic of the Client for the others.
+    pub fn mount_point(&self) -> Option<&str> {
+        self.special.as_ref()?.mount_point.as_deref()
+    }
+
+    /// A topic as others know it; `None`: it would be too long.
+    pub fn mounted<'t>(&self, topic: &'t str) -> Option<Cow<'t, str>> {
+        match self.mount_point() {
+            None => Some(Cow::Borrowed(topic)),
+            Some(mount) if mount.len() + topic.len() > TOPIC_BYTES_MAX => None,
+            Some(mount) => Some(Cow::Owned(format!("{mount}{topic}"))),
+        }
+    }
+
+    /// A Topic Filter as others know it; a Shared Subscription's name stays in front. `None`: it
+    /// would be too long.
+    pub fn mounted_filter<'t>(&self, filter: TopicFilter<'t>) -> Option<Cow<'t, str>> {
+        match filter.share_name() {
+            Some(name) if self.mount_point().is_some() => {
+                let mounted = self.mounted(filter.filter())?;
+                let whole = format!("$share/{}/{mounted}", name.as_str());
+                (whole.len() <= TOPIC_BYTES_MAX).then_some(Cow::Owned(whole))
+            }
+            _ => self.mounted(filter.as_str()),
+        }
+    }
+
+    /// A topic as the Client knows it.
+    pub fn unmounted<'t>(&self, topic: &'t [u8]) -> &'t [u8] {
+        match self.mount_point() {
+            None => topic,
+            Some(mount) => topic.strip_prefix(mount.as_bytes()).unwrap_or(topic),
+        }
     }
 
     /// Rules for a PUBLISH that depend on what was agreed.
@@ -172,6 +234,15 @@ pub fn judge<'a>(
             return refuse(ReasonCode::TopicNameInvalid, "a Will Topic of too many levels");
         }
     }
+    let shortened = keep_alive_s(connect.keep_alive_s, limits.keep_alive_max_s);
+    if limits.refuses_keep_alive
+        && connect.version != Version::V5
+        && shortened != connect.keep_alive_s
+    {
+        let what = "a Keep Alive above the longest, before MQTT 5.0";
+        let reason = ReasonCode::ClientIdentifierNotValid; // As mosquitto does.
+        return Err(ProtocolError { reason, what });
+    }
     Ok((identifier, terms(connect, limits)))
 }
 
@@ -215,7 +286,10 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
         maximum_qos: limits.maximum_qos,
         retain_available: limits.retain_available,
         wants_reasons: v5 && properties.request_problem_information() != Some(0),
-        authentication_method: properties.authentication_method().map(Into::into),
+        special: None,
+        authentication_method: properties
+            .authentication_method()
+            .map(|method| Box::new(method.into())),
     }
 }
 

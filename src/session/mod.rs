@@ -419,7 +419,14 @@ impl Session {
     /// How many deliveries of QoS 1 and 2 may be taken from the queue now; 0 while what an
     /// earlier connection left must go first.
     pub fn window_free(&self) -> usize {
-        self.outgoing.window_free(self.terms.send_window)
+        let free = self.outgoing.window_free(self.terms.send_window);
+        let Some(special) = &self.terms.special else { return free };
+        match special.inflight_bytes_max {
+            usize::MAX => free,
+            // One by one, so that each is weighed before the next.
+            max if self.outgoing.bytes_in_flight() < max => free.min(1),
+            _ => 0,
+        }
     }
 
     /// Whether messages may be sent now: a SUBACK that is waiting goes before the messages that

@@ -135,6 +135,14 @@ impl Outgoing {
         self.flow.iter().flat_map(|flow| flow.table.iter()).flatten().count()
     }
 
+    /// Bytes of payload that are on their way on this connection.
+    pub fn bytes_in_flight(&self) -> usize {
+        let all = self.flow.iter().flat_map(|flow| flow.table.iter()).flatten();
+        let open = all.filter(|exchange| exchange.counted);
+        let delivered = open.filter_map(|exchange| exchange.delivery.as_ref());
+        delivered.map(|delivery| delivery.message.payload().len()).sum()
+    }
+
     /// Binds a delivery to a free identifier.
     pub fn bind(&mut self, delivery: Delivery, phase: Phase) -> PacketId {
         let flow = self.flow.get_or_insert_default();

@@ -256,7 +256,7 @@ impl Session {
                 self.write_suback(packet_id, &reasons, why.as_deref(), out)?;
             }
             Answer::Auth { reason, data } => {
-                let method = self.terms.authentication_method.as_deref().unwrap_or_default();
+                let method = self.terms.authentication_method().unwrap_or_default();
                 let properties = auth::properties(method, &data);
                 let properties = properties.as_properties();
                 self.write(&Packet::Auth(Auth { reason, properties }), out)?;
@@ -381,7 +381,7 @@ impl Session {
             dup: delivery.dup && packet_id.is_some(), // [MQTT-3.3.1-2]
             qos: delivery.qos,
             retain: delivery.retain,
-            topic: message.topic(),
+            topic: self.terms.unmounted(message.topic()),
             packet_id,
             topic_alias: None,
             message_expiry_s: None,
@@ -410,7 +410,7 @@ impl Session {
             // An alias is longer than a short topic.
             if outgoing.encoded_len(version) > self.terms.maximum_packet_size() {
                 outgoing.topic_alias = None;
-                outgoing.topic = message.topic();
+                outgoing.topic = self.terms.unmounted(message.topic());
                 if !is_known {
                     self.outgoing_aliases.forget_last();
                 }

@@ -16,10 +16,10 @@ pub struct Will {
 }
 
 impl Will {
-    /// The Will of a CONNECT packet.
-    pub fn new(will: &codec::Will<'_>) -> Self {
+    /// The Will of a CONNECT packet, to be published to this topic.
+    pub fn new(will: &codec::Will<'_>, topic: &str) -> Self {
         let parts = Parts {
-            topic: will.topic.as_str(),
+            topic,
             qos: will.qos,
             retain: will.retain,
             expires_at: Moment::NEVER,

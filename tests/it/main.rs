@@ -24,6 +24,7 @@ mod hostile;
 mod listeners;
 mod malformed;
 mod memory;
+mod mosquitto;
 mod passwd;
 mod passwords;
 mod program;

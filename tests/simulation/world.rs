@@ -213,6 +213,7 @@ impl World {
             connect_timeout: Duration::from_secs(10),
             access: Arc::new(Access::unproven(Anonymous::Allowed)),
             in_memory: false,
+            admission: connection::Admission::default(),
         });
         self.broker = Some(Running { broker, options, connections: vec![], committer });
         self.starts += 1;

@@ -61,7 +61,8 @@ fn packet(frame: &Frame<'_>, version: Version) {
         }
         Packet::Connect(connect) => {
             if let Some(will) = &connect.will {
-                let message = Will::new(will).message(0, Moment::from_unix_ms(1));
+                let message =
+                    Will::new(will, will.topic.as_str()).message(0, Moment::from_unix_ms(1));
                 assert_eq!(message.topic_str(), will.topic.as_str());
                 assert_eq!(message.payload(), will.payload);
             }

@@ -4,6 +4,7 @@
 mod packets;
 
 use whimbrel::codec::Version;
+use whimbrel::config::mosquitto::options::OPTIONS;
 use whimbrel::config::settings::{GLOBAL, LISTENER};
 use whimbrel::message::{Message, Parts};
 
@@ -36,6 +37,7 @@ pub fn words(target: &str) -> Vec<&'static [u8]> {
         "config" => {
             let keys = GLOBAL.iter().map(|setting| setting.key);
             let keys = keys.chain(LISTENER.iter().map(|setting| setting.key));
+            let keys = keys.chain(OPTIONS.iter().map(|option| option.name));
             keys.map(str::as_bytes).chain([&b"[[listener]]\n"[..], b"true", b" = "]).collect()
         }
         _ => vec![],
@@ -101,6 +103,11 @@ fn config() -> Vec<Vec<u8>> {
         b"[[listener]]\nsocket = \"s\"\nprotocol = \"websockets\"\nwebsocket_path = \"/x\""
             .to_vec(),
         b"[[listener]]\nport = 1\nenable_proxy_protocol = 1\nproxy_protocol_from = []\n".to_vec(),
+        b"# x\nper_listener_settings true\nport 1\nlistener 2 ::1\nmax_connections -1\n\
+        allow_anonymous true\nlistener 0 s\nprotocol websockets\nmount_point m/\nlog_type all\n\
+        log_dest file l\npersistence true\npersistent_client_expiration 2w\n"
+            .to_vec(),
+        OPTIONS.iter().map(|option| format!("{} 1\n", option.name)).collect::<String>().into(),
     ]
 }
 

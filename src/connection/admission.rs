@@ -1,0 +1,101 @@
+//! What a listener asks of those who come by it, and grants them.
+
+use std::sync::Arc;
+
+use crate::codec::{Connect, ReasonCode, Version};
+use crate::journal::Look;
+use crate::session::ProtocolError;
+use crate::session::connect::{Identifier, Limits, Special};
+
+/// Rules of a listener for its Clients.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// What they are granted.
+    pub limits: Limits,
+    /// The versions of MQTT that are spoken; all if none is named.
+    pub versions: Vec<Version>,
+    /// Whether a Client without Client Identifier is given one.
+    pub assigns_ids: bool,
+    /// What such an identifier begins with.
+    pub assigned_prefix: Arc<str>,
+    /// What the identifiers that Clients give must begin with.
+    pub required_prefix: Option<Arc<str>>,
+    /// Whether the User Name takes the place of the Client Identifier.
+    pub names_are_ids: bool,
+    /// What stands before all topics of these Clients.
+    pub mount_point: Option<Arc<str>>,
+    /// Whether a certificate that the listener verified is proof of identity.
+    pub trusts_certificates: bool,
+    /// Largest payload of a message that is published, in bytes.
+    pub payload_max: usize,
+    /// The listener's port, for the log; 0 for a unix socket.
+    pub port: u16,
+    /// How the log tells of these Clients. As mosquitto's: they are also answered as there where
+    /// the standard leaves it open.
+    pub look: Look,
+    /// Whether the log tells of Clients that come and go.
+    pub is_reported: bool,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            versions: Vec::new(),
+            assigns_ids: true,
+            assigned_prefix: "auto-".into(),
+            required_prefix: None,
+            names_are_ids: false,
+            mount_point: None,
+            trusts_certificates: true,
+            payload_max: usize::MAX,
+            port: 0,
+            look: Look::Own,
+            is_reported: true,
+        }
+    }
+}
+
+impl Admission {
+    /// The terms that few listeners have, if this one has any.
+    pub(super) fn special(&self) -> Option<Arc<Special>> {
+        let inflight_bytes_max = self.limits.inflight_bytes_max;
+        let mount_point = self.mount_point.clone();
+        let is_special = mount_point.is_some() || inflight_bytes_max != usize::MAX;
+        is_special.then(|| Arc::new(Special { inflight_bytes_max, mount_point }))
+    }
+
+    /// Whether the version is spoken here.
+    pub(super) fn check_version(&self, version: Version) -> Result<(), ProtocolError> {
+        if self.versions.is_empty() || self.versions.contains(&version) {
+            return Ok(());
+        }
+        let reason = ReasonCode::UnsupportedProtocolVersion;
+        Err(ProtocolError { reason, what: "a version that this listener does not accept" })
+    }
+
+    /// The identifier by which the Client is known here.
+    pub(super) fn identify<'a>(
+        &self,
+        connect: &Connect<'a>,
+        identifier: Identifier<'a>,
+    ) -> Result<Identifier<'a>, ProtocolError> {
+        let refuse = |reason, what| Err(ProtocolError { reason, what });
+        if self.names_are_ids {
+            return match connect.username {
+                Some(name) if !name.is_empty() => Ok(Identifier::Given(name)),
+                _ => refuse(ReasonCode::NotAuthorized, "no User Name to be its Client Identifier"),
+            };
+        }
+        match (identifier, &self.required_prefix) {
+            (Identifier::ToAssign, _) if !self.assigns_ids => {
+                let what = "no Client Identifier, and none is assigned here";
+                refuse(ReasonCode::ClientIdentifierNotValid, what)
+            }
+            (Identifier::Given(id), Some(prefix)) if !id.starts_with(&**prefix) => {
+                refuse(ReasonCode::NotAuthorized, "a Client Identifier without the prefix")
+            }
+            (identifier, _) => Ok(identifier),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The log: where it goes, which of it, and how a line looks.
+//!
+//! Everybody writes by `tracing`; this is the one place that reads it. Two looks: our own, and
+//! mosquitto's, whose lines are what scripts and log watchers of its users look for. All of it can
+//! be changed while the broker runs ([`Journal::change`]), except the look.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use syslog_tracing::{Facility, Syslog, SyslogWriter};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use crate::clock::Clock;
+
+/// The target of events that mosquitto calls notices: Clients that come and go.
+pub const NOTICE: &str = "whimbrel::notice";
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, to whose end they are added.
+    File(PathBuf),
+    /// The system's log.
+    Syslog,
+}
+
+/// What stands before a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Timestamp {
+    /// Date and time, or nothing where the journal of systemd has its own.
+    #[default]
+    Own,
+    /// Nothing.
+    None,
+    /// Seconds since 1970.
+    Unix,
+    /// Date and time in a format of strftime.
+    Strftime(String),
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Look {
+    /// Time, level, text.
+    #[default]
+    Own,
+    /// As mosquitto's: time, colon, text.
+    Mosquitto,
+}
+
+/// Kinds of events, as bits.
+pub mod kind {
+    /// Errors.
+    pub const ERROR: u8 = 1;
+    /// Warnings.
+    pub const WARNING: u8 = 1 << 1;
+    /// Clients that come and go.
+    pub const NOTICE: u8 = 1 << 2;
+    /// Other information.
+    pub const INFORMATION: u8 = 1 << 3;
+    /// Everything else.
+    pub const DEBUG: u8 = 1 << 4;
+    /// All of them.
+    pub const ALL: u8 = 0x1F;
+    /// Without the last.
+    pub const DEFAULT: u8 = ALL & !DEBUG;
+}
+
+/// Settings of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Least level, or a filter as RUST_LOG has it.
+    pub filter: String,
+    /// The kinds of events that are written, of those that pass the filter.
+    pub kinds: u8,
+    /// Where they go; nowhere if empty.
+    pub destinations: Vec<Destination>,
+    /// local0 to local7 of the system's log; daemon if not given.
+    pub facility: Option<u8>,
+    /// What stands before a line.
+    pub timestamp: Timestamp,
+    /// How a line looks.
+    pub look: Look,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            filter: "info".into(),
+            kinds: kind::ALL,
+            destinations: vec![Destination::Stderr],
+            facility: None,
+            timestamp: Timestamp::Own,
+            look: Look::Own,
+        }
+    }
+}
+
+/// Whether a text is a format of strftime that can be used.
+pub fn is_strftime(format: &str) -> bool {
+    !format.chars().any(char::is_control) && strftime(format).is_some()
+}
+
+fn strftime(format: &str) -> Option<String> {
+    let ms = i64::try_from(Clock::system().now().unix_ms()).ok()?;
+    let now = jiff::Timestamp::from_millisecond(ms).ok()?;
+    let now = now.to_zoned_datetime(jiff::tz::TimeZone::system());
+    jiff::fmt::strtime::format(format, &now).ok()
+}
+
+/// The log that runs.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+struct Shared {
+    look: Look,
+    options: RwLock<Options>,
+    form: RwLock<(u8, Timestamp)>,
+    sinks: RwLock<Sinks>,
+}
+
+#[derive(Default)]
+struct Sinks {
+    stdout: bool,
+    stderr: bool,
+    files: Vec<File>,
+    syslog: Option<Syslog>,
+}
+
+impl Sinks {
+    /// Opens what can be opened; the rest is said. Where nothing is left, standard error is
+    /// better than silence.
+    fn open(options: &Options) -> (Self, Vec<String>) {
+        let (mut sinks, mut wrong) = (Self::default(), Vec::new());
+        for destination in &options.destinations {
+            match destination {
+                Destination::Stdout => sinks.stdout = true,
+                Destination::Stderr => sinks.stderr = true,
+                Destination::File(path) => {
+                    match File::options().create(true).append(true).open(path) {
+                        Ok(file) => sinks.files.push(file),
+                        Err(error) => {
+                            wrong.push(format!("cannot log to {}: {error}", path.display()));
+                        }
+                    }
+                }
+                Destination::Syslog => {
+                    let facility = facility(options.facility);
+                    let with_pid = syslog_tracing::Options::LOG_PID;
+                    sinks.syslog = Syslog::new(c"whimbrel", with_pid, facility);
+                    if sinks.syslog.is_none() {
+                        wrong.push("cannot log to syslog".into());
+                    }
+                }
+            }
+        }
+        sinks.stderr |= !wrong.is_empty();
+        (sinks, wrong)
+    }
+}
+
+fn facility(local: Option<u8>) -> Facility {
+    match local {
+        None => Facility::Daemon,
+        Some(0) => Facility::Local0,
+        Some(1) => Facility::Local1,
+        Some(2) => Facility::Local2,
+        Some(3) => Facility::Local3,
+        Some(4) => Facility::Local4,
+        Some(5) => Facility::Local5,
+        Some(6) => Facility::Local6,
+        Some(_) => Facility::Local7,
+    }
+}
+
+impl Journal {
+    /// Begins to log; once in a process.
+    pub fn start(options: &Options) -> Self {
+        let (sinks, wrong) = Sinks::open(options);
+        let form = RwLock::new((options.kinds, options.timestamp.clone()));
+        let (look, kept) = (options.look, RwLock::new(options.clone()));
+        let shared = Shared { look, options: kept, form, sinks: RwLock::new(sinks) };
+        let shared = Arc::new(shared);
+        let (filter, handle) = reload::Layer::new(EnvFilter::new(&options.filter));
+        let is_terminal = options.destinations == [Destination::Stderr] && {
+            io::stderr().is_terminal() && options.look == Look::Own
+        };
+        let layer = fmt::layer()
+            .with_ansi(is_terminal)
+            .event_format(Form(shared.clone()))
+            .with_writer(Destinations(shared.clone()));
+        if let Err(error) = tracing_subscriber::registry().with(filter).with(layer).try_init() {
+            eprintln!("whimbrel: no log: {error}");
+        }
+        for wrong in wrong {
+            tracing::error!("{wrong}; logging to standard error");
+        }
+        Self { shared, filter: handle }
+    }
+
+    /// Opens files anew: they may have been moved away.
+    pub fn reopen(&self) {
+        let options = self.shared.options.read().clone();
+        self.change(&options);
+    }
+
+    /// Changes what can be changed, and opens files anew: they may have been moved away.
+    pub fn change(&self, options: &Options) {
+        *self.shared.options.write() = options.clone();
+        *self.shared.form.write() = (options.kinds, options.timestamp.clone());
+        let mut sinks = self.shared.sinks.write();
+        // There can be one only.
+        sinks.syslog = None;
+        let (opened, wrong) = Sinks::open(options);
+        *sinks = opened;
+        drop(sinks);
+        if let Err(error) = self.filter.reload(EnvFilter::new(&options.filter)) {
+            tracing::error!("the log's filter stays as it was: {error}");
+        }
+        for wrong in wrong {
+            tracing::error!("{wrong}; logging to standard error");
+        }
+    }
+}
+
+/// How events become lines.
+struct Form(Arc<Shared>);
+
+/// The bit of an event.
+fn kind_of(metadata: &Metadata<'_>) -> u8 {
+    match *metadata.level() {
+        Level::ERROR => kind::ERROR,
+        Level::WARN => kind::WARNING,
+        Level::INFO if metadata.target() == NOTICE => kind::NOTICE,
+        Level::INFO => kind::INFORMATION,
+        _ => kind::DEBUG,
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Form
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let form = self.0.form.read();
+        let (kinds, timestamp) = &*form;
+        if kinds & kind_of(event.metadata()) == 0 {
+            return Ok(());
+        }
+        if self.0.look == Look::Own {
+            let format: Format<Full, &Timestamp> = Format::default().with_timer(timestamp);
+            return format.with_target(false).format_event(context, writer, event);
+        }
+        let start = match timestamp {
+            Timestamp::None => None,
+            Timestamp::Strftime(format) => Some(strftime(format).unwrap_or_default()),
+            _ => Some((Clock::system().now().unix_ms() / 1000).to_string()),
+        };
+        if let Some(start) = start {
+            write!(writer, "{start}: ")?;
+        }
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+impl FormatTime for &Timestamp {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        match self {
+            Timestamp::None => Ok(()),
+            // The journal has its own clock.
+            Timestamp::Own if std::env::var_os("JOURNAL_STREAM").is_some() => Ok(()),
+            Timestamp::Own => fmt::time::SystemTime.format_time(writer),
+            Timestamp::Unix => write!(writer, "{}", Clock::system().now().unix_ms() / 1000),
+            Timestamp::Strftime(format) => writer.write_str(&strftime(format).unwrap_or_default()),
+        }
+    }
+}
+
+/// Where lines go.
+struct Destinations(Arc<Shared>);
+
+/// One event's way to them.
+struct Line<'a> {
+    sinks: &'a RwLock<Sinks>,
+    syslog: Option<SyslogWriter>,
+}
+
+impl<'a> MakeWriter<'a> for Destinations {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { sinks: &self.0.sinks, syslog: None }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        let sinks = self.0.sinks.read();
+        let syslog = sinks.syslog.as_ref().map(|syslog| syslog.make_writer_for(metadata));
+        Line { sinks: &self.0.sinks, syslog }
+    }
+}
+
+impl Write for Line<'_> {
+    /// A line that cannot be written is lost; the broker goes on.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let sinks = self.sinks.read();
+        if sinks.stdout {
+            let mut stdout = io::stdout().lock();
+            let _ = stdout.write_all(line).and_then(|()| stdout.flush());
+        }
+        if sinks.stderr {
+            let _ = io::stderr().write_all(line);
+        }
+        for mut file in &sinks.files {
+            let _ = file.write_all(line);
+        }
+        if let Some(mut syslog) = self.syslog.take() {
+            let _ = syslog.write_all(line).and_then(|()| syslog.flush());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        // Dropped, it would send an empty line for an event of a kind that is not wanted.
+        std::mem::forget(self.syslog.take());
+    }
+}
