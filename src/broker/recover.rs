@@ -202,3 +202,24 @@ fn delivery(waiting: Waiting, source: u32) -> Delivery {
         ..Delivery::new(waiting.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::declared;
+
+    /// Sessions, share groups and declared queues are records of one table.
+    #[test]
+    fn a_session_on_record_is_taken_for_nothing_else() {
+        for expiry_s in [0, 1, 2, 60, 3600, u32::MAX] {
+            for owner in [None, Some("ali".into())] {
+                let client_id = "a client of a good length".into();
+                let (disconnected_at, seen_to, will) = (None, 0, None);
+                let record =
+                    Record { client_id, owner, expiry_s, disconnected_at, seen_to, will }.encode();
+                assert!(Broker::group_record(&record).is_none(), "{expiry_s}");
+                assert!(declared::Record::decode(&record).is_none(), "{expiry_s}");
+            }
+        }
+    }
+}

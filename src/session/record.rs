@@ -1,10 +1,10 @@
 //! What the store keeps of a Session beside its subscriptions and QoS 2 identifiers.
 //!
-//! Layout (little-endian): version u8 = 4, expiry u32 in seconds, disconnected at u64 (Unix
+//! Layout (little-endian): version u8 = 5, expiry u32 in seconds, disconnected at u64 (Unix
 //! milliseconds; 0: connected when this was written), seen to u64, Client Identifier length u16
 //! and bytes, owner u8 (1: length u16 and bytes of the user name follow; 0: nobody), and to the
 //! end the Will, if there is one ([`Will::encode`]). Version 3 has no owner, 1 no seen to either;
-//! 2 is a share group's.
+//! 2 is a share group's and 4 a declared queue's: the first byte tells them from Sessions.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::Session;
 use super::will::Will;
 use crate::clock::Moment;
 
-const LAYOUT: u8 = 4;
+const LAYOUT: u8 = 5;
 const LAYOUT_WITHOUT_OWNER: u8 = 3;
 const LAYOUT_WITHOUT_SEEN: u8 = 1;
 
