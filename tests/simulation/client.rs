@@ -340,13 +340,17 @@ impl Client {
             && self.acks == Acks::Refused
             && self.v5
             && !self.received.contains(&id);
+        let refuses = self.acks == Acks::Refused && self.v5 && publish.topic.starts_with("$q/");
         let new = publish.qos < 2 || (!refused && self.received.insert(id));
         if let (Some(conn), Some(number)) = (&self.conn, number(&publish.payload)) {
             log.push(Event::Got { conn: conn.number, number, id, new });
         }
         match publish.qos {
             0 => {}
-            1 => self.acknowledge(Packet::PubAck { id, reason: 0 }, log),
+            1 => {
+                let reason = if refuses { 0x83 } else { 0 };
+                self.acknowledge(Packet::PubAck { id, reason }, log);
+            }
             _ if refused => self.acknowledge(Packet::PubRec { id, reason: 0x83 }, log),
             _ => self.acknowledge(Packet::PubRec { id, reason: 0 }, log),
         }

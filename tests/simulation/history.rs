@@ -6,6 +6,7 @@
 use crate::client::Acks;
 use crate::packet::Filter;
 use crate::pipe::{Cut, Link};
+use crate::queues;
 use crate::random::Random;
 
 /// The Clients: their names, and whether they speak MQTT 5.0 or 3.1.1.
@@ -183,6 +184,9 @@ fn acks(random: &mut Random) -> Acks {
 }
 
 fn filters(client: usize, random: &mut Random) -> Vec<Filter> {
+    if random.one_in(3) {
+        return vec![consumes(random.pick(queues::NAMES), random.pick(&[1, 1, 2]))];
+    }
     let (_, v5) = CLIENTS[client];
     let first = name(client, random);
     let is_shared = |filter: &str| filter.starts_with("$share");
@@ -199,6 +203,17 @@ fn filters(client: usize, random: &mut Random) -> Vec<Filter> {
         retain_handling: if v5 { random.pick(&[0, 0, 1, 2]) } else { 0 },
     };
     names.into_iter().map(filter).collect()
+}
+
+/// A consumer's subscription to a queue.
+pub fn consumes(queue: &str, qos: u8) -> Filter {
+    Filter {
+        filter: queue.to_owned(),
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: 0,
+    }
 }
 
 fn name(client: usize, random: &mut Random) -> &'static str {
@@ -218,6 +233,7 @@ fn deed(cuts: u64, random: &mut Random) -> Deed {
         0..48 => publish(client, random),
         48..60 => Deed::Connect(client, connect(client, random)),
         60..69 => Deed::Subscribe(client, filters(client, random)),
+        69..72 if random.one_in(3) => Deed::Unsubscribe(client, random.pick(queues::NAMES)),
         69..72 => Deed::Unsubscribe(client, name(client, random)),
         72..76 => Deed::Acks(client, acks(random)),
         76..79 => Deed::Release(client),
@@ -247,6 +263,17 @@ fn deed(cuts: u64, random: &mut Random) -> Deed {
 
 fn publish(client: usize, random: &mut Random) -> Deed {
     let (_, v5) = CLIENTS[client];
+    if random.one_in(3) {
+        let topics = if v5 { queues::TOPICS_V5 } else { queues::TOPICS };
+        return Deed::Publish {
+            client,
+            topic: random.pick(topics),
+            qos: random.pick(&[0, 1, 1, 2, 2]),
+            retain: false,
+            expiry_s: None,
+            len: random.pick(&[1, 1, 20, 200]),
+        };
+    }
     let retain = random.one_in(5);
     let clears = retain && random.one_in(4);
     Deed::Publish {

@@ -14,6 +14,7 @@ mod model;
 mod packet;
 mod pipe;
 mod plant;
+mod queues;
 mod random;
 mod shrink;
 mod world;
@@ -88,7 +89,7 @@ fn a_seed_gives_the_same_history_again() {
 }
 
 /// So many histories at most show whether the checks find a fault; most are found in a tenth.
-const PLANTED: u64 = 1_000;
+const PLANTED: u64 = 2_000;
 
 /// So many of them must show it.
 const FOUND: usize = 5;

@@ -44,6 +44,9 @@ pub struct Publish {
     pub id: u16,
     pub expiry_s: Option<u32>,
     pub subscription_ids: Vec<u32>,
+    /// What a declared queue says of it: its delivery count, and why it is a dead letter.
+    pub count: Option<u32>,
+    pub reason: Option<String>,
     pub payload: Vec<u8>,
 }
 
@@ -279,6 +282,15 @@ impl Publish {
             properties.push(11);
             properties.extend(integer(subscription_id as usize));
         }
+        for (name, value) in [
+            ("whimbrel-delivery-count", self.count.map(|count| count.to_string())),
+            ("whimbrel-dead-letter-reason", self.reason.clone()),
+        ] {
+            if let Some(value) = value {
+                properties.push(38);
+                properties.extend([field(name.as_bytes()), field(value.as_bytes())].concat());
+            }
+        }
         let properties = block(v5, &properties);
         [&field(self.topic.as_bytes())[..], &id, &properties, &self.payload].concat()
     }
@@ -298,6 +310,8 @@ impl Publish {
             id,
             expiry_s: properties.message_expiry_s,
             subscription_ids,
+            count: properties.count,
+            reason: properties.reason,
             payload: body.0.to_vec(),
         })
     }
@@ -311,6 +325,8 @@ struct Properties {
     will_delay_s: Option<u32>,
     receive_maximum: Option<u16>,
     subscription_ids: Vec<u32>,
+    count: Option<u32>,
+    reason: Option<String>,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -367,6 +383,14 @@ impl<'a> Reader<'a> {
                 24 => found.will_delay_s = Some(block.u32()?),
                 33 => found.receive_maximum = Some(block.u16()?),
                 34 => drop(block.u16()?),
+                38 => {
+                    let (name, value) = (block.string()?, block.string()?);
+                    match &*name {
+                        "whimbrel-delivery-count" => found.count = value.parse().ok(),
+                        "whimbrel-dead-letter-reason" => found.reason = Some(value),
+                        _ => {}
+                    }
+                }
                 39 => drop(block.u32()?),
                 _ => return None,
             }

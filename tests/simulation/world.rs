@@ -21,7 +21,7 @@ use whimbrel::store::{self, Store};
 
 use crate::client::{Acks, Client, payload};
 use crate::disk::Disk;
-use crate::history::{CLIENTS, Connect, Deed, History, LONG_S};
+use crate::history::{self, CLIENTS, Connect, Deed, History, LONG_S};
 use crate::log::{Event, Log};
 use crate::model::{self, Model};
 use crate::packet::{self, Filter, Publish};
@@ -205,6 +205,7 @@ impl World {
         let time = log.clone();
         let clock = Clock::Other(Box::new(move || Moment::from_unix_ms(BEGIN_MS + time.now())));
         let mut broker_options = broker::Options::default();
+        broker_options.queues = crate::queues::declarations();
         broker_options.queue.at_hand_max = self.at_hand_max;
         let (broker, _) = Broker::on(broker_options, clock, store, recovered);
         let committer =
@@ -405,6 +406,8 @@ impl World {
                     id: 0,
                     expiry_s: *expiry_s,
                     subscription_ids: vec![],
+                    count: None,
+                    reason: None,
                     payload: if *len == 0 { vec![] } else { payload(self.next_number, *len) },
                 });
             }
@@ -541,6 +544,11 @@ impl World {
         };
         let _ = auditor;
         self.subscribe(0, vec![all]);
+        // What waits in queues has outlived all that, and is consumed now.
+        for (at, name) in crate::queues::NAMES.iter().enumerate() {
+            self.subscribe(at, vec![history::consumes(name, 2)]);
+        }
+        self.model.drain();
         self.come_to_rest().await
     }
 }

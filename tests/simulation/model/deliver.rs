@@ -388,6 +388,10 @@ impl Model {
     pub(super) fn got(&mut self, number: usize, message: u32, id: u16, new: bool) {
         let Some(conn) = self.conns.get_mut(&number) else { return };
         let (client, incarnation) = (conn.client, conn.incarnation);
+        if new && id > 0 {
+            self.queue_got(number, message, id);
+        }
+        let Some(conn) = self.conns.get_mut(&number) else { return };
         let Some(sent) = conn.sent.get_mut(&id) else { return };
         let Some(at) = sent.iter().position(|(sent, _)| *sent == message) else { return };
         let Some((_, via)) = sent.remove(at) else { return };
@@ -407,6 +411,7 @@ impl Model {
 
     /// A Client knows nothing more of what it has had.
     pub(super) fn forgot(&mut self, client: usize) {
+        self.queue_session_ended(client);
         let own = self.sessions[client].tracks.values_mut();
         let of_groups = self.groups.values_mut().flat_map(|group| group.tracks.values_mut());
         for track in own.chain(of_groups) {

@@ -7,6 +7,7 @@
 
 mod deliver;
 mod publish;
+mod queues;
 mod retained;
 mod session;
 mod track;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::history::CLIENTS;
 use crate::log::Event;
 use crate::packet::{Connect, Packet};
+use queues::Queues;
 use retained::Topic;
 use session::Session;
 use track::{Track, Via};
@@ -41,6 +43,7 @@ pub struct Model {
     sessions: Vec<Session>,
     groups: BTreeMap<String, Group>,
     messages: BTreeMap<u32, Message>,
+    queues: Queues,
     retained: BTreeMap<String, Topic>,
     /// Topics with a retained Will that may be published at any time.
     wild: BTreeSet<String>,
@@ -139,6 +142,7 @@ impl Model {
             sessions: CLIENTS.iter().map(|_| Session::default()).collect(),
             groups: BTreeMap::new(),
             messages: BTreeMap::new(),
+            queues: Queues::default(),
             retained: BTreeMap::new(),
             wild: BTreeSet::new(),
             failed_at: None,
@@ -201,8 +205,14 @@ impl Model {
         match packet {
             Packet::Connect(connect) => self.connect(number, connect),
             Packet::Publish(publish) => self.published(number, publish),
-            Packet::PubAck { id, .. } => self.acknowledged(number, id),
-            Packet::PubRec { id, reason } => self.received(number, id, reason),
+            Packet::PubAck { id, reason } => {
+                self.queue_answered(number, id, reason);
+                self.acknowledged(number, id);
+            }
+            Packet::PubRec { id, reason } => {
+                self.queue_answered(number, id, reason);
+                self.received(number, id, reason);
+            }
             Packet::PubRel { id, .. } => conn.pubcomps.push(id),
             Packet::PubComp { id, .. } => self.completed(number, id),
             Packet::Subscribe { id, subscription_id, filters } => {
@@ -225,6 +235,9 @@ impl Model {
         let is_wrong = match &packet {
             Packet::ConnAck { session_present, reason } => {
                 return self.connected(number, *session_present, *reason);
+            }
+            Packet::Publish(publish) if queues::is_queued(&publish.topic) => {
+                return self.deliver_queued(number, publish);
             }
             Packet::Publish(publish) => return self.deliver(number, publish),
             Packet::PubAck { id, reason } => {
@@ -266,6 +279,11 @@ impl Model {
         }
     }
 
+    /// From now on somebody consumes from every queue.
+    pub fn drain(&mut self) {
+        self.queues.must_be_empty = true;
+    }
+
     /// Whether a connection is open.
     pub fn has_open_connections(&self) -> bool {
         self.conns.values().any(|conn| conn.open && !conn.ended)
@@ -281,6 +299,9 @@ impl Model {
 
 /// Whether a Topic Name matches a Topic Filter without `$share`.
 fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['#', '+']) {
+        return false; // [MQTT-4.7.2-1]
+    }
     let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
     loop {
         match (filter.next(), topic.next()) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::queues::is_queued;
 use super::retained::Kept;
 use super::session::{Session, Span, Sure};
 use super::track::{Track, Via};
@@ -90,6 +91,9 @@ impl Model {
                 });
             }
             due.reached = self.reached(&publish.topic, client);
+            if is_queued(&publish.topic) {
+                due.reached = (true, true);
+            }
             if publish.retain {
                 let expires_at = publish.expiry_s.map(|s| self.now + u64::from(s) * 1000);
                 let kept = Kept::new(message_number, self.now, self.order, client, publish.qos);
@@ -171,13 +175,15 @@ impl Model {
             }
             let mut qos = found.qos(message.qos);
             let is_there = session.is_online() || (session.conn.is_some() && session.opening);
+            // What may be of QoS 0 only need not wait for who is away.
+            let may_be_qos0 = qos.contains(&0);
             if !is_there {
                 qos.remove(&0);
             }
             if qos.is_empty() {
                 continue;
             }
-            let must = found.sure && (!qos.contains(&0) || session.is_online());
+            let must = found.sure && (!may_be_qos0 || session.is_online());
             let track = Track {
                 must,
                 durable: session.stored,
@@ -191,6 +197,7 @@ impl Model {
             enter(session.tracks.entry((number, Via::Plain)).or_default(), track, is_unsure);
         }
         self.process_shared(number, &message, is_unsure);
+        self.enqueue(number);
     }
 
     /// A message goes to all share groups that want it.
@@ -261,6 +268,12 @@ impl Model {
         if reason == 0x97 && self.unsafe_from().is_some() {
             return self.not_accepted(&due);
         }
+        let is_full = |number| {
+            self.messages.get(&number).is_some_and(|m: &Message| m.topic.starts_with("$q/tight"))
+        };
+        if reason == 0x97 && due.number.is_some_and(is_full) {
+            return self.queue_refused(&due, true);
+        }
         let (surely, maybe) = due.reached;
         let is_right = match reason {
             0 | 0x10 if due.unsure && !due.repeated => true,
@@ -288,6 +301,9 @@ impl Model {
 
     fn acked(&mut self, order: u64, number: Option<u32>) {
         self.retained_acked(order);
+        if let Some(number) = number {
+            self.queue_acked(number);
+        }
         let of_sessions = self.sessions.iter_mut().flat_map(|session| session.tracks.iter_mut());
         let of_sessions = of_sessions.filter(|((n, _), _)| Some(*n) == number).map(|(_, t)| t);
         let of_groups = self.groups.values_mut().flat_map(|group| group.tracks.iter_mut());
@@ -300,6 +316,7 @@ impl Model {
     /// A message was refused, or may have been, because the store takes none.
     pub(super) fn not_accepted(&mut self, due: &Due) {
         self.retained_refused(due.order);
+        self.queue_refused(due, false);
         let of_sessions = self.sessions.iter_mut().flat_map(|session| session.tracks.values_mut());
         let of_groups = self.groups.values_mut().flat_map(|group| group.tracks.values_mut());
         for track in of_sessions.chain(of_groups) {
@@ -312,6 +329,9 @@ impl Model {
 
     /// The answer to a repetition says of the first copy that it is safe.
     fn all_acked(&mut self, number: Option<u32>) {
+        if let Some(number) = number {
+            self.queue_acked(number);
+        }
         let orders: Vec<u64> = self
             .sessions
             .iter()

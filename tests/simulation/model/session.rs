@@ -131,6 +131,11 @@ impl Span {
 }
 
 impl Session {
+    /// Whether it surely outlives a crash.
+    pub fn is_surely_stored(&self) -> bool {
+        self.stored && !self.may_be_stored && self.exists == Sure::Yes && self.confirmed
+    }
+
     /// Whether the Client is connected, and has been told so.
     pub fn is_online(&self) -> bool {
         self.conn.is_some() && !self.opening
@@ -305,6 +310,8 @@ impl Model {
         if session.conn != Some(number) {
             return;
         }
+        self.queue_parted(number);
+        let session = &mut self.sessions[client];
         session.since = (now, now);
         session.parting = seq;
         session.conn = None;
@@ -420,6 +427,7 @@ impl Model {
                 None => self.unsure_will(will.number),
             }
         }
+        self.queue_session_ended(client);
         let (now, seq) = (self.now, self.seq);
         let mut old = std::mem::take(&mut self.sessions[client]);
         let waiting = std::mem::take(&mut old.waiting);
@@ -592,6 +600,7 @@ impl Model {
             conn.ended = true;
         }
         if orderly {
+            self.queue_restart();
             let tracks = self.sessions.iter_mut().flat_map(|session| &mut session.tracks);
             for ((_, via), track) in tracks {
                 track.restarted = true;
@@ -604,6 +613,7 @@ impl Model {
         }
         self.crashes += 1;
         self.crash_retained();
+        self.queue_crash();
         let settled = self.settled();
         let mut unsure = vec![];
         for message in self.messages.values_mut() {

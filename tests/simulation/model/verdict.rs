@@ -33,6 +33,9 @@ impl Model {
                 }
             }
         }
+        if self.queues.must_be_empty {
+            self.queue_verdict()?;
+        }
         for (number, conn) in self.conns.iter().filter(|(_, conn)| conn.open && !conn.ended) {
             let name = CLIENTS[conn.client].0;
             let waits_for = [

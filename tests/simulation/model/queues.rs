@@ -1,0 +1,314 @@
+//! Declared queues: who holds what, how often it was handed out, and what must be left.
+//!
+//! Topics below `$q/` are met by no other filter, so that whatever has one came from a queue.
+
+use std::collections::BTreeMap;
+
+use super::{Due, Model};
+use crate::client::number;
+use crate::history::CLIENTS;
+use crate::packet::Publish;
+use crate::queues::{DEAD, TIGHT, TIGHT_MAX, WORK_MAX};
+
+/// What tells a message from its dead letter.
+type Key = (u32, bool);
+
+/// A message in a queue.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    topic: String,
+    /// How often it was published, and when last.
+    copies: u32,
+    at: u64,
+    order: u64,
+    /// Whether it must be consumed, and whether its publisher was told that it is safe.
+    must: bool,
+    acked: bool,
+    /// Nobody knows what has become of it: only that it may come.
+    loose: bool,
+    /// The highest delivery count, and who saw it.
+    count: u32,
+    seen_by: Option<usize>,
+    writes: u32,
+    /// Who has it: Client, connection, QoS.
+    holder: Option<(usize, usize, u8)>,
+    finished: Option<u64>,
+    /// How often it was taken as a new message of QoS 2.
+    taken: u32,
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct Queues {
+    entries: BTreeMap<Key, Entry>,
+    /// By connection and Packet Identifier.
+    sent: BTreeMap<(usize, u16), Key>,
+    /// The last order at which somebody may have consumed from the queue that rejects.
+    touched: u64,
+    /// Whether everything is to be consumed by now.
+    pub must_be_empty: bool,
+}
+
+/// Whether a topic belongs to a queue.
+pub fn is_queued(topic: &str) -> bool {
+    topic.starts_with("$q/")
+}
+
+impl Entry {
+    fn is_strict(&self) -> bool {
+        !self.loose && self.copies < 2
+    }
+
+    fn loosen(&mut self) {
+        (self.loose, self.must, self.holder) = (true, false, None);
+    }
+}
+
+impl Model {
+    /// A message is published.
+    pub(super) fn enqueue(&mut self, number: u32) {
+        self.touch();
+        let Some(message) = self.messages.get(&number) else { return };
+        if !is_queued(&message.topic) {
+            return;
+        }
+        let must = message.qos > 0 && message.expiry_s.is_none();
+        let entry = self.queues.entries.entry((number, false)).or_default();
+        entry.topic.clone_from(&message.topic);
+        entry.copies += 1;
+        (entry.at, entry.order, entry.acked) = (self.now, self.order, false);
+        entry.must = must && !entry.loose;
+        entry.loose |= message.qos == 0;
+    }
+
+    /// Notes whether somebody may consume from the queue that rejects.
+    pub(super) fn touch(&mut self) {
+        let may = |span: &super::session::Span| span.filter == TIGHT;
+        if self.sessions.iter().any(|s| s.conn.is_some() && s.spans.iter().any(may)) {
+            self.queues.touched = self.order;
+        }
+    }
+
+    /// The publisher was told that its message is safe.
+    pub(super) fn queue_acked(&mut self, number: u32) {
+        let Queues { entries, touched, .. } = &mut self.queues;
+        let Some(entry) = entries.get_mut(&(number, false)) else { return };
+        entry.acked = true;
+        let waits = |entry: &&Entry| {
+            entry.topic.starts_with("$q/tight")
+                && entry.is_strict()
+                && entry.must
+                && entry.acked
+                && entry.writes == 0
+                && entry.order > *touched
+        };
+        let count = entries.values().filter(waits).count();
+        if count > TIGHT_MAX {
+            self.broken(format!("a queue for {TIGHT_MAX} messages has let in {count}"));
+        }
+    }
+
+    /// The publisher was told that its message was not taken.
+    pub(super) fn queue_refused(&mut self, due: &Due, surely: bool) {
+        let Some(number) = due.number else { return };
+        let Some(entry) = self.queues.entries.get_mut(&(number, false)) else { return };
+        if surely && entry.is_strict() && !due.unsure && !due.repeated {
+            self.queues.entries.remove(&(number, false));
+        } else {
+            entry.loosen();
+        }
+        if let Some(message) = self.messages.get_mut(&number) {
+            message.crashes = u32::MAX;
+        }
+    }
+
+    /// The broker sends a message of a queue.
+    pub(super) fn deliver_queued(&mut self, conn: usize, publish: &Publish) {
+        let Some(number) = number(&publish.payload) else { return };
+        if let Err(why) = self.check_queued(conn, number, publish) {
+            let client = self.conns.get(&conn).map_or("", |conn| CLIENTS[conn.client].0);
+            self.broken(format!("{client}, connection {conn}: {publish:?}: {why}"));
+        }
+    }
+
+    fn check_queued(&mut self, conn: usize, number: u32, publish: &Publish) -> Result<(), String> {
+        let client = self.conns[&conn].client;
+        let session = &mut self.sessions[client];
+        if session.conn != Some(conn) {
+            return Err("the Session is not this connection's".into());
+        }
+        if publish.qos > 0 {
+            session.in_flight.remove(&publish.id);
+        }
+        let key = (number, publish.topic == DEAD);
+        if key.1 {
+            self.bury(number, publish)?;
+        }
+        let was_unsure = self.messages.get(&number).is_some_and(|m| m.unsure_from.is_some());
+        let entry = self.queues.entries.get_mut(&key).ok_or("nobody has published it")?;
+        if entry.topic != publish.topic {
+            return Err(format!("it was published to {}", entry.topic));
+        }
+        entry.loose |= was_unsure;
+        if entry.is_strict() {
+            entry.check(client, publish)?;
+        }
+        entry.writes += 1;
+        entry.count = entry.count.max(publish.count.unwrap_or(0));
+        entry.seen_by = Some(client);
+        entry.holder = Some((client, conn, publish.qos));
+        if publish.qos > 0 {
+            self.queues.sent.insert((conn, publish.id), key);
+        } else {
+            entry.finished = Some(self.now);
+        }
+        Ok(())
+    }
+
+    /// A dead letter comes: may it?
+    fn bury(&mut self, number: u32, publish: &Publish) -> Result<(), String> {
+        let reason = publish.reason.as_deref();
+        let is_v5 = publish.count.is_some() || reason.is_some();
+        if is_v5 && !matches!(reason, Some("max-deliveries" | "session-ended")) {
+            return Err(format!("a dead letter with the reason {reason:?}"));
+        }
+        let Some(from) = self.queues.entries.get(&(number, false)) else {
+            return Err("a dead letter of what nobody published".into());
+        };
+        if !from.topic.starts_with("$q/work") {
+            return Err(format!("a dead letter of what was published to {}", from.topic));
+        }
+        if from.is_strict() && from.finished.is_some() {
+            return Err("a dead letter of what was acknowledged".into());
+        }
+        let (loose, topic) = (!from.is_strict(), DEAD.to_owned());
+        let (at, copies) = (self.now, 1);
+        let letter = Entry { topic, copies, at, loose, must: !loose, ..Entry::default() };
+        self.queues.entries.entry((number, true)).or_insert(letter);
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC was read.
+    pub(super) fn queue_answered(&mut self, conn: usize, id: u16, reason: u8) {
+        let Some(key) = self.queues.sent.remove(&(conn, id)) else { return };
+        let Some(entry) = self.queues.entries.get_mut(&key) else { return };
+        entry.holder = None;
+        // What is refused goes back to one queue; from the others it is dropped.
+        if reason < 0x80 || !entry.topic.starts_with("$q/work") {
+            entry.finished = Some(self.now);
+        }
+    }
+
+    /// A PUBLISH has reached its Client, which takes it for a new one of QoS 2.
+    pub(super) fn queue_got(&mut self, conn: usize, number: u32, id: u16) {
+        let Some(key) = self.queues.sent.get(&(conn, id)).filter(|key| key.0 == number) else {
+            return;
+        };
+        let Some(entry) = self.queues.entries.get_mut(key) else { return };
+        if entry.is_strict() && entry.holder.is_some_and(|(.., qos)| qos == 2) {
+            entry.taken += 1;
+            if entry.taken > 1 {
+                self.broken(format!("message {number} of QoS 2 was taken twice from a queue"));
+            }
+        }
+    }
+
+    /// A consumer's connection is over.
+    pub(super) fn queue_parted(&mut self, conn: usize) {
+        self.touch();
+        self.queues.sent.retain(|(of, _), _| *of != conn);
+        for entry in self.queues.entries.values_mut() {
+            if entry.holder.is_some_and(|(_, of, qos)| of == conn && qos < 2) {
+                entry.holder = None;
+            }
+        }
+    }
+
+    /// A Session may have ended, with what it had of QoS 2.
+    pub(super) fn queue_session_ended(&mut self, client: usize) {
+        for entry in self.queues.entries.values_mut() {
+            if entry.finished.is_none() && entry.seen_by == Some(client) {
+                // A dead letter, or dropped where there is none; or it was its only by record.
+                let must = entry.must && entry.topic.starts_with("$q/work");
+                entry.loosen();
+                entry.must = must;
+            }
+        }
+    }
+
+    /// The broker was stopped in good order.
+    pub(super) fn queue_restart(&mut self) {
+        self.queues.sent.clear();
+    }
+
+    /// The power was cut.
+    pub(super) fn queue_crash(&mut self) {
+        let settled = self.settled();
+        let stored: Vec<bool> = self.sessions.iter().map(|s| s.is_surely_stored()).collect();
+        self.queues.sent.clear();
+        let mut letters = vec![];
+        for ((number, is_letter), entry) in &mut self.queues.entries {
+            if !(entry.acked || settled(entry.at)) || entry.finished.is_some_and(|at| !settled(at))
+            {
+                entry.finished = None;
+                entry.loosen();
+                letters.extend(is_letter.then_some(*number));
+            }
+            entry.holder = entry.holder.filter(|(client, _, qos)| *qos == 2 && stored[*client]);
+            if entry.holder.is_none() {
+                entry.taken = 0;
+            }
+        }
+        // A dead letter that may be done with: so is what it was made of.
+        for number in letters {
+            if let Some(from) = self.queues.entries.get_mut(&(number, false)) {
+                from.must = false;
+            }
+        }
+    }
+
+    /// What is left in queues that everybody consumes.
+    pub(super) fn queue_verdict(&self) -> Result<(), String> {
+        let is_done =
+            |key: &Key| self.queues.entries.get(key).is_some_and(|entry| entry.finished.is_some());
+        for ((number, letter), entry) in &self.queues.entries {
+            if entry.must && !is_done(&(*number, *letter)) && !is_done(&(*number, true)) {
+                return Err(format!("{} has lost message {number}: {entry:?}", entry.topic));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Whether it may come so.
+    fn check(&self, client: usize, publish: &Publish) -> Result<(), String> {
+        if self.finished.is_some() {
+            return Err("it was acknowledged before".into());
+        }
+        if let Some((holder, ..)) = self.holder.filter(|(holder, ..)| *holder != client) {
+            return Err(format!("{} has it", CLIENTS[holder].0));
+        }
+        if !CLIENTS[client].1 || publish.qos == 0 {
+            return Ok(());
+        }
+        let count = publish.count.unwrap_or(0);
+        if count == 0 {
+            return Err("its delivery count is missing".into());
+        }
+        let is_again = self.seen_by == Some(client);
+        if count < self.count || (count == self.count && !is_again) {
+            return Err(format!("its delivery count was {} before", self.count));
+        }
+        if self.topic.starts_with("$q/work") && count > WORK_MAX {
+            return Err("it was handed out too often".into());
+        }
+        if publish.qos == 1 && !is_again && publish.dup != (count > 1) {
+            return Err("DUP does not fit the delivery count".into());
+        }
+        if count > 1 && !publish.dup {
+            return Err("DUP is missing".into());
+        }
+        Ok(())
+    }
+}

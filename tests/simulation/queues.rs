@@ -1,0 +1,40 @@
+//! The declared queues of every world.
+
+use whimbrel::queue::Overflow;
+use whimbrel::queue::declaration::{Declaration, OnReject};
+
+/// The topic of dead letters.
+pub const DEAD: &str = "$q/dead/work";
+
+/// How often a message of `work` is handed out.
+pub const WORK_MAX: u32 = 3;
+
+/// The queue that rejects, and how many messages it holds.
+pub const TIGHT: &str = "$queue/tight";
+pub const TIGHT_MAX: usize = 3;
+
+/// What consumers subscribe to.
+pub const NAMES: &[&str] = &["$queue/jobs", "$queue/work", "$queue/dead", TIGHT];
+
+/// What goes into them; the last rejects, which Clients of 3.1.1 cannot be told.
+pub const TOPICS: &[&str] = &["$q/jobs/1", "$q/work/1"];
+pub const TOPICS_V5: &[&str] = &["$q/jobs/1", "$q/work/1", "$q/tight/1"];
+
+/// See the head of this file.
+pub fn declarations() -> Vec<Declaration> {
+    let queue = |name: &str| {
+        let filter = format!("$q/{name}/+").into();
+        Declaration { name: name.into(), filter, ..Declaration::default() }
+    };
+    vec![
+        queue("jobs"),
+        Declaration {
+            deliveries_max: Some(WORK_MAX as u8),
+            dead_letter: Some(DEAD.into()),
+            on_reject: Some(OnReject::Requeue),
+            ..queue("work")
+        },
+        queue("dead"),
+        Declaration { messages_max: Some(TIGHT_MAX), overflow: Overflow::Reject, ..queue("tight") },
+    ]
+}
