@@ -204,8 +204,8 @@ impl World {
             opened.map_err(|error| format!("the store cannot be opened: {error}"))?;
         let time = log.clone();
         let clock = Clock::Other(Box::new(move || Moment::from_unix_ms(BEGIN_MS + time.now())));
-        let mut broker_options = broker::Options::default();
-        broker_options.queues = crate::queues::declarations();
+        let queues = crate::queues::declarations();
+        let mut broker_options = broker::Options { queues, ..broker::Options::default() };
         broker_options.queue.at_hand_max = self.at_hand_max;
         let (broker, _) = Broker::on(broker_options, clock, store, recovered);
         let committer =
