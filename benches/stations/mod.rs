@@ -156,7 +156,7 @@ impl Pair {
         broker.subscribe(subscriber.parts.as_mut().unwrap(), &subscribe, &mut turn);
         broker.finish(&mut turn, None);
         let mailbox = &publisher.parts.as_ref().unwrap().mailbox;
-        let routes = Publisher::new(&mailbox, Arc::default());
+        let routes = Publisher::new(mailbox, Arc::default());
         let packet = publish_packet(Version::V311, qos, 64);
         let (deliveries, mail, out) = Default::default();
         Self { broker, publisher, subscriber, routes, turn, packet, deliveries, mail, out }

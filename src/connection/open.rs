@@ -185,14 +185,9 @@ impl Opening<'_> {
                 (self.broker.assign_client_id(&admission.assigned_prefix), true)
             }
         };
-        let will = match &connect.will {
-            None => None,
-            Some(will) => {
-                let topic = terms.mounted(will.topic.as_str());
-                let long = || told(ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
-                Some(Box::new(Will::new(will, &topic.ok_or_else(long)?)))
-            }
-        };
+        let will = mounted_will(&connect, &terms);
+        let long = || told(ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
+        let will = will.ok_or_else(long)?;
         if !self.broker.has_room_for(&client_id, connect.clean_start) {
             return Err(told(ReasonCode::QuotaExceeded, "memory_limit is reached"));
         }
@@ -385,4 +380,11 @@ fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
 
 pub(super) fn gone(error: io::Error) -> Refusal {
     Refusal::Gone(error.to_string())
+}
+
+/// The Will of a Client, below the mount point; `None` when its topic is too long with that.
+fn mounted_will(connect: &Connect<'_>, terms: &Terms) -> Option<Option<Box<Will>>> {
+    let Some(will) = &connect.will else { return Some(None) };
+    let topic = terms.mounted(will.topic.as_str())?;
+    Some(Some(Box::new(Will::new(will, &topic))))
 }

@@ -227,7 +227,7 @@ pub fn hang_up(broker: &Broker, said: &str) {
     }
 }
 
-pub const READ_AGAIN: &str = "SIGHUP: users and rules read again";
+pub const READ_AGAIN: &str = "SIGHUP: the configuration was read again";
 
 #[test]
 fn rules_are_read_again_on_sighup_and_bad_ones_change_nothing() {
