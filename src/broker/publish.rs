@@ -96,13 +96,10 @@ impl Broker {
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
-        let Way { permits, routes } = match self.way(publisher, topic) {
-            Ok(way) => way,
+        let routes = match self.permitted(publisher, publish, topic) {
+            Ok(routes) => routes,
             Err(reason) => return Published::refused(reason),
         };
-        if !permits.allow(publish.qos, publish.retain) {
-            return Published::refused(ReasonCode::NotAuthorized);
-        }
         let receives_twice = publish.qos == QoS::ExactlyOnce;
         let raised;
         let publish = if self.tuned.raises_qos() {
@@ -268,6 +265,20 @@ impl Broker {
         }
         if !routes.is_empty() {
             turn.message(message, routes);
+        }
+    }
+
+    /// The routes of a message that its publisher may publish.
+    fn permitted(
+        &self,
+        publisher: &mut Publisher,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<Routes<Receiver>, ReasonCode> {
+        let Way { permits, routes } = self.way(publisher, topic)?;
+        match permits.allow(publish.qos, publish.retain) {
+            true => Ok(routes),
+            false => Err(ReasonCode::NotAuthorized),
         }
     }
 

@@ -59,7 +59,7 @@ fn connack(port: u16, connect: &Connect) -> u8 {
 fn a_user_of_any_kind_of_line_comes_in_by_its_password_only() {
     let directory = TempDir::new().unwrap();
     let broker = broker("", &password_file(directory.path()));
-    let [v4, v5] = [Connect::v4("x"), Connect::v5("x")];
+    let [v4, v5] = [Connect::v4(""), Connect::v5("")];
     for user in USERS {
         for connect in [&v4, &v5] {
             assert_eq!(connack(broker.port, &connect.clone().user(user, "sesame")), 0, "{user}");
@@ -82,16 +82,16 @@ fn with_a_password_file_nobody_comes_anonymously_unless_that_is_allowed() {
     let directory = TempDir::new().unwrap();
     let file = password_file(directory.path());
     let closed = broker("", &file);
-    assert_eq!(connack(closed.port, &Connect::v4("x")), 5);
-    assert_eq!(connack(closed.port, &Connect::v5("x")), 0x87);
-    let only_password = Connect { password: Some("sesame".into()), ..Connect::v5("x") };
+    assert_eq!(connack(closed.port, &Connect::v4("")), 5);
+    assert_eq!(connack(closed.port, &Connect::v5("")), 0x87);
+    let only_password = Connect { password: Some("sesame".into()), ..Connect::v5("") };
     assert_eq!(connack(closed.port, &only_password), 0x87);
     for allowed in ["true", "\"loopback\""] {
         let open = broker(&format!("allow_anonymous = {allowed}"), &file);
-        assert_eq!(connack(open.port, &Connect::v4("x")), 0);
+        assert_eq!(connack(open.port, &Connect::v4("")), 0);
         // Who gives a name means it.
-        assert_eq!(connack(open.port, &Connect::v4("x").user("pbkdf2", "simsim")), 4);
-        assert_eq!(connack(open.port, &Connect::v4("x").user("nobody", "x")), 4);
+        assert_eq!(connack(open.port, &Connect::v4("").user("pbkdf2", "simsim")), 4);
+        assert_eq!(connack(open.port, &Connect::v4("").user("nobody", "x")), 4);
     }
 }
 
@@ -110,12 +110,12 @@ fn a_listener_may_have_users_of_its_own() {
     let settings = format!("password_file = '{}'", file.display());
     let broker = Broker::start_with(&settings, &listeners);
     let [theirs, ours] = [("pbkdf2", "sesame"), ("ali", "simsim")];
-    let at = |port, (user, password)| connack(port, &Connect::v4("x").user(user, password));
+    let at = |port, (user, password)| connack(port, &Connect::v4("").user(user, password));
     assert_eq!((at(broker.port, theirs), at(broker.port, ours)), (0, 4));
     assert_eq!((at(port, theirs), at(port, ours)), (4, 0));
     assert_eq!(at(open, theirs), 0);
-    assert_eq!(connack(port, &Connect::v4("x")), 5);
-    assert_eq!(connack(open, &Connect::v4("x")), 0);
+    assert_eq!(connack(port, &Connect::v4("")), 5);
+    assert_eq!(connack(open, &Connect::v4("")), 0);
 }
 
 /// Takes the answers that are there: Reason Codes of those who have one, who are then gone.
@@ -144,7 +144,7 @@ fn others_are_served_while_many_wrong_passwords_are_checked() {
     let again = Connect::v4("passwords-again").user("pbkdf2", "sesame");
     Client::connect(broker.port, &again).disconnect();
     let ask = |n| {
-        let connect = if n % 2 == 0 { Connect::v4("x") } else { Connect::v5("x") };
+        let connect = if n % 2 == 0 { Connect::v4("") } else { Connect::v5("") };
         let mut client = Client::open(broker.port, n % 2 == 1);
         client.send(&connect.user("slow", "x").bytes());
         client
