@@ -83,6 +83,10 @@ impl Published {
     fn refused(reason: ReasonCode) -> Self {
         Self { reason, waits: false, later: false }
     }
+
+    fn later(reason: ReasonCode) -> Self {
+        Self { later: true, ..Self::refused(reason) }
+    }
 }
 
 impl Broker {
@@ -101,30 +105,20 @@ impl Broker {
             Err(reason) => return Published::refused(reason),
         };
         let receives_twice = publish.qos == QoS::ExactlyOnce;
-        let raised;
-        let publish = if self.tuned.raises_qos() {
-            // A subscription's QoS is then the lower one, always.
-            raised = Publish { qos: QoS::ExactlyOnce, ..*publish };
-            &raised
-        } else {
-            publish
-        };
+        // A subscription's QoS is then the lower one, always.
+        let raise = || Publish { qos: QoS::ExactlyOnce, ..*publish };
+        let raised = self.tuned.raises_qos().then(raise);
+        let publish = raised.as_ref().unwrap_or(publish);
         if !self.takes_messages() && needs_store(publisher, publish, &routes) {
             if self.memory_is_full() {
                 self.metrics.publications_refused_for_memory.increment();
             }
-            return Published { later: true, ..Published::refused(ReasonCode::QuotaExceeded) };
+            return Published::later(ReasonCode::QuotaExceeded);
         }
-        let arrival = Arrival {
-            qos: publish.qos,
-            retain: publish.retain,
-            properties: publish.properties,
-            weight: body.len(),
-            now,
-        };
+        let Publish { qos, retain, properties, .. } = *publish;
+        let arrival = Arrival { qos, retain, properties, weight: body.len(), now };
         if publish.retain && !self.is_let_in(&routes, &arrival, turn) {
-            let refused = Published::refused(ReasonCode::QuotaExceeded);
-            return Published { later: true, ..refused };
+            return Published::later(ReasonCode::QuotaExceeded);
         }
         let (retained, routes) = if publish.retain {
             match self.publish_retained(publisher, publish, topic, body, now, turn) {
@@ -140,7 +134,7 @@ impl Broker {
             Ok(targets) => targets,
             // It is retained by now.
             Err(_) if publish.retain => self.targets_with_room(&routes, &arrival, turn),
-            Err(reason) => return Published { later: true, ..Published::refused(reason) },
+            Err(reason) => return Published::later(reason),
         };
         let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
         if let (true, Some(session), Some(id)) =
