@@ -20,11 +20,12 @@ relative to the working directory.
 With such a file the broker keeps to what mosquitto 2.1 does where the standard leaves it open:
 
 * nothing is stored unless `persistence true` is given; then all that was acknowledged is;
-* largest packet 2,000,000 bytes, Receive Maximum 20, 20 messages in flight, 10 Topic Aliases in each
-  direction, 1000 messages in a queue;
+* largest packet 2,000,000 bytes, Receive Maximum 20, 20 messages in flight, 10 Topic Aliases in
+  each direction, 1000 messages in a queue;
 * without a listener only Clients on this machine are let in; with one, only who
   `allow_anonymous` or a password lets in, and a certificate alone is no password;
-* before MQTT 5.0 a Keep Alive above `max_keepalive` is answered with 0x02, a wrong password with 0x05;
+* before MQTT 5.0 a Keep Alive above `max_keepalive` is answered with 0x02, a wrong password
+  with 0x05;
 * the log's lines for Clients that come, go or are refused are those of mosquitto 2.0.
 
 What is different: see the notes below. Settings of ours (docs/settings.md) may stand in the
