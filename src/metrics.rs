@@ -2,8 +2,13 @@
 //!
 //! Counters only rise and are relaxed: they are for people, not for decisions. A message is never
 //! discarded without a [`DropReason`]; each reason has its counter.
+//!
+//! What is counted for each packet is counted by a turn for itself ([`Tally`]) and added at its end
+//! to a row that the thread has nearly for itself ([`Traffic`]): no two threads write to one line of
+//! memory for each message.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A count that only rises.
 #[derive(Debug, Default)]
@@ -32,6 +37,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// What goes through connections.
+            pub traffic: Traffic,
             /// Messages that a receiver did not get, by reason.
             pub drops: Drops,
         }
@@ -39,7 +46,10 @@ macro_rules! counters {
         impl Metrics {
             /// Each counter's name, meaning and value.
             pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((stringify!($name), concat!($($doc),+), self.$name.value()),)+]
+                let mut rows =
+                    vec![$((stringify!($name), concat!($($doc),+), self.$name.value()),)+];
+                rows.extend(self.traffic.total().rows());
+                rows
             }
         }
     };
@@ -60,22 +70,103 @@ counters! {
     publications_refused_for_memory,
     /// CONNECT packets refused because too many passwords waited to be checked.
     passwords_not_checked,
-    /// Application Messages received from Clients.
-    messages_received,
-    /// Application Messages sent to Clients.
-    messages_sent,
-    /// Bytes received from Clients, before WebSocket and TLS.
-    bytes_received,
-    /// Bytes sent to Clients, before WebSocket and TLS.
-    bytes_sent,
+    /// CONNECT packets received.
+    connects_received,
+    /// Clients let in.
+    clients_connected,
+    /// Clients that were let in and whose connection has ended.
+    clients_disconnected,
     /// Sessions made.
     sessions_created,
     /// Sessions ended: expired, cleaned or not outliving their connection.
     sessions_ended,
+    /// Sessions ended because their Session Expiry Interval had passed.
+    sessions_expired,
     /// Wills published.
     wills_published,
     /// Messages that declared queues sent to their dead-letter topics.
     dead_letters,
+}
+
+/// Rows of [`Traffic`]; threads beyond so many share them.
+const TRAFFIC_ROWS: usize = 16;
+
+/// Traffic of all threads together.
+#[derive(Debug, Default)]
+pub struct Traffic([TrafficRow; TRAFFIC_ROWS]);
+
+/// The row of this thread.
+fn own_row() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static ROW: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    let row = ROW.get().unwrap_or_else(|| THREADS.fetch_add(1, Ordering::Relaxed) % TRAFFIC_ROWS);
+    ROW.set(Some(row));
+    row
+}
+
+macro_rules! traffic {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What a turn has counted.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Tally {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        /// On a line of memory of its own, or two.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        struct TrafficRow {
+            $($name: AtomicU64,)+
+        }
+
+        impl Traffic {
+            /// Adds what a turn has counted, which begins anew.
+            pub fn add(&self, tally: &mut Tally) {
+                let Tally { $($name,)+ } = std::mem::take(tally);
+                let Some(row) = self.0.get(own_row()) else { return };
+                $(if $name != 0 {
+                    row.$name.fetch_add($name, Ordering::Relaxed);
+                })+
+            }
+
+            /// The sums.
+            pub fn total(&self) -> Tally {
+                let mut total = Tally::default();
+                for row in &self.0 {
+                    $(total.$name += row.$name.load(Ordering::Relaxed);)+
+                }
+                total
+            }
+        }
+
+        impl Tally {
+            /// Each count's name, meaning and value.
+            pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+), self.$name),)+]
+            }
+        }
+    };
+}
+
+traffic! {
+    /// MQTT Control Packets received from Clients.
+    packets_received,
+    /// MQTT Control Packets sent to Clients.
+    packets_sent,
+    /// Application Messages received from Clients.
+    messages_received,
+    /// Application Messages sent to Clients.
+    messages_sent,
+    /// Bytes of the payloads of messages received.
+    payload_bytes_received,
+    /// Bytes of the payloads of messages sent.
+    payload_bytes_sent,
+    /// Bytes received from Clients, before WebSocket and TLS.
+    bytes_received,
+    /// Bytes sent to Clients, before WebSocket and TLS.
+    bytes_sent,
 }
 
 macro_rules! drop_reasons {
@@ -170,6 +261,24 @@ impl Drops {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traffic_of_all_threads_adds_up() {
+        let traffic = Traffic::default();
+        std::thread::scope(|scope| {
+            for n in 0..40 {
+                let traffic = &traffic;
+                scope.spawn(move || {
+                    let mut tally = Tally { packets_sent: 1, bytes_sent: n, ..Tally::default() };
+                    traffic.add(&mut tally);
+                    assert_eq!(tally, Tally::default());
+                });
+            }
+        });
+        let total = traffic.total();
+        assert_eq!((total.packets_sent, total.bytes_sent), (40, 780));
+        assert_eq!(total.packets_received, 0);
+    }
 
     #[test]
     fn every_reason_has_its_own_counter() {

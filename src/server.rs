@@ -7,6 +7,7 @@
 //! SIGHUP has the files of [`admission`] read again.
 
 mod admission;
+mod sys;
 
 mod reload;
 
@@ -225,6 +226,9 @@ impl House<'_> {
         if let Some(control) = control {
             let (broker, book) = (broker.clone(), admission.book());
             tasks.push(tokio::spawn(async move { control.serve(&broker, book.as_ref()).await }));
+        }
+        if !config.sys_interval.is_zero() {
+            tasks.push(tokio::spawn(sys::report(broker.clone(), config.sys_interval)));
         }
         let mut keeper = {
             let broker = broker.clone();

@@ -172,6 +172,7 @@ impl Broker {
                 )
             }
         };
+        self.metrics.clients_connected.increment();
         for group in groups.iter() {
             let window = session.terms().send_window.into();
             group.online(&mailbox, window, self.now(), turn.remainder());
@@ -196,6 +197,7 @@ impl Broker {
 
     /// Takes a Session back from its connection: it waits for its Client, or ends.
     pub(super) fn park(&self, mut parts: Parts) {
+        self.metrics.clients_disconnected.increment();
         let now = self.now();
         let mut turn = Turn::default();
         for group in parts.groups.iter() {

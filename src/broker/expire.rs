@@ -38,6 +38,7 @@ impl Broker {
         let removed = self.registry.places.remove_if(client_id, |_, place| is_due(place));
         if let Some((_, Place::Parked(parked))) = removed {
             tracing::info!(client = ?client_id, "session expired");
+            self.metrics.sessions_expired.increment();
             self.end_parked(*parked, turn);
         }
     }

@@ -31,6 +31,12 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// How many groups there are, and how many members they have together.
+    pub fn counts(&self) -> (usize, usize) {
+        let members = self.by_source.iter().map(|group| group.members()).sum();
+        (self.by_source.len(), members)
+    }
+
     /// The group that a lent delivery belongs to.
     pub fn by_source(&self, source: u32) -> Option<Arc<ShareGroup>> {
         self.by_source.get(&source).map(|group| group.clone())

@@ -86,6 +86,10 @@ impl Members {
         self.members.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     pub(super) fn is_any_online(&self) -> bool {
         self.members.iter().any(|member| member.online)
     }

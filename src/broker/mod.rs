@@ -30,6 +30,7 @@ pub mod registry;
 mod rules;
 pub mod share;
 pub mod subscribe;
+pub mod sys;
 pub mod timeline;
 mod tuned;
 pub mod turn;

@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::Broker;
 use super::mailbox::Mailbox;
 use super::receiver::Receiver;
+use super::sys;
 use super::turn::Turn;
 use crate::access::acl::Permits;
 use crate::access::acl::guard::Guard;
@@ -247,7 +248,7 @@ impl Broker {
         self.hand_on(message, targets, routes, turn);
     }
 
-    fn hand_on(
+    pub(super) fn hand_on(
         &self,
         message: Message,
         targets: Targets,
@@ -295,8 +296,9 @@ impl Broker {
                 if levels(topic) > self.tuned.of_subscriptions().0 {
                     return Err(ReasonCode::TopicNameInvalid);
                 }
+                let denied = sys::is_own(topic);
                 let way = Way {
-                    permits: publisher.guard.publishes(topic),
+                    permits: if denied { Permits::NONE } else { publisher.guard.publishes(topic) },
                     routes: self.router.routes(topic, Some(publisher.key)),
                 };
                 if publisher.ways.len() >= CACHED_TOPICS_MAX {

@@ -118,6 +118,11 @@ impl ShareGroup {
         self.stored.get().copied()
     }
 
+    /// How many members it has.
+    pub fn members(&self) -> usize {
+        self.inner.lock().members.len()
+    }
+
     /// Whether a message may be taken right away, and need not be written if it is done with soon:
     /// not one of a declared queue, which counts.
     pub fn may_be_quick(&self) -> bool {

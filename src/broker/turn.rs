@@ -9,7 +9,7 @@ use super::share::{Fate, ShareGroup};
 use super::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::message::Message;
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, Tally};
 use crate::queue::Delivery;
 use crate::router::Routes;
 use crate::store::{Change, Fetch, SessionId, Submitted};
@@ -28,6 +28,8 @@ pub struct Turn {
     /// Messages that declared queues are done with.
     settled: Vec<(Arc<ShareGroup>, u64)>,
     remainder: Remainder,
+    /// What the turn counts; its connection adds it to the broker's.
+    pub tally: Tally,
 }
 
 impl Turn {

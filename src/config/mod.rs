@@ -83,6 +83,8 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// What was given, as text by name: what a reload has changed.
     pub given: BTreeMap<String, String>,
+    /// Time between two reports below `$SYS`; none when zero.
+    pub sys_interval: Duration,
 }
 
 impl Default for Config {
@@ -119,6 +121,7 @@ impl Default for Config {
             reports_connections: true,
             warnings: Vec::new(),
             given: BTreeMap::new(),
+            sys_interval: Duration::from_secs(10),
         }
     }
 }

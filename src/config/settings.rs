@@ -247,6 +247,9 @@ settings! { GLOBAL: Config;
     "max_topic_levels" Kind::Int { min: 1, max: 65_535 }, "200",
         "Levels that a Topic Name or Topic Filter may have."
         => |c, v, _| c.broker.limits.topic_levels_max = v.usize();
+    "sys_interval" Kind::Time, "\"10s\"",
+        "Time between two reports of the broker on itself in the topics `$SYS/broker/...`, which have mosquitto's names; 0: none."
+        => |c, v, _| c.sys_interval = v.time();
     "log_level" Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"",
         "Least level of what is logged; RUST_LOG and -v go before it."
         => |c, v, _| c.journal.filter = v.text().into();

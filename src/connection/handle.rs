@@ -59,7 +59,7 @@ impl Connection {
             }
         };
         let fresh = len.saturating_sub(kept);
-        self.lease.broker.metrics.bytes_received.add(fresh as u64);
+        turn.tally.bytes_received += fresh as u64;
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
         // large packet on its way is not silence.
         if consumed > 0 || len >= self.heard_len as usize + PROGRESS {
@@ -103,6 +103,7 @@ impl Connection {
             // Whatever is in it [MQTT-3.1.0-2].
             return Err(Ending::Rule(ProtocolError::protocol("a second CONNECT")));
         }
+        turn.tally.packets_received += 1;
         let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
@@ -194,7 +195,8 @@ impl Connection {
             self.held_back_until = now.after_ms(super::HELD_BACK_LOOK_MS);
             return Ok(());
         }
-        broker.metrics.messages_received.increment();
+        turn.tally.messages_received += 1;
+        turn.tally.payload_bytes_received += publish.payload.len() as u64;
         let mut reason = published.reason;
         if reason == ReasonCode::NotAuthorized {
             broker.metrics.drops.add(DropReason::PublishDenied, 1);
@@ -239,7 +241,6 @@ impl Connection {
         let broker = &self.lease.broker;
         let (stored, key) = (parts.mailbox.stored(), parts.mailbox.key());
         let out = self.writer.buffer();
-        broker.metrics.messages_sent.add(deliveries.len() as u64);
         for delivery in deliveries.drain(..) {
             let topic = delivery.message.topic_str();
             if !self.receives.allow(&self.guard, topic, delivery.qos, delivery.retain) {
@@ -247,8 +248,17 @@ impl Connection {
                 broker.room(delivery.trace(), key, turn);
                 continue;
             }
+            let payload_len = delivery.message.payload().len() as u64;
             let lent = (delivery.source != 0).then(|| delivery.trace());
-            match parts.session.deliver(delivery, now, out) {
+            let delivered = parts.session.deliver(delivery, now, out);
+            if !matches!(delivered, Delivered::Dropped { .. }) {
+                turn.tally.messages_sent += 1;
+                turn.tally.payload_bytes_sent += payload_len;
+                // What is held is sent, and counted as a packet, by `answer`.
+                let is_written = !matches!(delivered, Delivered::Held { .. });
+                turn.tally.packets_sent += u64::from(is_written);
+            }
+            match delivered {
                 Delivered::Sent => {
                     if let Some(delivery) = lent {
                         broker.done(delivery, stored, turn);
@@ -280,7 +290,10 @@ impl Connection {
             let out = self.writer.buffer();
             match parts.session.poll_answer(now, may_again, out).map_err(Ending::Rule)? {
                 Polled::Nothing => return Ok(any),
-                Polled::Written => any = true,
+                Polled::Written => {
+                    scratch.turn.tally.packets_sent += 1;
+                    any = true;
+                }
                 Polled::Dropped(packet_id, delivery, reason) => {
                     let stored = parts.mailbox.stored();
                     let turn = &mut scratch.turn;

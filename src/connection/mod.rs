@@ -33,6 +33,7 @@ use crate::broker::registry::Lease;
 use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
+use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
 use crate::session::ProtocolError;
@@ -231,6 +232,8 @@ impl Connection {
             let encoded = Packet::Disconnect(disconnect).encode(self.version, &mut goodbye);
             if encoded.is_ok() && goodbye.len() <= maximum {
                 self.writer.buffer().append(&mut goodbye); // [MQTT-3.1.2-24]
+                let mut tally = Tally { packets_sent: 1, ..Tally::default() };
+                self.lease.broker.metrics.traffic.add(&mut tally);
             }
         }
         // The Session goes back first: who waits for it must not wait for this Client's network.
@@ -254,7 +257,9 @@ impl Connection {
         Scratch::lend(|scratch| {
             let until = now.after_ms(TURNS_MS);
             for _ in 0..TURNS_MAX {
-                match self.turn(cx, now, scratch) {
+                let turned = self.turn(cx, now, scratch);
+                self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
+                match turned {
                     Err(ending) => return Poll::Ready(ending),
                     Ok(true) if self.lease.broker.now() < until => {}
                     Ok(true) => break,
@@ -293,7 +298,7 @@ impl Connection {
         let written = match self.writer.poll_write(cx, &mut self.io) {
             Poll::Ready(Ok(0)) | Poll::Pending => false,
             Poll::Ready(Ok(n)) => {
-                self.lease.broker.metrics.bytes_sent.add(n as u64);
+                scratch.turn.tally.bytes_sent += n as u64;
                 if backlog >= READ_BACKLOG_MAX {
                     self.heard_at = now; // All that can be heard of it is that it takes something.
                 }

@@ -15,11 +15,13 @@ use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
 use crate::broker::registry::Lease;
+use crate::broker::sys;
 use crate::broker::turn::Turn;
 use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
+use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
 use crate::session::connect::{Identifier, Terms, connack_properties, judge};
@@ -112,6 +114,7 @@ impl Opening<'_> {
             maximum = maximum.min(super::UNFINISHED_MAX);
         }
         let kept = self.reader.take_kept();
+        let mut had = kept.len();
         if let Some(packet) = self.first(kept, maximum)? {
             return Ok(packet);
         }
@@ -128,10 +131,17 @@ impl Opening<'_> {
             });
             let bytes = read.await.map_err(gone)?;
             let bytes = bytes.ok_or_else(|| Refusal::Gone("closed before CONNECT".into()))?;
+            let bytes_received = bytes.len().saturating_sub(had) as u64;
+            self.count(Tally { bytes_received, ..Tally::default() });
+            had = bytes.len();
             if let Some(packet) = self.first(bytes, maximum)? {
                 return Ok(packet);
             }
         }
+    }
+
+    fn count(&self, mut tally: Tally) {
+        self.broker.metrics.traffic.add(&mut tally);
     }
 
     /// Takes the first packet off the bytes and keeps the rest.
@@ -140,6 +150,7 @@ impl Opening<'_> {
             Ok(Split::Frame(frame)) => {
                 let rest = bytes.split_off(frame.len);
                 self.reader.keep(&rest, rest.len() + 1);
+                self.count(Tally { packets_received: 1, ..Tally::default() });
                 Ok(Some(bytes))
             }
             Ok(Split::NeedMore { at_least }) => {
@@ -160,6 +171,7 @@ impl Opening<'_> {
             return Err(Refusal::Gone("no packet".into()));
         };
         let connect = decode(&frame)?;
+        self.broker.metrics.connects_received.increment();
         let version = connect.version;
         self.client_id = connect.client_id.to_owned();
         let told = |reason: ReasonCode, why: &str| Refusal::Told(version, reason, why.to_owned());
@@ -172,6 +184,9 @@ impl Opening<'_> {
             .map_err(|error| told(error.reason, error.what))?;
         terms.special = admission.special();
         terms.durable &= !options.in_memory;
+        if connect.will.as_ref().is_some_and(|will| sys::is_own(will.topic.as_str())) {
+            return Err(told(ReasonCode::NotAuthorized, "a Will for a topic of the broker's own"));
+        }
         let admitted = Box::pin(self.admit(&connect, &terms, options)).await?;
         if self.broker.is_closing() {
             return Err(told(ReasonCode::ServerUnavailable, "shutting down"));
@@ -213,6 +228,7 @@ impl Opening<'_> {
             properties: properties.as_properties(),
         };
         let _ = Packet::ConnAck(connack).encode(version, self.writer.buffer());
+        self.count(Tally { packets_sent: 1, ..Tally::default() });
         if self.writer.backlog() > terms.maximum_packet_size() {
             // [MQTT-3.1.2-24]: it cannot be told what it must know.
             self.writer.buffer().clear();

@@ -142,6 +142,14 @@ impl Retained {
         (set, routes())
     }
 
+    /// As [`Retained::publish`], for the broker's own messages: few, and never refused.
+    pub fn publish_own<T>(&self, message: &Message, routes: impl FnOnce() -> T) -> T {
+        let mut table = self.table.write();
+        let none = Limits { messages_max: usize::MAX, bytes_max: usize::MAX };
+        let _ = table.set(message, 0, &none);
+        routes()
+    }
+
     /// Nothing is retained or cleared while this is held.
     pub fn hold(&self) -> Held<'_> {
         Held(self.table.read())
@@ -194,6 +202,11 @@ impl Retained {
     /// How many topics retain a message.
     pub fn len(&self) -> usize {
         self.table.read().names.len()
+    }
+
+    /// The weight of all, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.table.read().bytes
     }
 
     /// Whether none does.

@@ -183,6 +183,9 @@ impl<A: Send + 'static> Committer<A> {
         }
         let pending = self.ledger.pending_bytes();
         self.shared.pending_bytes.store(pending, Ordering::Relaxed);
+        let (messages, bytes) = self.ledger.holds();
+        self.shared.held_messages.store(messages, Ordering::Relaxed);
+        self.shared.held_bytes.store(bytes, Ordering::Relaxed);
         self.next(closing)
     }
 

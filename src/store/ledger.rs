@@ -316,6 +316,12 @@ impl Ledger {
         self.rows.live_bytes()
     }
 
+    /// Messages that have a receiver left, written or not, and their bytes.
+    pub fn holds(&self) -> (u64, u64) {
+        let messages = self.live.len() + self.pending.fresh.len();
+        (messages as u64, self.live_bytes() + self.pending.bytes as u64)
+    }
+
     /// Where a message is that waits for this receiver.
     pub(super) fn locate(&self, message: u64, session: SessionId) -> Located {
         if let Some(fresh) = self.pending.fresh.get(&message) {

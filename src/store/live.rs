@@ -54,6 +54,11 @@ impl Live {
         self.parts.get_mut(id as usize % PARTS)
     }
 
+    /// How many messages there are.
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(FxHashMap::len).sum()
+    }
+
     /// The slot of the row in which a message lies.
     pub(super) fn slot(&self, id: u64) -> Option<u32> {
         Some(self.part(id)?.get(&id)?.slot)

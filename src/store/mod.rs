@@ -391,6 +391,9 @@ pub(crate) struct Shared<A> {
     inbox_bytes: AtomicUsize,
     /// Bytes that the committer has taken and not written.
     pending_bytes: AtomicUsize,
+    /// Messages that have a receiver left, as the committer saw it last, and their bytes.
+    held_messages: AtomicU64,
+    held_bytes: AtomicU64,
 }
 
 impl<A> Shared<A> {
@@ -402,6 +405,8 @@ impl<A> Shared<A> {
             health: AtomicU8::new(0),
             inbox_bytes: AtomicUsize::new(0),
             pending_bytes: AtomicUsize::new(0),
+            held_messages: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
         })
     }
 
@@ -575,6 +580,12 @@ impl<A: Send + 'static> Store<A> {
         let waiting = self.shared.inbox_bytes.load(Ordering::Relaxed)
             + self.shared.pending_bytes.load(Ordering::Relaxed);
         waiting > self.options.backlog_bytes_max || self.health() >= Health::Down
+    }
+
+    /// Messages that have a receiver left, and their bytes, as of the last commit.
+    pub fn holds(&self) -> (u64, u64) {
+        let Shared { held_messages, held_bytes, .. } = &*self.shared;
+        (held_messages.load(Ordering::Relaxed), held_bytes.load(Ordering::Relaxed))
     }
 
     /// An identity that no message has had or will have.

@@ -38,6 +38,7 @@ mod session;
 mod shared;
 mod store;
 mod subscribe;
+mod sys;
 mod trouble;
 mod users;
 mod will;

@@ -170,7 +170,7 @@ options! {
     "set_tcp_nodelay" Global, SOON, "The default is true.";
     "socket_domain" Listener, SOON, "";
     "store_clean_interval" Global, GONE, "";
-    "sys_interval" Global, Fate::Warned("there are no $SYS topics yet"), "";
+    "sys_interval" Global, SOON, "";
     "tls_engine" Listener, ENGINE, "";
     "tls_engine_kpass_sha1" Listener, ENGINE, "";
     "tls_keyform" Listener, READ, "`pem`; `engine` is refused.";
