@@ -3,9 +3,9 @@
 //! Counters only rise and are relaxed: they are for people, not for decisions. A message is never
 //! discarded without a [`DropReason`]; each reason has its counter.
 //!
-//! What is counted for each packet is counted by a turn for itself ([`Tally`]) and added at its end
-//! to a row that the thread has nearly for itself ([`Traffic`]): no two threads write to one line of
-//! memory for each message.
+//! What is counted for each packet is counted by a turn for itself ([`Tally`]) and added at its
+//! end to a row that the thread has nearly for itself ([`Traffic`]): no two threads write to one
+//! line of memory for each message.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -31,12 +31,36 @@ impl Counter {
     }
 }
 
+/// A value that comes and goes; none before it is set.
+#[derive(Debug)]
+pub struct Gauge(AtomicU64);
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Gauge {
+    /// It is this now.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn value(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|value| *value != u64::MAX)
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every counter of the broker that is not a drop.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// Whole days until the first certificate of a TLS listener expires.
+            pub certificate_days_left: Gauge,
             /// What goes through connections.
             pub traffic: Traffic,
             /// Messages that a receiver did not get, by reason.
@@ -48,6 +72,10 @@ macro_rules! counters {
             pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
                 let mut rows =
                     vec![$((stringify!($name), concat!($($doc),+), self.$name.value()),)+];
+                if let Some(days) = self.certificate_days_left.value() {
+                    let meaning = "Whole days until the first certificate of a listener expires.";
+                    rows.push(("certificate_days_left", meaning, days));
+                }
                 rows.extend(self.traffic.total().rows());
                 rows
             }

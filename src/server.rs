@@ -4,9 +4,10 @@
 //! Each worker is a thread with a runtime of its own. A connection stays with the worker it was
 //! given to, so its wake-ups do not cross threads unless its messages do.
 //!
-//! SIGHUP has the files of [`admission`] read again.
+//! SIGHUP has the files of [`admission`] and of [`certificates`] read again.
 
 mod admission;
+mod certificates;
 mod sys;
 
 mod reload;
@@ -209,6 +210,12 @@ impl House<'_> {
         let connections = Arc::new(AtomicUsize::new(0));
         let handles: Arc<[Handle]> = workers.iter().map(|worker| worker.handle.clone()).collect();
         let mut tasks = Vec::new();
+        let tls = listeners
+            .iter()
+            .filter_map(|(listener, _)| Some((listener.local_address(), listener.tls()?.clone())));
+        let interval = config.certificate_check_interval;
+        let kept = certificates::keep(broker.clone(), tls.collect(), interval)?;
+        tasks.push(tokio::spawn(kept));
         let accepting = handles.first().cloned().unwrap_or_else(Handle::current);
         for (listener, opening) in listeners {
             let options = Arc::new(connection::Options {
@@ -298,6 +305,9 @@ async fn keep(broker: &Broker) {
 pub fn check(config: &Config) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
     Files::read(config, &openings)?;
+    for opening in &openings {
+        Listener::read_tls(&opening.options)?;
+    }
     Ok(())
 }
 

@@ -38,6 +38,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["net"]),
     ("tokio_rustls", &["net"]),
     ("tungstenite", &["net"]),
+    ("x509_parser", &["net"]),
     ("socket2", &["net"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),

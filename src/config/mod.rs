@@ -83,6 +83,8 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// What was given, as text by name: what a reload has changed.
     pub given: BTreeMap<String, String>,
+    /// Time between two looks whether a certificate's files have changed; none when zero.
+    pub certificate_check_interval: Duration,
     /// Time between two reports below `$SYS`; none when zero.
     pub sys_interval: Duration,
 }
@@ -121,6 +123,7 @@ impl Default for Config {
             reports_connections: true,
             warnings: Vec::new(),
             given: BTreeMap::new(),
+            certificate_check_interval: Duration::from_secs(30),
             sys_interval: Duration::from_secs(10),
         }
     }
@@ -143,12 +146,26 @@ pub struct Listener {
     pub proxy_version: Option<proxy::Version>,
     /// The proxies that are trusted; those on this machine when not given.
     pub proxy_from: Option<Vec<proxy::Network>>,
-    /// The server's certificate.
-    pub certfile: Option<PathBuf>,
-    /// Its key.
-    pub keyfile: Option<PathBuf>,
+    /// The server's certificates.
+    pub certfile: Vec<PathBuf>,
+    /// Their keys, in the same order.
+    pub keyfile: Vec<PathBuf>,
     /// Authorities for Client certificates.
     pub cafile: Option<PathBuf>,
+    /// A directory of them.
+    pub capath: Option<PathBuf>,
+    /// Client certificates that are revoked.
+    pub crlfile: Option<PathBuf>,
+    /// Whether a Client's user name is its certificate's Common Name.
+    pub use_identity_as_username: bool,
+    /// Whether it is the certificate's whole subject.
+    pub use_subject_as_username: bool,
+    /// Whether it is the certificate's first Subject Alternative Name.
+    pub use_san_as_username: bool,
+    /// Cipher suites of TLS 1.2.
+    pub ciphers: Option<String>,
+    /// Cipher suites of TLS 1.3.
+    pub ciphers_tls13: Option<String>,
     /// Whether Clients must show a certificate.
     pub require_certificate: bool,
     /// Whether TLS 1.2 is refused.
@@ -395,25 +412,64 @@ impl Listener {
     }
 
     fn tls(&self) -> Result<Option<tls::Options>, String> {
-        match (&self.certfile, &self.keyfile) {
-            (Some(certificate), Some(key)) => Ok(Some(tls::Options {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                client_ca: self.cafile.clone(),
-                require_certificate: self.require_certificate,
-                tls13_only: self.tls13_only,
-            })),
-            (None, None) if self.cafile.is_none() && !self.require_certificate => Ok(None),
-            (None, None) => Err("`cafile` and `require_certificate` need `certfile`".into()),
-            (Some(_), None) => Err("`certfile` needs `keyfile`".into()),
-            (None, Some(_)) => Err("`keyfile` needs `certfile`".into()),
+        let (certificates, keys) = (&self.certfile, &self.keyfile);
+        let has_authorities = self.cafile.is_some() || self.capath.is_some();
+        if certificates.is_empty() && keys.is_empty() {
+            let asks = has_authorities || self.require_certificate || self.crlfile.is_some();
+            return match asks {
+                false => Ok(None),
+                true => Err("`cafile` and `require_certificate` need `certfile`".into()),
+            };
         }
-        .and_then(|tls| match tls {
-            Some(tls) if tls.require_certificate && tls.client_ca.is_none() => {
-                Err("`require_certificate` needs `cafile`, to judge certificates by".into())
+        match (certificates.len(), keys.len()) {
+            (_, 0) => return Err("`certfile` needs `keyfile`".into()),
+            (0, _) => return Err("`keyfile` needs `certfile`".into()),
+            (certificates, keys) if certificates != keys => {
+                return Err(format!(
+                    "`certfile` names {certificates} files and `keyfile` {keys}: write the key of \
+                     each certificate at the same place"
+                ));
             }
-            tls => Ok(tls),
-        })
+            _ => {}
+        }
+        let naming = self.naming()?;
+        if self.require_certificate && !has_authorities {
+            return Err("`require_certificate` needs `cafile`, to judge certificates by".into());
+        }
+        if (self.crlfile.is_some() || naming.is_some()) && !has_authorities {
+            let key = if self.crlfile.is_some() { "crlfile" } else { "use_..._as_username" };
+            return Err(format!("`{key}` needs `cafile`, to judge certificates by"));
+        }
+        let pair = |(certificate, key): (&PathBuf, &PathBuf)| tls::Pair {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        Ok(Some(tls::Options {
+            certificates: certificates.iter().zip(keys).map(pair).collect(),
+            client_ca: self.cafile.clone(),
+            client_ca_directory: self.capath.clone(),
+            revoked: self.crlfile.clone(),
+            require_certificate: self.require_certificate,
+            naming,
+            tls13_only: self.tls13_only,
+            ciphers: self.ciphers.clone(),
+            ciphers_tls13: self.ciphers_tls13.clone(),
+        }))
+    }
+
+    fn naming(&self) -> Result<Option<tls::Naming>, String> {
+        let asked = [
+            (self.use_identity_as_username, tls::Naming::CommonName),
+            (self.use_subject_as_username, tls::Naming::Subject),
+            (self.use_san_as_username, tls::Naming::AlternativeName),
+        ];
+        let mut asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, naming)| naming);
+        match (asked.next(), asked.next()) {
+            (naming, None) => Ok(naming),
+            _ => Err("a Client has one user name: choose one of `use_identity_as_username`, \
+                      `use_subject_as_username`, `use_san_as_username`"
+                .into()),
+        }
     }
 }
 

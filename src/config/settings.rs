@@ -247,6 +247,9 @@ settings! { GLOBAL: Config;
     "max_topic_levels" Kind::Int { min: 1, max: 65_535 }, "200",
         "Levels that a Topic Name or Topic Filter may have."
         => |c, v, _| c.broker.limits.topic_levels_max = v.usize();
+    "certificate_check_interval" Kind::Time, "\"30s\"",
+        "Time between two looks whether certificates, keys, authorities or revocation lists have changed; they are read again then, and on SIGHUP, without a connection being dropped. 0: on SIGHUP only."
+        => |c, v, _| c.certificate_check_interval = v.time();
     "sys_interval" Kind::Time, "\"10s\"",
         "Time between two reports of the broker on itself in the topics `$SYS/broker/...`, which have mosquitto's names; 0: none."
         => |c, v, _| c.sys_interval = v.time();
@@ -380,18 +383,39 @@ settings! { LISTENER: Listener;
     "proxy_protocol_from" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
         "The proxies that are trusted to send the header; connections from elsewhere are closed."
         => |l, v, _| l.proxy_from = Some(v.networks().to_vec());
-    "certfile" Kind::Path, "none",
-        "The server's certificate and those that vouch for it (PEM); makes it a TLS listener."
-        => |l, v, base| l.certfile = Some(relative_to(base, v.text()));
-    "keyfile" Kind::Path, "none",
-        "The key of the server's certificate (PEM)."
-        => |l, v, base| l.keyfile = Some(relative_to(base, v.text()));
+    "certfile" Kind::Paths, "none",
+        "The server's certificate and those that vouch for it (PEM); makes it a TLS listener. Of several a Client gets the one for the host that it names (SNI), or the first."
+        => |l, v, base| l.certfile = v.texts().iter().map(|path| relative_to(base, path)).collect();
+    "keyfile" Kind::Paths, "none",
+        "The key of the server's certificate (PEM); as many as there are certificates, in the same order."
+        => |l, v, base| l.keyfile = v.texts().iter().map(|path| relative_to(base, path)).collect();
     "cafile" Kind::Path, "none",
         "Authorities that vouch for Client certificates (PEM); Clients are asked for one."
         => |l, v, base| l.cafile = Some(relative_to(base, v.text()));
+    "capath" Kind::Path, "none",
+        "A directory of such files, beside `cafile` or instead of it."
+        => |l, v, base| l.capath = Some(relative_to(base, v.text()));
+    "crlfile" Kind::Path, "none",
+        "Client certificates that are revoked (PEM, version 2 with a CRL number as RFC 5280 asks); the list of each one's authority must be in it and not be out of date."
+        => |l, v, base| l.crlfile = Some(relative_to(base, v.text()));
     "require_certificate" Kind::Bool, "false",
         "Whether a Client must show a certificate."
         => |l, v, _| l.require_certificate = v.bool();
+    "use_identity_as_username" Kind::Bool, "false",
+        "Whether a Client's user name is the Common Name of its certificate. Passwords are not asked for then, and who has no such name is not let in."
+        => |l, v, _| l.use_identity_as_username = v.bool();
+    "use_subject_as_username" Kind::Bool, "false",
+        "The same with the whole subject, such as \"CN=pump 7,OU=plant,O=example\" (RFC 2253)."
+        => |l, v, _| l.use_subject_as_username = v.bool();
+    "use_san_as_username" Kind::Bool, "false",
+        "The same with the first DNS name, mail address or URI of its Subject Alternative Names."
+        => |l, v, _| l.use_san_as_username = v.bool();
+    "ciphers" Kind::Text, "all safe ones",
+        "Cipher suites of TLS 1.2, by OpenSSL's names with colons between them."
+        => |l, v, _| l.ciphers = Some(v.text().into());
+    "ciphers_tls1.3" Kind::Text, "all",
+        "Cipher suites of TLS 1.3. In TOML the key has quotation marks: \"ciphers_tls1.3\"."
+        => |l, v, _| l.ciphers_tls13 = Some(v.text().into());
     "tls_version" Kind::Choice(&["tlsv1.2", "tlsv1.3"]), "\"tlsv1.2\"",
         "Lowest TLS version."
         => |l, v, _| l.tls13_only = v.text() == "tlsv1.3";

@@ -32,6 +32,8 @@ pub enum Kind {
     Text,
     /// A path; relative to the directory of the file it stands in.
     Path,
+    /// A path, or several.
+    Paths,
     /// Addresses and networks.
     Networks,
     /// Texts; one may stand without a list.
@@ -72,6 +74,7 @@ impl Kind {
             Self::Text => "a text".into(),
             Self::Like { what, .. } => what.into(),
             Self::Path => "a path".into(),
+            Self::Paths => "a path, or a list of paths such as [\"a.pem\", \"b.pem\"]".into(),
             Self::Networks => {
                 "a list of addresses and networks, such as [\"192.0.2.7\", \"10.0.0.0/8\"]".into()
             }
@@ -88,11 +91,11 @@ pub enum Value {
     Int(u64),
     /// Of [`Kind::Time`].
     Time(Duration),
-    /// Of [`Kind::Choice`], [`Kind::Text`], [`Kind::Path`] and [`Kind::Like`].
+    /// Of [`Kind::Choice`], [`Kind::Text`], [`Kind::Path`], [`Kind::Paths`] and [`Kind::Like`].
     Text(String),
     /// Of [`Kind::Networks`].
     Networks(Vec<Network>),
-    /// Of [`Kind::Texts`] and [`Kind::Words`].
+    /// Of [`Kind::Paths`], [`Kind::Texts`] and [`Kind::Words`].
     Texts(Vec<String>),
     /// Of [`Kind::Pattern`].
     Pattern(Pattern),
@@ -143,9 +146,13 @@ impl Value {
         if let Self::Text(value) = self { value } else { "" }
     }
 
-    /// Texts.
+    /// Texts; one is a list too.
     pub fn texts(&self) -> &[String] {
-        if let Self::Texts(value) = self { value } else { &[] }
+        match self {
+            Self::Texts(texts) => texts,
+            Self::Text(text) => std::slice::from_ref(text),
+            _ => &[],
+        }
     }
 
     /// A Topic Filter of a rule.
@@ -196,7 +203,12 @@ pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
         (Kind::Choice(words), Written::Text(word)) => {
             words.contains(word).then(|| Value::Text((*word).into()))
         }
-        (Kind::Text | Kind::Path, Written::Text(text)) if !text.is_empty() => {
+        (Kind::Paths, Written::Texts(texts))
+            if !texts.is_empty() && texts.iter().all(|text| !text.is_empty()) =>
+        {
+            Some(Value::Texts(texts.iter().map(|text| (*text).into()).collect()))
+        }
+        (Kind::Text | Kind::Path | Kind::Paths, Written::Text(text)) if !text.is_empty() => {
             Some(Value::Text((*text).into()))
         }
         (Kind::Like { fits, .. }, Written::Text(text)) if fits(text) => {

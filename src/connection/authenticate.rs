@@ -8,6 +8,7 @@ use super::{Connection, Ending, Options};
 use crate::access::{Answer, Credentials, Identity, Verdict};
 use crate::codec::frame::{self, Split};
 use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
+use crate::net::tls::Certified;
 use crate::session::ProtocolError;
 use crate::session::auth::{self, Exchange};
 use crate::session::connect::Terms;
@@ -62,7 +63,15 @@ impl Opening<'_> {
     }
 
     /// Judges user name and password. Who waits for a thread longer than for CONNECT waits no more.
+    /// Where the listener names Clients by their certificates, nothing else is asked.
     async fn verdict(&self, connect: &Connect<'_>, options: &Options) -> Verdict {
+        match &self.peer.certified {
+            Certified::NotAsked => {}
+            Certified::As(name) => {
+                return Ok(Identity { username: Some(name.clone()), ..Identity::default() });
+            }
+            Certified::Nameless => return Err(ReasonCode::NotAuthorized),
+        }
         let credentials = Credentials {
             username: connect.username,
             password: connect.password,

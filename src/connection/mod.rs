@@ -35,7 +35,7 @@ use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
-use crate::net::transport::{Peer, Transport};
+use crate::net::transport::{Origin, Peer, Transport};
 use crate::session::ProtocolError;
 use crate::session::auth::Exchange;
 use crate::store::{Outcome, Submitted};
@@ -180,7 +180,7 @@ struct Connection {
     lease: Lease,
     /// Made when it first publishes.
     publisher: Option<Box<Publisher>>,
-    peer: Peer,
+    peer: Origin,
     options: Arc<Options>,
     /// Who the Client is, and what it may do.
     guard: Arc<Guard>,

@@ -336,7 +336,7 @@ impl Opening<'_> {
             writer,
             lease,
             publisher: None,
-            peer,
+            peer: peer.origin(),
             options,
             guard,
             receives: Receives::default(),

@@ -6,7 +6,7 @@ use super::open::Refusal;
 use super::{Admission, Ending};
 use crate::codec::{Connect, ReasonCode, Version};
 use crate::journal::{Look, NOTICE};
-use crate::net::transport::Peer;
+use crate::net::transport::{Origin, Peer};
 use crate::session::connect::Terms;
 
 /// A text of a Client's within a line: what would break the line is escaped.
@@ -95,7 +95,7 @@ impl Admission {
     }
 
     /// A Client is gone.
-    pub(super) fn report_ended(&self, peer: &Peer, client_id: &str, ending: &Ending) {
+    pub(super) fn report_ended(&self, peer: &Origin, client_id: &str, ending: &Ending) {
         if !self.is_reported {
             return;
         }

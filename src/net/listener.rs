@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -22,7 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::proxy;
-use super::tls::{self, TlsError};
+use super::tls::{self, Certified, Tls, TlsError};
 use super::transport::{Peer, Transport};
 use super::websocket::{self, WebSocket};
 
@@ -113,7 +112,7 @@ pub struct Listener {
 #[derive(Debug)]
 struct Shared {
     options: Options,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Tls>>,
     connections: AtomicUsize,
 }
 
@@ -144,8 +143,7 @@ impl Drop for Permit {
 impl Listener {
     /// Begins to listen. To be called within the runtime that will accept.
     pub fn bind(options: &Options) -> Result<Self, ListenError> {
-        let tls = options.tls.as_ref().map(tls::load).transpose();
-        let tls = tls.map_err(|error| ListenError::Tls { bind: options.bind.clone(), error })?;
+        let tls = Self::read_tls(options)?;
         let socket = match &options.bind {
             Bind::Tcp(address) => listen_tcp(options, *address).map(Socks::Tcp),
             Bind::Unix(path) => listen_unix(path).map(Socks::Unix),
@@ -160,6 +158,18 @@ impl Listener {
         let options = options.clone();
         let shared = Arc::new(Shared { options, tls, connections: AtomicUsize::new(0) });
         Ok(Self { socket, shared })
+    }
+
+    /// Reads what the options say of TLS.
+    pub fn read_tls(options: &Options) -> Result<Option<Arc<Tls>>, ListenError> {
+        let tls = options.tls.as_ref().map(Tls::open).transpose();
+        let tls = tls.map_err(|error| ListenError::Tls { bind: options.bind.clone(), error })?;
+        Ok(tls.map(Arc::new))
+    }
+
+    /// Its TLS, whose files can be read again.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.shared.tls.as_ref()
     }
 
     /// Where it listens; the port is known even if the settings left it open.
@@ -256,15 +266,17 @@ async fn handshake(
     if let Some(options) = proxy {
         proxy::accept(&mut stream, options, peer).await?;
     }
-    let stream = match shared.tls.clone() {
+    let (stream, naming) = match &shared.tls {
         None => {
             let Some(options) = websocket else { return Ok(Transport::Tcp(stream)) };
             let stream: WebSocket<TcpStream> = websocket::accept(stream, options).await?;
             return Ok(Transport::WebSocket(Box::new(stream)));
         }
-        Some(config) => TlsAcceptor::from(config).accept(stream).await?,
+        Some(tls) => (TlsAcceptor::from(tls.config()).accept(stream).await?, tls.naming()),
     };
-    peer.has_certificate = stream.get_ref().1.peer_certificates().is_some();
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    peer.has_certificate = certificate.is_some();
+    peer.certified = Certified::by(naming, certificate.map(|der| &**der));
     Ok(match websocket {
         None => Transport::Tls(Box::new(stream)),
         Some(options) => {

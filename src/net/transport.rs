@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::tls::Certified;
 use super::websocket::WebSocket;
 
 /// A stream of bytes that is none of ours: a simulated network, say.
@@ -115,19 +116,36 @@ pub struct Peer {
     pub is_loopback: bool,
     /// Whether it has shown a certificate that the listener trusts.
     pub has_certificate: bool,
+    /// Who it is by its certificate, where the listener asks for that.
+    pub certified: Certified,
 }
 
 impl Peer {
     /// Who is at the other end of a connection that nobody passes on.
     pub fn direct(address: Option<SocketAddr>) -> Self {
         let is_loopback = address.is_none_or(|address| address.ip().to_canonical().is_loopback());
-        Self { address, is_loopback, has_certificate: false }
+        Self { address, is_loopback, has_certificate: false, certified: Certified::NotAsked }
+    }
+
+    /// What is left to be known of it once it has been let in.
+    pub fn origin(&self) -> Origin {
+        Origin(self.address)
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
+        self.origin().fmt(f)
+    }
+}
+
+/// Where somebody comes from, for the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin(Option<SocketAddr>);
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
             Some(address) => address.fmt(f),
             None => f.write_str("unix"),
         }

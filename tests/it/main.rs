@@ -39,6 +39,7 @@ mod shared;
 mod store;
 mod subscribe;
 mod sys;
+mod tls;
 mod trouble;
 mod users;
 mod will;

@@ -288,7 +288,9 @@ impl Reading {
                 special::integer(first).map_or(Written::Text(&text), Written::Int)
             }
             Kind::Choice(_) => Written::Text(first),
-            Kind::Text | Kind::Path | Kind::Pattern | Kind::Like { .. } => Written::Text(&text),
+            Kind::Text | Kind::Path | Kind::Paths | Kind::Pattern | Kind::Like { .. } => {
+                Written::Text(&text)
+            }
             Kind::Networks | Kind::Texts | Kind::Words(_) => {
                 let separator = |c: char| c == ',' || c.is_whitespace();
                 Written::Texts(text.split(separator).filter(|word| !word.is_empty()).collect())

@@ -105,8 +105,8 @@ options! {
     "capath" Listener, SOON, "";
     "certfile" Listener, SOON, "";
     "check_retain_source" Global, Fate::Warned("a retained message is sent to whoever may receive its topic"), "";
-    "ciphers" Listener, Fate::Warned("TLS is spoken with the safe suites of rustls only"), "";
-    "ciphers_tls1.3" Listener, Fate::Warned("TLS is spoken with the safe suites of rustls only"), "";
+    "ciphers" Listener, SOON, "Only suites that are safe: see docs/tls.md.";
+    "ciphers_tls1.3" Listener, SOON, "Only suites that are safe: see docs/tls.md.";
     "clientid_prefixes" Global, SOON, "";
     "connection_messages" Global, SOON, "";
     "crlfile" Listener, SOON, "";
