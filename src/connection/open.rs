@@ -184,9 +184,6 @@ impl Opening<'_> {
             .map_err(|error| told(error.reason, error.what))?;
         terms.special = admission.special();
         terms.durable &= !options.in_memory;
-        if connect.will.as_ref().is_some_and(|will| sys::is_own(will.topic.as_str())) {
-            return Err(told(ReasonCode::NotAuthorized, "a Will for a topic of the broker's own"));
-        }
         let admitted = Box::pin(self.admit(&connect, &terms, options)).await?;
         if self.broker.is_closing() {
             return Err(told(ReasonCode::ServerUnavailable, "shutting down"));
@@ -200,9 +197,7 @@ impl Opening<'_> {
                 (self.broker.assign_client_id(&admission.assigned_prefix), true)
             }
         };
-        let will = mounted_will(&connect, &terms);
-        let long = || told(ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
-        let will = will.ok_or_else(long)?;
+        let will = will(&connect, &terms).map_err(|(reason, why)| told(reason, why))?;
         if !self.broker.has_room_for(&client_id, connect.clean_start) {
             return Err(told(ReasonCode::QuotaExceeded, "memory_limit is reached"));
         }
@@ -398,9 +393,17 @@ pub(super) fn gone(error: io::Error) -> Refusal {
     Refusal::Gone(error.to_string())
 }
 
-/// The Will of a Client, below the mount point; `None` when its topic is too long with that.
-fn mounted_will(connect: &Connect<'_>, terms: &Terms) -> Option<Option<Box<Will>>> {
-    let Some(will) = &connect.will else { return Some(None) };
-    let topic = terms.mounted(will.topic.as_str())?;
-    Some(Some(Box::new(Will::new(will, &topic))))
+/// The Will of a Client, below the mount point; why it must not have it.
+fn will(
+    connect: &Connect<'_>,
+    terms: &Terms,
+) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+    let Some(will) = &connect.will else { return Ok(None) };
+    let topic = will.topic.as_str();
+    if sys::is_own(topic) {
+        return Err((ReasonCode::NotAuthorized, "a Will for a topic of the broker's own"));
+    }
+    let long = (ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
+    let topic = terms.mounted(topic).ok_or(long)?;
+    Ok(Some(Box::new(Will::new(will, &topic))))
 }
