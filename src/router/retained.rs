@@ -86,6 +86,9 @@ struct Table {
     /// Those that expire, by when and by their places in the order below.
     expiring: BTreeMap<(Moment, u64), Message>,
     bytes: usize,
+    /// What of it is the broker's own, which the limits do not count.
+    own_messages: usize,
+    own_bytes: usize,
     /// How many messages have been retained.
     order: u64,
 }
@@ -146,7 +149,10 @@ impl Retained {
     pub fn publish_own<T>(&self, message: &Message, routes: impl FnOnce() -> T) -> T {
         let mut table = self.table.write();
         let none = Limits { messages_max: usize::MAX, bytes_max: usize::MAX };
+        let (messages, bytes) = (table.names.len(), table.bytes);
         let _ = table.set(message, 0, &none);
+        table.own_messages = (table.own_messages + table.names.len()).saturating_sub(messages);
+        table.own_bytes = (table.own_bytes + table.bytes).saturating_sub(bytes);
         routes()
     }
 
@@ -234,8 +240,9 @@ impl Table {
         }
         let old = self.names.get(topic).map(|kept| kept.message.weight());
         let bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(message.weight());
-        let is_more = old.is_none() && self.names.len() >= limits.messages_max;
-        if is_more || bytes > limits.bytes_max {
+        let messages = self.names.len().saturating_sub(self.own_messages);
+        let is_more = old.is_none() && messages >= limits.messages_max;
+        if is_more || bytes.saturating_sub(self.own_bytes) > limits.bytes_max {
             return Err(Full);
         }
         self.order += 1;
