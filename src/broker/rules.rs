@@ -163,10 +163,9 @@ impl Rules {
     }
 
     /// Whether a message was handed out as often as it may.
-    pub(super) fn is_spent(&self, delivery: &Delivery) -> bool {
-        let id = delivery.message.id();
-        self.counts(id)
-            && self.declaration.deliveries_max.is_some_and(|max| self.lent.attempts(id) >= max)
+    pub(super) fn is_spent(&self, id: u64) -> bool {
+        let max = self.declaration.deliveries_max.filter(|_| self.counts(id));
+        max.is_some_and(|max| self.lent.attempts(id) >= max)
     }
 
     /// Hands a message to a member, with this QoS.

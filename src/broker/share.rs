@@ -300,6 +300,7 @@ impl ShareGroup {
         inner.queue.page(lane, page, &mut dropped);
         inner.rules.forget(&dropped);
         remainder.overflow.append(&mut dropped);
+        inner.bury(self.source, remainder);
         if !inner.members.is_any_online() {
             inner.queue.leave_to_store();
         }
@@ -344,13 +345,12 @@ impl Inner {
             self.give(at, delivery, now);
         }
         let strategy = self.rules.declaration().strategy.unwrap_or_default();
-        while self.queue.has_ready() && self.members.is_ready(strategy) {
-            let Some(delivery) = self.queue.take() else { break };
-            if self.rules.is_spent(&delivery) {
-                self.rules.settle(delivery.message.id());
-                remainder.spent.push((source, delivery, Fate::Spent));
-                continue;
+        loop {
+            self.bury(source, remainder);
+            if !self.members.is_ready(strategy) {
+                break;
             }
+            let Some(delivery) = self.queue.take() else { break };
             match self.members.choose(strategy, delivery.message.topic()) {
                 Some(Choice::Now(at)) => self.give(at, delivery, now),
                 Some(Choice::Later(at)) => self.members.keep_apart(at, delivery),
@@ -361,11 +361,34 @@ impl Inner {
                 }
             }
         }
-        if self.members.is_ready(strategy) {
+        if self.members.is_ready(strategy) || self.is_next_spent() {
             let wanted = self.queue.wanted().map(|(lane, ids)| (source, lane, ids));
             remainder.wanted.extend(wanted);
         }
         self.members.hand_over(remainder);
+    }
+
+    /// Whether the next message was handed out as often as it may.
+    fn is_next_spent(&self) -> bool {
+        self.rules.declaration().deliveries_max.is_some()
+            && self.queue.next_id().is_some_and(|id| self.rules.is_spent(id))
+    }
+
+    /// What was handed out as often as it may goes when its turn comes, whether or not somebody is
+    /// there to take what is behind it.
+    fn bury(&mut self, source: u32, remainder: &mut Remainder) {
+        while self.is_next_spent() {
+            let Some(delivery) = self.queue.take() else { return };
+            self.give_up(source, delivery, remainder);
+        }
+    }
+
+    /// A message cannot be kept.
+    fn give_up(&mut self, source: u32, mut delivery: Delivery, remainder: &mut Remainder) {
+        let id = delivery.message.id();
+        delivery.attempts = self.rules.attempts(id);
+        self.rules.settle(id);
+        remainder.spent.push((source, delivery, Fate::Spent));
     }
 
     fn give(&mut self, at: usize, mut delivery: Delivery, now: Moment) {
@@ -409,9 +432,8 @@ impl Inner {
     pub(super) fn requeue(&mut self, back: Vec<Delivery>, source: u32, remainder: &mut Remainder) {
         let mut returned = Vec::new();
         for delivery in back {
-            if self.rules.is_spent(&delivery) {
-                self.rules.settle(delivery.message.id());
-                remainder.spent.push((source, delivery, Fate::Spent));
+            if self.rules.is_spent(delivery.message.id()) {
+                self.give_up(source, delivery, remainder);
             } else if self.rules.is_superseded(&delivery) {
                 self.rules.settle(delivery.message.id());
                 remainder.overflow.push((delivery.trace(), DropReason::Superseded));

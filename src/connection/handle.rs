@@ -242,8 +242,7 @@ impl Connection {
         let (stored, key) = (parts.mailbox.stored(), parts.mailbox.key());
         let out = self.writer.buffer();
         for delivery in deliveries.drain(..) {
-            let topic = delivery.message.topic_str();
-            if !self.receives.allow(&self.guard, topic, delivery.qos, delivery.retain) {
+            if self.guard.has_rules() && !self.receives.allow(&self.guard, &delivery) {
                 broker.dropped(delivery.trace(), DropReason::ReceiveDenied, stored, turn);
                 broker.room(delivery.trace(), key, turn);
                 continue;

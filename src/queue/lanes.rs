@@ -106,6 +106,14 @@ impl Lanes {
         false
     }
 
+    /// The identity of what [`Lanes::take`] would find, or would if it were at hand.
+    pub fn next_id(&self) -> Option<u64> {
+        self.lanes.iter().rev().find_map(|lane| {
+            let stored = || lane.backlog.as_ref()?.front().map(|stored| stored.id);
+            lane.next_id().or_else(stored)
+        })
+    }
+
     /// As [`Queue::wanted`], with the lanes that want it.
     pub fn wanted(&mut self) -> impl Iterator<Item = (usize, Vec<u64>)> {
         let wanted = |(at, lane): (usize, &mut Queue)| Some((at, lane.wanted()?));

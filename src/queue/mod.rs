@@ -405,6 +405,15 @@ impl Queue {
         Some(delivery)
     }
 
+    /// The identity of what [`Queue::take`] would find; 0 where it has none.
+    fn next_id(&self) -> Option<u64> {
+        let next = match self.next(true)? {
+            QoS::AtMostOnce => self.unacknowledged.front(),
+            _ => self.acknowledged.front(),
+        };
+        next.map(|delivery| delivery.message.id())
+    }
+
     /// Whether [`Queue::take`] would find something.
     pub fn has_ready(&self, window_open: bool) -> bool {
         self.next(window_open).is_some()

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 
 use super::{Acl, Action, Asked, Permits, Subject, filter_to_ask};
 use crate::codec::QoS;
+use crate::queue::Delivery;
 
 /// Topics whose answers are kept for a receiver; beyond that it begins anew.
 const KEPT_TOPICS_MAX: usize = 1024;
@@ -89,9 +90,14 @@ impl Guard {
         permits
     }
 
+    /// Whether there are rules, so that it must be asked.
+    pub fn has_rules(&self) -> bool {
+        self.rules.generation() != 0
+    }
+
     /// Whether the Client may subscribe to a Topic Filter, given as a whole.
     pub fn subscribes(&self, filter: &str, qos: QoS) -> bool {
-        if self.rules.generation() == 0 {
+        if !self.has_rules() {
             return true;
         }
         let (action, topic) = (Action::Subscribe, filter_to_ask(filter));
@@ -115,12 +121,14 @@ struct Kept {
 }
 
 impl Receives {
-    /// Whether the Client may receive a message.
-    pub fn allow(&mut self, guard: &Guard, topic: &str, qos: QoS, retain: bool) -> bool {
+    /// Whether the Client may receive a message, where there are rules.
+    pub fn allow(&mut self, guard: &Guard, delivery: &Delivery) -> bool {
+        let Delivery { message, qos, retain, .. } = delivery;
+        self.allow_topic(guard, message.topic_str(), *qos, *retain)
+    }
+
+    fn allow_topic(&mut self, guard: &Guard, topic: &str, qos: QoS, retain: bool) -> bool {
         let generation = guard.rules.generation();
-        if generation == 0 {
-            return true;
-        }
         let kept = self.0.get_or_insert_default();
         if kept.generation != generation {
             **kept = Kept { generation, ..Kept::default() };
@@ -156,7 +164,7 @@ mod tests {
         let rules = Arc::new(Rules::new(acl("topic read a")));
         let guard = Guard::new(Subject::default(), rules.clone());
         let mut receives = Receives::default();
-        let mut may = |topic: &str| receives.allow(&guard, topic, QoS::AtMostOnce, false);
+        let mut may = |topic: &str| receives.allow_topic(&guard, topic, QoS::AtMostOnce, false);
         assert!(may("a") && may("a") && !may("b") && !may("b"));
         rules.replace(acl("topic read b"));
         assert!(!may("a") && may("b"));
@@ -171,9 +179,9 @@ mod tests {
         let guard = Guard::new(Subject::default(), Arc::new(Rules::new(acl("topic read #"))));
         let mut receives = Receives::default();
         for n in 0..3 * KEPT_TOPICS_MAX {
-            assert!(receives.allow(&guard, &format!("a/{n}"), QoS::AtMostOnce, false));
+            assert!(receives.allow_topic(&guard, &format!("a/{n}"), QoS::AtMostOnce, false));
         }
-        assert!(receives.allow(&guard, &"a".repeat(10_000), QoS::AtMostOnce, false));
+        assert!(receives.allow_topic(&guard, &"a".repeat(10_000), QoS::AtMostOnce, false));
         let kept = receives.0.unwrap();
         assert!(kept.topics.len() <= KEPT_TOPICS_MAX);
         assert!(kept.topics.keys().all(|topic| topic.len() <= KEPT_TOPIC_LEN_MAX));
