@@ -268,13 +268,14 @@ impl House<'_> {
     /// changes nothing.
     fn reload(&self) {
         let Some(new) = reload::read(self.journal, self.reread) else { return };
-        match new.openings().map(|openings| Files::read(&new, &openings)) {
-            Ok(Ok(files)) => {
+        let openings = new.openings();
+        let read = |openings: Vec<_>| Files::read(&new, &openings).map_err(|e| e.to_string());
+        match openings.and_then(read) {
+            Ok(files) => {
                 self.admission.replace(files);
                 self.broker.rules_replaced();
                 reload::take_over(self.config, new, self.broker, self.journal);
             }
-            Ok(Err(error)) => tracing::error!("SIGHUP: nothing is changed: {error}"),
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
         }
     }

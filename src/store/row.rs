@@ -124,8 +124,11 @@ fn record(row: &[u8]) -> Option<Record<'_>> {
     let targets = rest;
     for _ in 0..count {
         let [_, _, _, _, flags, ids] = take(&mut rest)?;
-        let expires = usize::from(flags & EXPIRES != 0);
-        rest = rest.get((usize::from(ids) + expires) * 4..)?;
+        rest = rest.get(usize::from(ids) * 4..)?;
+        // 0 would say that it does not expire, which is said by the bit.
+        if flags & EXPIRES != 0 && take(&mut rest)? == [0; 4] {
+            return None;
+        }
     }
     let targets = targets.get(..targets.len() - rest.len())?;
     let (body, rest) = rest.split_at_checked(body_len)?;
