@@ -2,6 +2,7 @@
 # Looks for inputs that break a promise, with coverage feedback, on stable Rust:
 #
 #   tests/fuzz.sh SECONDS [TARGET...]    fuzz so long; JOBS targets at once (default: the cores)
+#   tests/fuzz.sh COUNTx [TARGET...]     fuzz so many inputs, the same each time for the same program
 #   tests/fuzz.sh keep [TARGET...]       keep in tests/data/fuzz/ what earlier runs have found: all that
 #                                        crashed, of the rest the least that reaches the same code
 #
@@ -16,9 +17,10 @@ work=${WORK:-$build}
 program=$build/debug/whimbrel-fuzz
 all="codec topic websocket proxy config store"
 
-what=${1:?fuzz.sh: how many seconds, or keep?}
+what=${1:?fuzz.sh: how many seconds, how many inputs (100x), or keep?}
 shift
-[[ $what = keep || $what =~ ^[1-9][0-9]*$ ]] || { echo "fuzz.sh: seconds, or keep" >&2; exit 2; }
+[[ $what = keep || $what =~ ^[1-9][0-9]*x?$ ]] \
+  || { echo "fuzz.sh: seconds, a count of inputs such as 100x, or keep; not $what" >&2; exit 2; }
 read -ra targets <<<"${*:-$all}"
 for target in "${targets[@]}"; do
   [[ " $all " = *" $target "* ]] || { echo "fuzz.sh: the targets are $all" >&2; exit 2; }
@@ -33,7 +35,9 @@ progress() { grep -oE "$2: [0-9]+" "$1" | tail -1 | grep -oE '[0-9]+' || echo 0;
 stat() { grep -oE "stat::$2: *[0-9]+" "$1" | grep -oE '[0-9]+$' || echo 0; }
 
 fuzz() {
-  local target=$1 seconds=$2
+  local target=$1 much=$2
+  local bound=(-max_total_time="$much")
+  if [[ $much = *x ]]; then bound=(-runs="${much%x}" -seed=1); fi
   local begin=$work/begin/$target found=$work/found/$target crashes=$work/crashes/$target
   local log=$work/$target.log first
   rm -rf "$begin" && mkdir -p "$begin" "$found" "$crashes"
@@ -44,7 +48,7 @@ fuzz() {
   local dictionary=()
   if [ -s "$begin.dict" ]; then dictionary=(-dict="$begin.dict"); fi
   # These times are of the wall clock: long, for a machine that has other things to do.
-  "$program" -max_total_time="$seconds" -timeout=300 -report_slow_units=300 -rss_limit_mb=1024 \
+  "$program" "${bound[@]}" -timeout=300 -report_slow_units=300 -rss_limit_mb=1024 \
     -max_len=4096 -reload=0 \
     -print_final_stats=1 "${dictionary[@]}" -artifact_prefix="$crashes/" "$found" "$begin" \
     >"$log" 2>&1 || true

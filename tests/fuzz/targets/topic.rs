@@ -1,6 +1,6 @@
 //! Filter tree and name tree against the plain rule, `TopicFilter::matches`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use whimbrel::topic::filter_tree::FilterTree;
 use whimbrel::topic::name_tree::NameTree;
@@ -11,7 +11,8 @@ const LINES_MAX: usize = 200;
 
 #[derive(Default)]
 struct Trees<'a> {
-    filters: BTreeSet<&'a str>,
+    /// By what is subscribed to: of `$share/a/$share/b/c` that is `$share/b/c`, which is no group.
+    filters: BTreeMap<&'a str, TopicFilter<'a>>,
     filter_tree: FilterTree<Option<&'a str>>,
     names: BTreeSet<&'a str>,
     name_tree: NameTree<&'a str>,
@@ -32,7 +33,7 @@ pub fn run(bytes: &[u8]) {
             assert!(filter.matches(topic), "a filter without wildcards is the topic itself");
         }
         match (letter, topic, filter) {
-            (Some('s'), _, Ok(filter)) => trees.subscribe(filter.filter()),
+            (Some('s'), _, Ok(filter)) => trees.subscribe(filter),
             (Some('u'), _, Ok(filter)) => trees.unsubscribe(filter.filter()),
             (Some('p'), Ok(topic), _) => trees.publish(topic),
             (Some('r'), Ok(topic), _) => trees.retain(topic.as_str()),
@@ -41,23 +42,24 @@ pub fn run(bytes: &[u8]) {
             _ => {}
         }
     }
-    for filter in trees.filters {
+    for filter in trees.filters.into_keys() {
         assert_eq!(trees.filter_tree.remove(filter), Some(Some(filter)));
     }
     assert!(trees.filter_tree.is_empty());
 }
 
 impl<'a> Trees<'a> {
-    fn subscribe(&mut self, filter: &'a str) {
+    fn subscribe(&mut self, subscribed: TopicFilter<'a>) {
+        let filter = subscribed.filter();
         let is_new = self.filter_tree.entry(filter).replace(filter).is_none();
-        assert_eq!(is_new, self.filters.insert(filter));
+        assert_eq!(is_new, self.filters.insert(filter, subscribed).is_none());
         assert_eq!(self.filter_tree.len(), self.filters.len());
         assert_eq!(self.filter_tree.get(filter), Some(&Some(filter)));
     }
 
     fn unsubscribe(&mut self, filter: &str) {
         let removed = self.filter_tree.remove(filter).is_some();
-        assert_eq!(removed, self.filters.remove(filter));
+        assert_eq!(removed, self.filters.remove(filter).is_some());
         assert_eq!(self.filter_tree.get(filter), None);
     }
 
@@ -65,9 +67,8 @@ impl<'a> Trees<'a> {
         let mut found = vec![];
         self.filter_tree.for_each_match(topic.as_str(), |filter| found.extend(*filter));
         found.sort_unstable();
-        let matching =
-            |filter: &&&str| TopicFilter::new(filter).is_ok_and(|filter| filter.matches(topic));
-        let expected: Vec<_> = self.filters.iter().filter(matching).copied().collect();
+        let matching = self.filters.iter().filter(|(_, filter)| filter.matches(topic));
+        let expected: Vec<_> = matching.map(|(filter, _)| *filter).collect();
         assert_eq!(found, expected, "{topic:?}");
     }
 
