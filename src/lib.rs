@@ -44,6 +44,7 @@ pub mod clock;
 pub mod process;
 pub mod journal;
 pub mod net;
+pub mod doorman;
 pub mod topic;
 pub mod codec;
 pub mod message;

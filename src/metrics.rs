@@ -98,6 +98,12 @@ counters! {
     publications_refused_for_memory,
     /// CONNECT packets refused because too many passwords waited to be checked.
     passwords_not_checked,
+    /// Clients that did not prove who they are: wrong passwords, and none where one is needed.
+    failed_logins,
+    /// Failed logins that were answered later, since there had been many from their address.
+    failed_logins_delayed,
+    /// Addresses and Client Identifiers that were forgotten before their time for want of room.
+    peers_forgotten,
     /// CONNECT packets received.
     connects_received,
     /// Clients let in.

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::Control;
+use crate::doorman::Doorman;
 use crate::journal::Journal;
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
@@ -154,7 +155,8 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
         sessions = restored.sessions, messages = restored.messages, retained = restored.retained,
         "store open"
     );
-    let house = House { config, broker: &broker, admission: &admission, journal, reread };
+    let doorman = Arc::new(Doorman::new(config.doorman.clone()));
+    let house = House { config, broker: &broker, admission: &admission, doorman, journal, reread };
     let served = runtime.block_on(house.serve(listeners, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
@@ -192,6 +194,7 @@ struct House<'a> {
     config: &'a Config,
     broker: &'a Arc<Broker>,
     admission: &'a Admission,
+    doorman: Arc<Doorman>,
     journal: &'a Journal,
     reread: &'a Reread<'a>,
 }
@@ -219,6 +222,7 @@ impl House<'_> {
         let accepting = handles.first().cloned().unwrap_or_else(Handle::current);
         for (listener, opening) in listeners {
             let options = Arc::new(connection::Options {
+                doorman: self.doorman.clone(),
                 connect_timeout: config.connect_timeout,
                 access: Arc::new(admission.access(&opening)),
                 in_memory: opening.in_memory,
@@ -238,8 +242,8 @@ impl House<'_> {
             tasks.push(tokio::spawn(sys::report(broker.clone(), config.sys_interval)));
         }
         let mut keeper = {
-            let broker = broker.clone();
-            tokio::spawn(async move { keep(&broker).await })
+            let (broker, doorman) = (broker.clone(), self.doorman.clone());
+            tokio::spawn(async move { keep(&broker, &doorman).await })
         };
         let name = loop {
             tokio::select! {
@@ -282,7 +286,7 @@ impl House<'_> {
 }
 
 /// Does what is due once a second, and looks at the memory more often; until the store is damaged.
-async fn keep(broker: &Broker) {
+async fn keep(broker: &Broker, doorman: &Doorman) {
     let mut often = tokio::time::interval(MEMORY_LOOK);
     let mut looks = 0_u32;
     while broker.store_health() != Health::Broken {
@@ -297,6 +301,7 @@ async fn keep(broker: &Broker) {
         }
         if looks.is_multiple_of(MEMORY_LOOKS) {
             broker.expire();
+            doorman.expire(broker.now());
         }
         looks = looks.wrapping_add(1);
     }

@@ -22,7 +22,7 @@ use crate::connection::Admission;
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
 use crate::store::Durability;
-use crate::{broker, journal, store};
+use crate::{broker, doorman, journal, store};
 use read::Problem;
 
 /// Everything that the program needs to know.
@@ -48,6 +48,8 @@ pub struct Config {
     pub groups: Vec<Group>,
     /// For the threads that check passwords.
     pub checkers: checkers::Options,
+    /// For who is slowed down or kept out.
+    pub doorman: doorman::Options,
     /// Where Clients come in.
     pub listeners: Vec<Listener>,
     /// Threads that serve connections.
@@ -106,6 +108,7 @@ impl Default for Config {
             roles: Vec::new(),
             groups: Vec::new(),
             checkers: checkers::Options::default(),
+            doorman: doorman::Options::default(),
             listeners: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             connect_timeout: Duration::from_secs(10),

@@ -90,7 +90,7 @@ impl Reading<'_> {
                 self.setting(GLOBAL, &TABLES, key, value, config);
             }
         }
-        for what in duplicates(config) {
+        for what in contradictions(config) {
             self.problem(None, what);
         }
     }
@@ -294,8 +294,15 @@ fn shown(table: &DeTable<'_>) -> String {
     shown.join(", ")
 }
 
+/// What is wrong with settings that are good each for itself.
+pub(super) fn contradictions(config: &Config) -> Vec<String> {
+    let mut said = duplicates(config);
+    said.extend(config.doorman.check().err());
+    said
+}
+
 /// Listeners in the same place.
-pub(super) fn duplicates(config: &Config) -> Vec<String> {
+fn duplicates(config: &Config) -> Vec<String> {
     let mut said = Vec::new();
     for (at, listener) in config.listeners.iter().enumerate() {
         let same = |other: &&Listener| {
@@ -388,6 +395,30 @@ mod tests {
         assert_eq!(by_default.from, ["127.0.0.0/8", "::1"].map(|text| text.parse().unwrap()));
         let told = trusted(&format!("{text}proxy_protocol_from = [\"192.0.2.7\"]\n"));
         assert_eq!(told.from, ["192.0.2.7".parse().unwrap()]);
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_said() {
+        let text = "offence_window = 0\nfree_failed_logins = 0\nfailed_login_delay = -1\n\
+                    exempt_networks = \"10.0.0.0/8\"\nmax_tracked_peers = 1\n";
+        let time = "such as 30 (seconds), \"500ms\", \"5m\", \"7d\"";
+        assert_eq!(
+            problems(text),
+            [
+                &format!("w.toml:1: `offence_window` must be a time above 0, {time}"),
+                "w.toml:2: `free_failed_logins` must be an integer of 1 or more",
+                &format!("w.toml:3: `failed_login_delay` must be a time, {time}"),
+                "w.toml:4: `exempt_networks` must be a list of addresses and networks, such as \
+                 [\"192.0.2.7\", \"10.0.0.0/8\"]",
+                "w.toml:5: `max_tracked_peers` must be an integer from 2 to 100000000",
+            ]
+        );
+        let text = "failed_login_delay = \"10s\"\n";
+        assert_eq!(
+            problems(text),
+            ["w.toml: `max_failed_login_delay` (5s) is below `failed_login_delay` (10s): raise \
+              the one, lower the other, or set `failed_login_delay = 0` for no delay"]
+        );
     }
 
     #[test]

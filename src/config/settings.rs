@@ -150,6 +150,24 @@ settings! { GLOBAL: Config;
     "max_waiting_passwords" COUNT, "1000",
         "Passwords that wait to be checked; a Client beyond them, or that waits longer than `connect_timeout`, is told that the Server is busy."
         => |c, v, _| c.checkers.waiting_max = v.usize();
+    "offence_window" Kind::Span, "\"1m\"",
+        "Time within which failed logins from one address are counted together: one of IPv4, or the /64 network of one of IPv6. It begins with the first."
+        => |c, v, _| c.doorman.window = v.time();
+    "free_failed_logins" COUNT, "5",
+        "Failed logins from one address that are answered at once; the answers to more of them within `offence_window` are delayed."
+        => |c, v, _| c.doorman.failures_free = u32::try_from(v.int()).unwrap_or(u32::MAX);
+    "failed_login_delay" Kind::Time, "\"250ms\"",
+        "The first of these delays; each next one is twice as long. 0: none."
+        => |c, v, _| c.doorman.delay = v.time();
+    "max_failed_login_delay" Kind::Time, "\"5s\"",
+        "The longest of them."
+        => |c, v, _| c.doorman.delay_max = v.time();
+    "exempt_networks" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
+        "Where Clients come from whose addresses are never slowed down. A local proxy that does not speak the PROXY protocol makes everybody local."
+        => |c, v, _| c.doorman.exempt = v.networks().to_vec();
+    "max_tracked_peers" Kind::Int { min: 2, max: 100_000_000 }, "65536",
+        "Addresses of which such things are remembered; of more of them the oldest are forgotten."
+        => |c, v, _| c.doorman.tracked_max = v.usize();
     "persistence_location" Kind::Path, "$STATE_DIRECTORY or \"whimbrel-data\"",
         "The directory of the store."
         => |c, v, base| c.store.directory = relative_to(base, v.text());

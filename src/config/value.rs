@@ -26,6 +26,8 @@ pub enum Kind {
     },
     /// A time: an integer in seconds, or a text such as "500ms", "30s", "5m", "1h", "7d".
     Time,
+    /// A time that is not nothing.
+    Span,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A text.
@@ -62,6 +64,7 @@ impl Kind {
                 format!("a size from {min} to {max} bytes, such as 65536 or \"64 KiB\"")
             }
             Self::Time => "a time, such as 30 (seconds), \"500ms\", \"5m\", \"7d\"".into(),
+            Self::Span => "a time above 0, such as 30 (seconds), \"500ms\", \"5m\", \"7d\"".into(),
             Self::Choice(words) => {
                 let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 words.join(" or ")
@@ -89,7 +92,7 @@ pub enum Value {
     Bool(bool),
     /// Of [`Kind::Int`] and [`Kind::Size`].
     Int(u64),
-    /// Of [`Kind::Time`].
+    /// Of [`Kind::Time`] and [`Kind::Span`].
     Time(Duration),
     /// Of [`Kind::Choice`], [`Kind::Text`], [`Kind::Path`], [`Kind::Paths`] and [`Kind::Like`].
     Text(String),
@@ -195,6 +198,9 @@ pub fn fit(kind: Kind, written: &Written<'_>) -> Option<Value> {
             Some(Value::Time(Duration::from_secs(u64::try_from(*seconds).ok()?)))
         }
         (Kind::Time, Written::Text(text)) => time(text).map(Value::Time),
+        (Kind::Span, written) => {
+            fit(Kind::Time, written).filter(|value| *value != Value::Time(Duration::ZERO))
+        }
         // A choice of words may include the truths.
         (Kind::Choice(words), Written::Bool(value)) => {
             let word = if *value { "true" } else { "false" };

@@ -1,6 +1,8 @@
 //! Who the Client is: at CONNECT by user name and password or by an exchange of AUTH packets, and
 //! again later by another exchange (MQTT 5.0, section 4.12).
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::open::{Opening, Refusal, gone};
@@ -12,6 +14,9 @@ use crate::net::tls::Certified;
 use crate::session::ProtocolError;
 use crate::session::auth::{self, Exchange};
 use crate::session::connect::Terms;
+
+/// How often who waits looks whether the broker is about to end.
+const DELAY_STEP: Duration = Duration::from_millis(250);
 
 /// A Client that has shown who it is.
 pub(super) struct Admitted {
@@ -34,8 +39,36 @@ impl Answer for Waiting {
 }
 
 impl Opening<'_> {
-    /// Finds out who the Client is and whether it may come in.
+    /// Finds out who the Client is and whether it may come in. Where many have failed to show it,
+    /// the answer to another one who fails comes later.
     pub(super) async fn admit(
+        &mut self,
+        connect: &Connect<'_>,
+        terms: &Terms,
+        options: &Options,
+    ) -> Result<Admitted, Refusal> {
+        let result = self.prove(connect, terms, options).await;
+        if let Err(Refusal::Told(_, reason, _)) = &result
+            && is_failed_login(*reason)
+        {
+            let broker = self.broker;
+            let peer = self.peer.origin();
+            let delay = options.doorman.login_failed(peer, broker.now(), &broker.metrics);
+            self.delay(delay).await;
+        }
+        result
+    }
+
+    /// Lets time pass, unless the broker is about to end.
+    async fn delay(&self, mut left: Duration) {
+        while !left.is_zero() && !self.broker.is_closing() {
+            let step = left.min(DELAY_STEP);
+            tokio::time::sleep(step).await;
+            left -= step;
+        }
+    }
+
+    async fn prove(
         &mut self,
         connect: &Connect<'_>,
         terms: &Terms,
@@ -146,7 +179,13 @@ impl Connection {
                 (none.insert(Box::new(exchange)), ReasonCode::ReAuthenticate)
             }
         };
-        let is_over = exchange.handle(auth, due).map_err(Ending::Rule)?; // [MQTT-4.12.1-2]
+        let handled = exchange.handle(auth, due); // [MQTT-4.12.1-2]
+        if handled.as_ref().is_err_and(|error| is_failed_login(error.reason)) {
+            let broker = &self.lease.broker;
+            // It is cut off for it: there is no answer to be delayed.
+            let _ = self.options.doorman.login_failed(self.peer, broker.now(), &broker.metrics);
+        }
+        let is_over = handled.map_err(Ending::Rule)?;
         if is_over && exchange.username() != self.guard.subject.username.as_deref() {
             let what = "authenticated again as another user";
             return Err(Ending::Rule(ProtocolError { reason: ReasonCode::NotAuthorized, what }));
@@ -158,6 +197,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Whether somebody is refused for not having shown who it is.
+fn is_failed_login(reason: ReasonCode) -> bool {
+    matches!(reason, ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized)
 }
 
 /// An exchange by the method that the Client chose.

@@ -33,6 +33,7 @@ use crate::broker::registry::Lease;
 use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
+use crate::doorman::Doorman;
 use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Origin, Peer, Transport};
@@ -51,6 +52,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Who may come.
     pub access: Arc<Access>,
+    /// Who is slowed down or kept out for what it did before.
+    pub doorman: Arc<Doorman>,
     /// Whether what these Clients do need not survive: their Sessions are not stored, and their
     /// messages are acknowledged before they are.
     pub in_memory: bool,

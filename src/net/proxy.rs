@@ -158,8 +158,8 @@ pub async fn accept(stream: &mut TcpStream, options: &Options, peer: &mut Peer) 
             peer.is_loopback &= client.ip().to_canonical().is_loopback();
             peer.address = Some(client);
         }
-        Source::Unknown => peer.is_loopback = false,
-        Source::Proxy => {}
+        Source::Unknown => (peer.is_proxy, peer.is_loopback) = (true, false),
+        Source::Proxy => peer.is_proxy = true,
     }
     Ok(())
 }

@@ -112,6 +112,8 @@ impl AsyncWrite for Transport {
 pub struct Peer {
     /// Its address; `None` for a unix socket.
     pub address: Option<SocketAddr>,
+    /// Whether that is a proxy's, which does not say for whom it speaks.
+    pub is_proxy: bool,
     /// Whether it is on this machine.
     pub is_loopback: bool,
     /// Whether it has shown a certificate that the listener trusts.
@@ -124,12 +126,18 @@ impl Peer {
     /// Who is at the other end of a connection that nobody passes on.
     pub fn direct(address: Option<SocketAddr>) -> Self {
         let is_loopback = address.is_none_or(|address| address.ip().to_canonical().is_loopback());
-        Self { address, is_loopback, has_certificate: false, certified: Certified::NotAsked }
+        Self {
+            address,
+            is_proxy: false,
+            is_loopback,
+            has_certificate: false,
+            certified: Certified::NotAsked,
+        }
     }
 
     /// What is left to be known of it once it has been let in.
     pub fn origin(&self) -> Origin {
-        Origin(self.address)
+        Origin { address: self.address, is_proxy: self.is_proxy }
     }
 }
 
@@ -139,13 +147,23 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Where somebody comes from, for the log.
+/// Where somebody comes from.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin(Option<SocketAddr>);
+pub struct Origin {
+    address: Option<SocketAddr>,
+    is_proxy: bool,
+}
+
+impl Origin {
+    /// The Client's address, as far as it is known.
+    pub fn client_address(self) -> Option<SocketAddr> {
+        self.address.filter(|_| !self.is_proxy)
+    }
+}
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match self.address {
             Some(address) => address.fmt(f),
             None => f.write_str("unix"),
         }

@@ -13,6 +13,7 @@
     missing_docs
 )]
 
+mod abuse;
 mod acl;
 mod broker;
 mod raw;

@@ -213,6 +213,7 @@ impl World {
         let options = Arc::new(connection::Options {
             connect_timeout: Duration::from_secs(10),
             access: Arc::new(Access::unproven(Anonymous::Allowed)),
+            doorman: Arc::default(),
             in_memory: false,
             admission: connection::Admission::default(),
         });

@@ -284,7 +284,7 @@ impl Reading {
                 other => Written::Text(other),
             },
             Kind::Int { .. } => special::integer(first).map_or(Written::Other, Written::Int),
-            Kind::Size { .. } | Kind::Time => {
+            Kind::Size { .. } | Kind::Time | Kind::Span => {
                 special::integer(first).map_or(Written::Text(&text), Written::Int)
             }
             Kind::Choice(_) => Written::Text(first),
@@ -328,7 +328,7 @@ impl Reading {
             }
             self.config.listeners.push(listener);
         }
-        for what in super::read::duplicates(&self.config) {
+        for what in super::read::contradictions(&self.config) {
             self.problem(what);
         }
         for (at, name, value) in std::mem::take(&mut self.given) {

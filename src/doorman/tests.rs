@@ -1,0 +1,63 @@
+//! What the doorman makes of what comes.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::net::transport::Peer;
+
+fn at(ms: u64) -> Moment {
+    Moment::from_unix_ms(ms)
+}
+
+fn peer(address: &str) -> Origin {
+    let ip: IpAddr = address.parse().unwrap();
+    Peer::direct(Some(SocketAddr::new(ip, 1000))).origin()
+}
+
+#[test]
+fn a_machine_of_ipv6_is_its_network() {
+    let doorman = Doorman::default();
+    let address = |text| doorman.address(peer(text)).map(|address| address.to_string());
+    assert_eq!(address("2001:db8:1:2:3:4:5:6").as_deref(), Some("2001:db8:1:2::/64"));
+    assert_eq!(address("2001:db8:1:2::9"), address("2001:db8:1:2:3:4:5:6"));
+    assert_ne!(address("2001:db8:1:3::9"), address("2001:db8:1:2::9"));
+    assert_eq!(address("192.0.2.7").as_deref(), Some("192.0.2.7"));
+    assert_eq!(address("::ffff:192.0.2.7"), address("192.0.2.7"));
+    for exempt in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert_eq!(address(exempt), None, "{exempt}");
+    }
+    assert_eq!(doorman.address(Peer::direct(None).origin()), None);
+}
+
+#[test]
+fn who_fails_again_and_again_waits_longer_and_longer_up_to_a_bound() {
+    let (doorman, metrics) = (Doorman::default(), Metrics::default());
+    let fail = |address, ms| doorman.login_failed(peer(address), at(ms), &metrics).as_millis();
+    let delays: Vec<_> = (0..13).map(|n| fail("192.0.2.7", n)).collect();
+    assert_eq!(delays, [0, 0, 0, 0, 0, 250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
+    assert_eq!(fail("192.0.2.8", 20), 0, "that is somebody else");
+    assert_eq!(fail("127.0.0.1", 20), 0);
+    assert_eq!(fail("192.0.2.7", 60_000), 0, "the window is over");
+    let counted = (metrics.failed_logins.value(), metrics.failed_logins_delayed.value());
+    assert_eq!(counted, (16, 8));
+}
+
+#[test]
+fn addresses_beyond_the_bound_push_others_out_and_are_counted() {
+    let options = Options { tracked_max: 10, failures_free: 1, ..Options::default() };
+    let (doorman, metrics) = (Doorman::new(options), Metrics::default());
+    for n in 0..100 {
+        doorman.login_failed(peer(&format!("192.0.2.{n}")), at(0), &metrics);
+    }
+    assert!(metrics.peers_forgotten.value() >= 90);
+    assert!(doorman.login_failed(peer("192.0.2.99"), at(0), &metrics) > Duration::ZERO);
+    assert!(doorman.login_failed(peer("192.0.2.1"), at(0), &metrics).is_zero());
+}
+
+#[test]
+fn a_bound_below_what_it_bounds_is_refused() {
+    let below = Options { delay_max: Duration::from_millis(1), ..Options::default() };
+    assert!(below.check().is_err_and(|what| what.contains("max_failed_login_delay")));
+    assert!(Options { delay: Duration::ZERO, ..below }.check().is_ok());
+    assert!(Options::default().check().is_ok());
+}

@@ -1,0 +1,60 @@
+//! Who does too much of something: is slowed down, refused or banned, and others are not.
+//!
+//! All of 127.0.0.0/8 is this machine, so a test has as many addresses as it wants.
+
+mod logins;
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use crate::broker::Broker;
+use crate::passwd::set;
+use crate::raw::{Client, Connect};
+
+/// A stream from 127.0.0.`host`.
+fn stream(host: u8, port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket.into()
+}
+
+/// A connection from 127.0.0.`host`, with CONNECT sent.
+fn from(host: u8, port: u16, connect: &Connect) -> Client {
+    let mut client = Client::over(stream(host, port), connect.level == 5);
+    client.try_send(&connect.bytes());
+    client
+}
+
+/// What the CONNACK says; `None`: the connection ended without one.
+fn code(client: &mut Client) -> Option<u8> {
+    let connack = client.try_read()?;
+    assert_eq!(connack[0], 0x20, "{connack:02x?}");
+    Some(connack[3])
+}
+
+/// A broker that asks for a password, "sesame" of "ali", and knows no exempt address but
+/// 127.0.0.1.
+fn guarded(settings: &str, listeners: &str) -> (Broker, TempDir) {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("passwords");
+    set(&["-c", "-b"], &file, &["ali", "sesame"], "");
+    let settings = format!(
+        "password_file = '{}'\nexempt_networks = [\"127.0.0.1\"]\nlog_level = \"debug\"\n\
+         {settings}",
+        file.display()
+    );
+    (Broker::start_with(&settings, listeners), directory)
+}
+
+/// Waits until the log has so many lines with this text.
+fn logged(broker: &Broker, text: &str, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while broker.log().matches(text).count() < count {
+        assert!(Instant::now() < deadline, "not {count} times {text:?} in\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
