@@ -102,6 +102,12 @@ counters! {
     failed_logins,
     /// Failed logins that were answered later, since there had been many from their address.
     failed_logins_delayed,
+    /// Addresses and Client Identifiers banned.
+    bans,
+    /// Bans that have ended.
+    bans_ended,
+    /// Connections and Clients not let in because their address or Client Identifier is banned.
+    connections_refused_banned,
     /// Addresses and Client Identifiers that were forgotten before their time for want of room.
     peers_forgotten,
     /// CONNECT packets received.

@@ -301,7 +301,7 @@ async fn keep(broker: &Broker, doorman: &Doorman) {
         }
         if looks.is_multiple_of(MEMORY_LOOKS) {
             broker.expire();
-            doorman.expire(broker.now());
+            doorman.expire(broker.now(), &broker.metrics);
         }
         looks = looks.wrapping_add(1);
     }
@@ -340,6 +340,10 @@ async fn accept(
             let accepted = listener.accept().await;
             if connections.load(Ordering::Relaxed) >= connections_max {
                 tracing::debug!(peer = %accepted.peer(), "a connection too many");
+                continue;
+            }
+            let (now, metrics) = (broker.now(), &broker.metrics);
+            if !options.doorman.admits(accepted.peer().origin(), now, metrics) {
                 continue;
             }
             let (broker, options) = (broker.clone(), options.clone());

@@ -400,17 +400,20 @@ mod tests {
     #[test]
     fn limits_that_cannot_be_are_said() {
         let text = "offence_window = 0\nfree_failed_logins = 0\nfailed_login_delay = -1\n\
-                    exempt_networks = \"10.0.0.0/8\"\nmax_tracked_peers = 1\n";
+                    exempt_networks = \"10.0.0.0/8\"\nmax_tracked_peers = 1\n\
+                    max_client_flaps = -3\nban_duration = \"0s\"\n";
         let time = "such as 30 (seconds), \"500ms\", \"5m\", \"7d\"";
         assert_eq!(
             problems(text),
             [
                 &format!("w.toml:1: `offence_window` must be a time above 0, {time}"),
-                "w.toml:2: `free_failed_logins` must be an integer of 1 or more",
+                "w.toml:2: `free_failed_logins` must be an integer from 1 to 1000000000",
                 &format!("w.toml:3: `failed_login_delay` must be a time, {time}"),
                 "w.toml:4: `exempt_networks` must be a list of addresses and networks, such as \
                  [\"192.0.2.7\", \"10.0.0.0/8\"]",
                 "w.toml:5: `max_tracked_peers` must be an integer from 2 to 100000000",
+                "w.toml:6: `max_client_flaps` must be an integer from 0 to 1000000000",
+                &format!("w.toml:7: `ban_duration` must be a time above 0, {time}"),
             ]
         );
         let text = "failed_login_delay = \"10s\"\n";

@@ -31,6 +31,7 @@ pub struct Setting<T> {
 
 const ANONYMOUS: Kind = Kind::Choice(&["true", "false", "loopback"]);
 const COUNT: Kind = Kind::Int { min: 1, max: u64::MAX };
+const LIMIT: Kind = Kind::Int { min: 0, max: 1_000_000_000 };
 const U16: Kind = Kind::Int { min: 0, max: 65_535 };
 const WINDOW: Kind = Kind::Int { min: 1, max: 65_535 };
 const PORT: Kind = Kind::Int { min: 0, max: 65_535 };
@@ -151,22 +152,37 @@ settings! { GLOBAL: Config;
         "Passwords that wait to be checked; a Client beyond them, or that waits longer than `connect_timeout`, is told that the Server is busy."
         => |c, v, _| c.checkers.waiting_max = v.usize();
     "offence_window" Kind::Span, "\"1m\"",
-        "Time within which failed logins from one address are counted together: one of IPv4, or the /64 network of one of IPv6. It begins with the first."
+        "Time within which failed logins and the like from one address are counted together: one of IPv4, or the /64 network of one of IPv6. It begins with the first."
         => |c, v, _| c.doorman.window = v.time();
-    "free_failed_logins" COUNT, "5",
+    "free_failed_logins" Kind::Int { min: 1, max: 1_000_000_000 }, "5",
         "Failed logins from one address that are answered at once; the answers to more of them within `offence_window` are delayed."
-        => |c, v, _| c.doorman.failures_free = u32::try_from(v.int()).unwrap_or(u32::MAX);
+        => |c, v, _| c.doorman.failures_free = v.u32();
     "failed_login_delay" Kind::Time, "\"250ms\"",
         "The first of these delays; each next one is twice as long. 0: none."
         => |c, v, _| c.doorman.delay = v.time();
     "max_failed_login_delay" Kind::Time, "\"5s\"",
         "The longest of them."
         => |c, v, _| c.doorman.delay_max = v.time();
+    "max_failed_logins" LIMIT, "100",
+        "Failed logins within `offence_window` for which an address is banned; 0: never. A Client that waits for its answers does not come to so many."
+        => |c, v, _| c.doorman.offences_max.failed_logins = v.u32();
+    "max_protocol_errors" LIMIT, "0",
+        "Packets and handshakes that break the rules, within `offence_window`, for which an address is banned; 0: never."
+        => |c, v, _| c.doorman.offences_max.protocol_errors = v.u32();
+    "max_address_flaps" LIMIT, "0",
+        "Connections that end within `offence_window` for which their address is banned; 0: never. All Clients behind one address count together."
+        => |c, v, _| c.doorman.offences_max.address_flaps = v.u32();
+    "max_client_flaps" LIMIT, "0",
+        "Connections that end within `offence_window` for which their Client Identifier is banned; 0: never. Two devices with one identifier, which take each other's place, come to it; whoever may use an identifier can have it banned."
+        => |c, v, _| c.doorman.offences_max.client_flaps = v.u32();
+    "ban_duration" Kind::Span, "\"10m\"",
+        "How long a ban lasts. Banned addresses are refused before they say anything, banned Client Identifiers with 0x8A (Banned), or 5 before MQTT 5.0. A ban does not outlast the broker."
+        => |c, v, _| c.doorman.ban = v.time();
     "exempt_networks" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
-        "Where Clients come from whose addresses are never slowed down. A local proxy that does not speak the PROXY protocol makes everybody local."
+        "Where Clients come from whose addresses are never slowed down or banned. A local proxy that does not speak the PROXY protocol makes everybody local."
         => |c, v, _| c.doorman.exempt = v.networks().to_vec();
     "max_tracked_peers" Kind::Int { min: 2, max: 100_000_000 }, "65536",
-        "Addresses of which such things are remembered; of more of them the oldest are forgotten."
+        "Addresses and Client Identifiers of which such things are remembered, for each of these limits, and bans at once; of more of them the oldest are forgotten."
         => |c, v, _| c.doorman.tracked_max = v.usize();
     "persistence_location" Kind::Path, "$STATE_DIRECTORY or \"whimbrel-data\"",
         "The directory of the store."

@@ -134,6 +134,11 @@ impl Value {
         usize::try_from(self.int()).unwrap_or(usize::MAX)
     }
 
+    /// A number of 32 bits; the table bounds it.
+    pub fn u32(&self) -> u32 {
+        u32::try_from(self.int()).unwrap_or(u32::MAX)
+    }
+
     /// A number of 16 bits; the table bounds it.
     pub fn u16(&self) -> u16 {
         u16::try_from(self.int()).unwrap_or(u16::MAX)

@@ -133,6 +133,12 @@ impl fmt::Display for Ending {
     }
 }
 
+/// Whether somebody is cut off or refused for bytes that are not as they must be.
+fn breaks_rules(reason: ReasonCode) -> bool {
+    use ReasonCode::{MalformedPacket, PacketTooLarge, ProtocolError};
+    matches!(reason, MalformedPacket | ProtocolError | PacketTooLarge)
+}
+
 /// Serves an accepted connection to its end.
 ///
 /// A task is as large as its largest moment, and an idle connection should not be: what opens and
@@ -225,6 +231,7 @@ impl Connection {
             None => Arc::from(""),
         };
         self.options.admission.report_ended(&self.peer, &client, &ending);
+        self.tell_doorman(&client, &ending);
         if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
             let disconnect = Disconnect { reason, properties: Properties::EMPTY };
             let maximum = match self.lease.parts.as_ref() {
@@ -253,6 +260,16 @@ impl Connection {
             let Self { io, writer, .. } = *self;
             let _ = tokio::time::timeout(LINGER, linger(io, writer)).await;
         }
+    }
+
+    fn tell_doorman(&self, client_id: &str, ending: &Ending) {
+        let (doorman, broker) = (&self.options.doorman, &self.lease.broker);
+        if let Ending::Rule(error) = ending
+            && breaks_rules(error.reason)
+        {
+            doorman.rule_broken(self.peer, broker.now(), &broker.metrics);
+        }
+        doorman.ended(self.peer, client_id, broker.now(), &broker.metrics);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {

@@ -52,19 +52,34 @@ pub(super) enum Refusal {
     Told(Version, ReasonCode, String),
 }
 
+impl Refusal {
+    fn breaks_rules(&self) -> bool {
+        match self {
+            Self::Gone(_) => false,
+            Self::Silent(_) => true,
+            Self::Told(_, reason, _) => super::breaks_rules(*reason),
+        }
+    }
+}
+
 /// Opens an accepted connection; `None` when it came to nothing, which was logged.
 pub(super) async fn accept(
     accepted: Accepted,
     broker: &Arc<Broker>,
     options: &Arc<Options>,
 ) -> Option<Box<Connection>> {
-    let address = accepted.peer().to_string();
+    let mut peer = accepted.peer().clone();
+    let address = peer.to_string();
     options.admission.report_arrival(accepted.peer());
-    match accepted.open().await {
-        Ok((io, peer, permit)) => open(io, peer, Some(permit), broker, options).await,
+    let admits = |peer| options.doorman.admits(peer, broker.now(), &broker.metrics);
+    match accepted.open(&mut peer, admits).await {
+        Ok((io, permit)) => open(io, peer, Some(permit), broker, options).await,
         Err(error) => {
             broker.metrics.connections_refused.increment();
             handshake_failed(&options.admission, &address, &error);
+            if error.kind() == io::ErrorKind::InvalidData {
+                options.doorman.rule_broken(peer.origin(), broker.now(), &broker.metrics);
+            }
             None
         }
     }
@@ -99,6 +114,10 @@ pub(super) async fn open(
         }
         Err(refusal) => {
             broker.metrics.connections_refused.increment();
+            if refusal.breaks_rules() {
+                let peer = opening.peer.origin();
+                options.doorman.rule_broken(peer, broker.now(), &broker.metrics);
+            }
             options.admission.report_refused(&opening.peer, &opening.client_id, &refusal);
             opening.refuse(refusal, &options.admission).await;
             None
@@ -182,15 +201,13 @@ impl Opening<'_> {
         let identifier = admission
             .identify(&connect, identifier)
             .map_err(|error| told(error.reason, error.what))?;
+        if !self.is_let_in(&identifier, options) {
+            return Err(told(ReasonCode::Banned, "banned"));
+        }
         terms.special = admission.special();
         terms.durable &= !options.in_memory;
         let admitted = Box::pin(self.admit(&connect, &terms, options)).await?;
-        if self.broker.is_closing() {
-            return Err(told(ReasonCode::ServerUnavailable, "shutting down"));
-        }
-        if terms.durable && self.broker.store_health() >= Health::Down {
-            return Err(told(ReasonCode::QuotaExceeded, "the store cannot be written"));
-        }
+        self.is_served(&terms).map_err(|(reason, why)| told(reason, why))?;
         let (client_id, assigned) = match identifier {
             Identifier::Given(client_id) => (Arc::from(client_id), connect.client_id.is_empty()),
             Identifier::ToAssign => {
@@ -232,6 +249,27 @@ impl Opening<'_> {
             return Err(Refusal::Gone("its Maximum Packet Size leaves no room for CONNACK".into()));
         }
         Ok((lease, terms, guard))
+    }
+
+    /// Whether the broker is in a state to serve a Client.
+    fn is_served(&self, terms: &Terms) -> Result<(), (ReasonCode, &'static str)> {
+        if self.broker.is_closing() {
+            return Err((ReasonCode::ServerUnavailable, "shutting down"));
+        }
+        if terms.durable && self.broker.store_health() >= Health::Down {
+            return Err((ReasonCode::QuotaExceeded, "the store cannot be written"));
+        }
+        Ok(())
+    }
+
+    /// Whether neither the Client nor its address is banned.
+    fn is_let_in(&self, identifier: &Identifier<'_>, options: &Options) -> bool {
+        let (now, metrics) = (self.broker.now(), &self.broker.metrics);
+        let (peer, doorman) = (self.peer.origin(), &options.doorman);
+        match identifier {
+            Identifier::Given(client_id) => doorman.admits_client(peer, client_id, now, metrics),
+            Identifier::ToAssign => doorman.admits(peer, now, metrics),
+        }
     }
 
     /// Finds or makes the Session, and waits until that is durable.

@@ -177,7 +177,8 @@ impl Admission {
 
 /// A handshake came to nothing.
 pub(super) fn handshake_failed(admission: &Admission, peer: &str, error: &std::io::Error) {
-    if admission.is_reported {
+    // Whom the doorman does not let in he reports himself.
+    if admission.is_reported && error.kind() != std::io::ErrorKind::PermissionDenied {
         notice!(peer = %peer, "handshake failed: {error}");
     }
 }

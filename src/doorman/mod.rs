@@ -9,10 +9,14 @@
 //!
 //! One lock, held for a look and never across an `await`. Nothing here is asked for each packet.
 
+mod bans;
 mod recent;
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +25,7 @@ use crate::clock::Moment;
 use crate::metrics::Metrics;
 use crate::net::proxy::Network;
 use crate::net::transport::Origin;
+use bans::{Ban, Bans, Who};
 use recent::{Count, Recent};
 
 /// Settings.
@@ -38,6 +43,23 @@ pub struct Options {
     pub delay: Duration,
     /// The longest delay.
     pub delay_max: Duration,
+    /// What an address or a Client is banned for.
+    pub offences_max: Limits,
+    /// How long it is.
+    pub ban: Duration,
+}
+
+/// How often something is done within the window until who does it is banned; 0: it never is.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Logins from an address that fail.
+    pub failed_logins: u32,
+    /// Packets and handshakes from an address that break the rules.
+    pub protocol_errors: u32,
+    /// Connections from an address that end.
+    pub address_flaps: u32,
+    /// Connections with a Client Identifier that end.
+    pub client_flaps: u32,
 }
 
 impl Default for Options {
@@ -50,6 +72,14 @@ impl Default for Options {
             failures_free: 5,
             delay: Duration::from_millis(250),
             delay_max: Duration::from_secs(5),
+            offences_max: Limits {
+                // Who waits for its answers comes to 20 in a minute.
+                failed_logins: 100,
+                protocol_errors: 0,
+                address_flaps: 0,
+                client_flaps: 0,
+            },
+            ban: Duration::from_secs(600),
         }
     }
 }
@@ -106,16 +136,43 @@ impl fmt::Display for Address {
     }
 }
 
+/// Longest part of a Client Identifier that is kept for the log, in characters.
+const NAME_CHARS_MAX: usize = 64;
+
+/// What is counted, of an address or a Client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Offence {
+    FailedLogin,
+    ProtocolError,
+    Flap,
+}
+
+impl fmt::Display for Offence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FailedLogin => "failed logins",
+            Self::ProtocolError => "protocol errors",
+            Self::Flap => "connections that ended",
+        })
+    }
+}
+
 /// Who watches the door.
 #[derive(Debug)]
 pub struct Doorman {
     options: Options,
     tables: Mutex<Tables>,
+    /// Bans in the list, so that nobody waits for a look at an empty one.
+    banned: AtomicUsize,
+    seed: RandomState,
 }
 
 #[derive(Debug)]
 struct Tables {
-    failures: Recent<Address, Count>,
+    failures: Recent<Who, Count>,
+    errors: Recent<Who, Count>,
+    flaps: Recent<Who, Count>,
+    bans: Bans,
 }
 
 impl Default for Doorman {
@@ -127,8 +184,11 @@ impl Default for Doorman {
 impl Doorman {
     /// One who has seen nobody yet.
     pub fn new(options: Options) -> Self {
-        let failures = Recent::new(options.tracked_max, options.window_ms());
-        Self { options, tables: Mutex::new(Tables { failures }) }
+        let table = || Recent::new(options.tracked_max, options.window_ms());
+        let bans = Bans::new(options.tracked_max);
+        let tables = Tables { failures: table(), errors: table(), flaps: table(), bans };
+        let (banned, seed) = (AtomicUsize::new(0), RandomState::new());
+        Self { tables: Mutex::new(tables), options, banned, seed }
     }
 
     /// By what a peer is counted; `None`: it is not.
@@ -138,16 +198,52 @@ impl Doorman {
         (!is_exempt).then(|| address.into())
     }
 
+    /// Whether a connection from there is let in, as far as is known before it says anything.
+    pub fn admits(&self, peer: Origin, now: Moment, metrics: &Metrics) -> bool {
+        if self.banned.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let Some(address) = self.address(peer) else { return true };
+        self.has_no_ban(Who::Address(address), now, metrics, &address)
+    }
+
+    /// Whether a Client is let in: it may have been banned, or its address, since it came.
+    pub fn admits_client(
+        &self,
+        peer: Origin,
+        client_id: &str,
+        now: Moment,
+        metrics: &Metrics,
+    ) -> bool {
+        if self.banned.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let who = Who::Client(self.seed.hash_one(client_id));
+        self.admits(peer, now, metrics) && self.has_no_ban(who, now, metrics, &name(client_id))
+    }
+
+    fn has_no_ban(
+        &self,
+        who: Who,
+        now: Moment,
+        metrics: &Metrics,
+        name: &dyn fmt::Display,
+    ) -> bool {
+        let is_refused = self.tables.lock().bans.refuses(who, now);
+        if is_refused {
+            metrics.connections_refused_banned.increment();
+            tracing::debug!(who = %name, "not let in: banned");
+        }
+        !is_refused
+    }
+
     /// A login from there failed; by how much the answer is to be delayed.
     pub fn login_failed(&self, peer: Origin, now: Moment, metrics: &Metrics) -> Duration {
         metrics.failed_logins.increment();
         let Some(address) = self.address(peer) else { return Duration::ZERO };
-        let failures = {
-            let mut tables = self.tables.lock();
-            let (count, forgotten) = tables.failures.entry(address);
-            metrics.peers_forgotten.add(forgotten as u64);
-            count.note(now, self.options.window_ms())
-        };
+        let failures = self.note(Offence::FailedLogin, Who::Address(address), now, metrics, || {
+            address.to_string()
+        });
         let delay = self.options.delay_of(failures);
         if !delay.is_zero() {
             metrics.failed_logins_delayed.increment();
@@ -160,10 +256,100 @@ impl Doorman {
         delay
     }
 
-    /// Lets go of what does not count any more; to be called every now and then.
-    pub fn expire(&self, now: Moment) {
-        self.tables.lock().failures.expire(now);
+    /// Something that came from there broke the rules.
+    pub fn rule_broken(&self, peer: Origin, now: Moment, metrics: &Metrics) {
+        if let Some(address) = self.address(peer) {
+            let who = Who::Address(address);
+            self.note(Offence::ProtocolError, who, now, metrics, || address.to_string());
+        }
     }
+
+    /// The connection of a Client that had been let in has ended.
+    pub fn ended(&self, peer: Origin, client_id: &str, now: Moment, metrics: &Metrics) {
+        if let Some(address) = self.address(peer) {
+            let who = Who::Address(address);
+            self.note(Offence::Flap, who, now, metrics, || address.to_string());
+        }
+        let who = Who::Client(self.seed.hash_one(client_id));
+        self.note(Offence::Flap, who, now, metrics, || name(client_id));
+    }
+
+    /// Counts, and bans who does it too often; how often it was done.
+    fn note(
+        &self,
+        offence: Offence,
+        who: Who,
+        now: Moment,
+        metrics: &Metrics,
+        name: impl FnOnce() -> String,
+    ) -> u32 {
+        let max = self.limit(offence, who);
+        let delays = offence == Offence::FailedLogin && !self.options.delay.is_zero();
+        if max == 0 && !delays {
+            return 0;
+        }
+        let mut tables = self.tables.lock();
+        let table = match offence {
+            Offence::FailedLogin => &mut tables.failures,
+            Offence::ProtocolError => &mut tables.errors,
+            Offence::Flap => &mut tables.flaps,
+        };
+        let (count, forgotten) = table.entry(who);
+        let times = count.note(now, self.options.window_ms());
+        metrics.peers_forgotten.add(forgotten as u64);
+        if max == 0 || times < max || tables.bans.has(who, now) {
+            return times;
+        }
+        let name = name();
+        let (ban, window) = (self.options.ban, self.options.window);
+        tracing::warn!(who = %name, "banned for {ban:?}: {times} {offence} in {window:?}");
+        metrics.bans.increment();
+        let ended = tables.bans.add(who, name, now.after_ms(millis(ban)));
+        self.banned.store(tables.bans.len(), Ordering::Relaxed);
+        drop(tables);
+        report_ended(&ended, now, metrics);
+        times
+    }
+
+    fn limit(&self, offence: Offence, who: Who) -> u32 {
+        let max = &self.options.offences_max;
+        match (offence, who) {
+            (Offence::FailedLogin, _) => max.failed_logins,
+            (Offence::ProtocolError, _) => max.protocol_errors,
+            (Offence::Flap, Who::Address(_)) => max.address_flaps,
+            (Offence::Flap, Who::Client(_)) => max.client_flaps,
+        }
+    }
+
+    /// Lets go of what does not count any more; to be called every now and then.
+    pub fn expire(&self, now: Moment, metrics: &Metrics) {
+        let mut tables = self.tables.lock();
+        tables.failures.expire(now);
+        tables.errors.expire(now);
+        tables.flaps.expire(now);
+        let ended = tables.bans.expire(now);
+        self.banned.store(tables.bans.len(), Ordering::Relaxed);
+        drop(tables);
+        report_ended(&ended, now, metrics);
+    }
+}
+
+fn report_ended(ended: &[Ban], now: Moment, metrics: &Metrics) {
+    for Ban { until, name, refused } in ended {
+        metrics.bans_ended.increment();
+        if *until <= now {
+            tracing::info!(who = %name, refused, "no longer banned");
+        } else {
+            tracing::warn!(who = %name, refused, "no longer banned: the list is full");
+        }
+    }
+}
+
+/// A Client Identifier in the log.
+fn name(client_id: &str) -> String {
+    let shown: String = client_id.chars().take(NAME_CHARS_MAX).collect();
+    let more = if shown.len() < client_id.len() { "..." } else { "" };
+    format!("client {shown:?}{more}")
 }
 
 #[cfg(test)]

@@ -42,10 +42,14 @@ impl<K: Hash + Eq, V: Default> Recent<K, V> {
         (self.young.entry(key).or_default(), forgotten)
     }
 
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
     /// Lets go of what does not count any more.
     pub fn expire(&mut self, now: Moment) {
-        let is_empty = self.young.is_empty() && self.old.is_empty();
-        if !is_empty && now.since(self.turned_at) >= self.span_ms {
+        if !self.is_empty() && now.since(self.turned_at) >= self.span_ms {
             self.turn();
             self.turned_at = now;
         }

@@ -61,3 +61,45 @@ fn a_bound_below_what_it_bounds_is_refused() {
     assert!(Options { delay: Duration::ZERO, ..below }.check().is_ok());
     assert!(Options::default().check().is_ok());
 }
+
+#[test]
+fn who_fails_too_often_is_banned_for_a_time() {
+    let mut options = Options { delay: Duration::ZERO, ..Options::default() };
+    options.offences_max.failed_logins = 3;
+    let (doorman, metrics) = (Doorman::new(options), Metrics::default());
+    let admits = |address, ms| doorman.admits(peer(address), at(ms), &metrics);
+    for ms in [0, 1, 60_001, 60_002] {
+        doorman.login_failed(peer("192.0.2.7"), at(ms), &metrics);
+        assert!(admits("192.0.2.7", ms));
+    }
+    doorman.login_failed(peer("192.0.2.7"), at(60_003), &metrics);
+    assert!(!admits("192.0.2.7", 60_004) && admits("192.0.2.8", 60_004));
+    // What goes on meanwhile makes it no longer.
+    doorman.login_failed(peer("192.0.2.7"), at(100_000), &metrics);
+    doorman.expire(at(660_002), &metrics);
+    assert!(!admits("192.0.2.7", 660_002));
+    assert!(!doorman.admits_client(peer("192.0.2.7"), "x", at(660_002), &metrics));
+    assert!(admits("192.0.2.7", 660_003));
+    doorman.expire(at(660_003), &metrics);
+    let counted = [&metrics.bans, &metrics.bans_ended, &metrics.connections_refused_banned];
+    assert_eq!(counted.map(|counter| counter.value()), [1, 1, 3]);
+    assert_eq!(doorman.banned.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_has_no_limit_is_not_kept() {
+    let doorman = Doorman::new(Options { delay: Duration::ZERO, ..Options::default() });
+    let metrics = Metrics::default();
+    for n in 0..1000 {
+        doorman.ended(peer("192.0.2.7"), &n.to_string(), at(0), &metrics);
+        doorman.rule_broken(peer("192.0.2.7"), at(0), &metrics);
+    }
+    assert!(doorman.tables.lock().flaps.is_empty() && doorman.tables.lock().errors.is_empty());
+    assert_eq!(metrics.bans.value(), 0);
+}
+
+#[test]
+fn a_long_client_identifier_is_shortened_for_the_log() {
+    assert_eq!(name("a\nb"), r#"client "a\nb""#);
+    assert_eq!(name(&"x".repeat(65)), format!("client \"{}\"...", "x".repeat(64)));
+}

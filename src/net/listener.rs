@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::proxy;
 use super::tls::{self, Certified, Tls, TlsError};
-use super::transport::{Peer, Transport};
+use super::transport::{Origin, Peer, Transport};
 use super::websocket::{self, WebSocket};
 
 /// Where to listen.
@@ -221,7 +221,10 @@ impl Listener {
             tracing::debug!("a connection too many on {}", self.shared.options.bind);
             return Ok(None);
         }
-        Ok(Some(Accepted { socket, peer: Peer::direct(address), permit }))
+        // Until a proxy has said for whom it speaks.
+        let is_proxy = self.shared.options.proxy.is_some();
+        let peer = Peer { is_proxy, ..Peer::direct(address) };
+        Ok(Some(Accepted { socket, peer, permit }))
     }
 }
 
@@ -232,9 +235,14 @@ impl Accepted {
     }
 
     /// Makes a byte stream of it: PROXY header, TLS handshake and WebSocket upgrade, where the
-    /// listener speaks them. To be called within the runtime that will serve it.
-    pub async fn open(self) -> io::Result<(Transport, Peer, Permit)> {
-        let Self { socket, mut peer, permit } = self;
+    /// listener speaks them. To be called within the runtime that will serve it. `peer` becomes
+    /// who it is; whom a proxy names is let in by `admits`, or nothing more is heard of it.
+    pub async fn open(
+        self,
+        peer: &mut Peer,
+        admits: impl Fn(Origin) -> bool,
+    ) -> io::Result<(Transport, Permit)> {
+        let Self { socket, permit, .. } = self;
         let timeout = permit.0.options.handshake_timeout;
         let transport = match socket {
             Stream::Unix(socket) => Transport::Unix(UnixStream::from_std(socket)?),
@@ -244,7 +252,7 @@ impl Accepted {
                 match (&options.proxy, &permit.0.tls, &options.websocket) {
                     (None, None, None) => Transport::Tcp(stream),
                     _ => {
-                        let open = handshake(stream, &permit.0, &mut peer);
+                        let open = handshake(stream, &permit.0, peer, admits);
                         // Boxed: a handshake's state must not be carried by idle connections.
                         tokio::time::timeout(timeout, Box::pin(open))
                             .await
@@ -253,7 +261,7 @@ impl Accepted {
                 }
             }
         };
-        Ok((transport, peer, permit))
+        Ok((transport, permit))
     }
 }
 
@@ -261,10 +269,14 @@ async fn handshake(
     mut stream: TcpStream,
     shared: &Shared,
     peer: &mut Peer,
+    admits: impl Fn(Origin) -> bool,
 ) -> io::Result<Transport> {
     let Options { proxy, websocket, .. } = &shared.options;
     if let Some(options) = proxy {
         proxy::accept(&mut stream, options, peer).await?;
+        if !admits(peer.origin()) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not let in"));
+        }
     }
     let (stream, naming) = match &shared.tls {
         None => {

@@ -156,10 +156,10 @@ pub async fn accept(stream: &mut TcpStream, options: &Options, peer: &mut Peer) 
             tracing::debug!(%proxy, %client, "PROXY header");
             // A remote proxy's loopback is not ours.
             peer.is_loopback &= client.ip().to_canonical().is_loopback();
-            peer.address = Some(client);
+            (peer.address, peer.is_proxy) = (Some(client), false);
         }
-        Source::Unknown => (peer.is_proxy, peer.is_loopback) = (true, false),
-        Source::Proxy => peer.is_proxy = true,
+        Source::Unknown => peer.is_loopback = false,
+        Source::Proxy => {}
     }
     Ok(())
 }

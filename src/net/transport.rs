@@ -112,7 +112,7 @@ impl AsyncWrite for Transport {
 pub struct Peer {
     /// Its address; `None` for a unix socket.
     pub address: Option<SocketAddr>,
-    /// Whether that is a proxy's, which does not say for whom it speaks.
+    /// Whether that is a proxy's, which has not said for whom it speaks.
     pub is_proxy: bool,
     /// Whether it is on this machine.
     pub is_loopback: bool,

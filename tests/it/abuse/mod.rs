@@ -2,6 +2,7 @@
 //!
 //! All of 127.0.0.0/8 is this machine, so a test has as many addresses as it wants.
 
+mod bans;
 mod logins;
 
 use std::net::{SocketAddr, TcpStream};
