@@ -207,6 +207,7 @@ impl Broker {
         self.metrics.drops.add(DropReason::ConnectionLost, unsent as u64);
         let ends_now = parts.session.expiry_s() == 0;
         let mut back = parts.session.give_back_shared(ends_now);
+        self.unhold(parts.mailbox.stored(), &back);
         back.extend(lent);
         for group in parts.groups.iter() {
             group.offline(parts.mailbox.key(), &mut back, now, turn.remainder());
@@ -272,6 +273,7 @@ impl Broker {
         let key = parts.mailbox.key();
         let stored = parts.mailbox.stored();
         let mut back = parts.session.give_back_shared(true);
+        self.unhold(stored, &back);
         for group in parts.groups.iter() {
             group.offline(key, &mut back, self.now(), turn.remainder());
         }

@@ -23,7 +23,7 @@ use crate::message::{Message, Parts};
 use crate::metrics::DropReason;
 use crate::queue::declaration::{Declaration, OnReject};
 use crate::queue::{Delivery, Dropped, Limits, Stored, Trace};
-use crate::store::{Change, Look, RecoveredSession, SessionId};
+use crate::store::{Change, Lent, Look, RecoveredSession, SessionId};
 use crate::topic::{QUEUE_PREFIX, TopicFilter, TopicName};
 
 /// Marks a declared queue among the records of the store.
@@ -234,6 +234,7 @@ impl Broker {
             if let Some((session, packet_id)) = exchange {
                 turn.change(Change::Unbound { session, packet_id: packet_id.get() });
             }
+            self.unhold(own, std::slice::from_ref(&delivery));
             queue.take_back(member, delivery, self.now(), turn.remainder());
             return;
         }
@@ -369,7 +370,7 @@ impl ShareGroup {
     fn fill<'m>(
         &self,
         waiting: &[Stored],
-        lent: &[(u64, u8)],
+        lent: &[(u64, Lent)],
         message: impl Fn(&Stored) -> Option<&'m Message>,
         dropped: &mut Dropped,
     ) {
@@ -401,8 +402,8 @@ impl ShareGroup {
             places.insert(stored.id, (priority, weight));
             inner.queue.restore(std::iter::once(stored.of_priority(priority)));
         }
-        for &(id, attempts) in lent {
-            inner.rules.restore(id, attempts, places.get(&id).copied());
+        for &(id, lent) in lent {
+            inner.rules.restore(id, lent, places.get(&id).copied());
         }
     }
 

@@ -15,7 +15,7 @@ use crate::metrics::DropReason;
 use crate::queue::declaration::Declaration;
 use crate::queue::{Stored, Trace};
 use crate::router::Interest;
-use crate::store::{Change, SessionId};
+use crate::store::{Change, Lent, SessionId};
 use crate::topic::TopicFilter;
 
 /// Marks a group among the records of the store.
@@ -173,13 +173,14 @@ impl Broker {
         filter: TopicFilter<'_>,
         session: SessionId,
         waiting: impl Iterator<Item = Stored>,
+        lent: &[(u64, Lent)],
     ) -> Arc<ShareGroup> {
         let group = self.undeclared_group(filter.as_str());
         group.make_durable(|| session);
         group.store_from(1);
         self.groups.by_filter.insert(filter.as_str().into(), group.clone());
         self.route_group(&group, filter);
-        group.restore(waiting);
+        group.restore(waiting, lent);
         group
     }
 

@@ -48,7 +48,7 @@ use crate::router::Router;
 use crate::router::retained::{self, Retained};
 use crate::session::connect::Limits;
 use crate::store::tools::{Request, ToolError};
-use crate::store::{Change, Fetch, Health, SessionId, Store};
+use crate::store::{Change, Fetch, Health, Lent, SessionId, Store};
 use groups::Groups;
 use mailbox::Mailbox;
 use memory::Memory;
@@ -195,9 +195,30 @@ impl Broker {
         if let Some(session) = session.filter(|_| delivery.qos == QoS::ExactlyOnce) {
             self.bind(session, packet_id, delivery, turn);
         }
-        if let (1.., Some(queue)) = (delivery.attempts, self.groups.stored(delivery.source)) {
-            let (message, attempts) = (delivery.message.id(), delivery.attempts);
-            turn.change(Change::Lent { queue, message, attempts });
+        let is_bound = session.is_none() && delivery.qos == QoS::ExactlyOnce;
+        if (is_bound || delivery.attempts > 0)
+            && let Some(queue) = self.groups.stored(delivery.source)
+        {
+            let lent = Lent { attempts: delivery.attempts, is_bound };
+            turn.change(Change::Lent { queue, message: delivery.message.id(), lent });
+        }
+    }
+
+    /// Deliveries that were held go back to their queues: that a Session has them which is not
+    /// stored is not true any more. To be called before another may have them.
+    fn unhold(&self, session: Option<SessionId>, back: &[Delivery]) {
+        if session.is_some() {
+            return;
+        }
+        let bound = back.iter().filter(|delivery| delivery.qos == QoS::ExactlyOnce);
+        let void = bound.filter_map(|delivery| {
+            let queue = self.groups.stored(delivery.source)?;
+            let lent = Lent { attempts: delivery.attempts, is_bound: false };
+            Some(Change::Lent { queue, message: delivery.message.id(), lent })
+        });
+        let mut changes: Vec<_> = void.collect();
+        if !changes.is_empty() {
+            self.store.submit(&mut changes, None);
         }
     }
 

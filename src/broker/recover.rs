@@ -102,7 +102,7 @@ impl Broker {
             let filter = Self::group_record(&group.record).map(TopicFilter::new);
             if let Some(Ok(filter)) = filter {
                 let waiting = group.queue.into_iter();
-                restored_groups.push(self.restore_group(filter, group.id, waiting));
+                restored_groups.push(self.restore_group(filter, group.id, waiting, &group.lent));
             }
         }
         for session in sessions {

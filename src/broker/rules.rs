@@ -1,6 +1,7 @@
 //! What a declared queue does that a plain share group does not: it counts, lends for a time, keeps
 //! only last values, has priorities and a time to live, and may have no room.
 
+use super::share::Fate;
 use crate::clock::Moment;
 use crate::codec::{Properties, QoS};
 use crate::message::Message;
@@ -10,6 +11,7 @@ use crate::queue::lanes::Lanes;
 use crate::queue::last_value::{LastValues, Superseded};
 use crate::queue::lent::Lent;
 use crate::queue::{Delivery, Dropped, Limits, Overflow, Trace, seconds};
+use crate::store;
 
 /// A priority as a User Property says it; what is no number is 0.
 fn priority(text: &str) -> u8 {
@@ -162,10 +164,18 @@ impl Rules {
         self.lent.attempts(id)
     }
 
-    /// Whether a message was handed out as often as it may.
-    pub(super) fn is_spent(&self, id: u64) -> bool {
-        let max = self.declaration.deliveries_max.filter(|_| self.counts(id));
-        max.is_some_and(|max| self.lent.attempts(id) >= max)
+    /// Why a message that waits can be handed out to nobody; `None`: it can.
+    pub(super) fn fate(&self, id: u64) -> Option<Fate> {
+        if self.lent.is_orphan(id) {
+            return Some(Fate::SessionEnded);
+        }
+        let max = self.declaration.deliveries_max.filter(|_| self.counts(id))?;
+        (self.lent.attempts(id) >= max).then_some(Fate::Spent)
+    }
+
+    /// Whether there may be messages that can be handed out to nobody.
+    pub(super) fn has_fates(&self) -> bool {
+        self.declaration.deliveries_max.is_some() || self.lent.has_orphans()
     }
 
     /// Hands a message to a member, with this QoS.
@@ -201,16 +211,22 @@ impl Rules {
 
     /// The queue has dropped these.
     pub(super) fn forget(&mut self, dropped: &[(Trace, DropReason)]) {
-        if self.declaration.is_declared() {
+        if self.declaration.is_declared() || self.lent.has_orphans() {
             for (trace, _) in dropped {
                 self.settle(trace.message);
             }
         }
     }
 
-    /// What the store remembers of a message at a start.
-    pub(super) fn restore(&mut self, id: u64, attempts: u8, waits: Option<(u8, usize)>) {
-        self.lent.restore(id, attempts, waits);
+    /// What the store remembers of a message at a start; `waits`: it is in the queue, of this
+    /// priority and weight.
+    pub(super) fn restore(&mut self, id: u64, lent: store::Lent, waits: Option<(u8, usize)>) {
+        if lent.is_bound {
+            self.lent.orphan(id);
+        }
+        if self.counts(id) && lent.attempts > 0 {
+            self.lent.restore(id, lent.attempts, waits);
+        }
     }
 
     /// A message that was found at a start, in the order in which it came: what it supersedes.

@@ -27,7 +27,7 @@ use crate::queue::declaration::Declaration;
 use crate::queue::lanes::Lanes;
 use crate::queue::{Delivery, Dropped, Fetched, Limits, Stored, Trace};
 use crate::router::Interest;
-use crate::store::SessionId;
+use crate::store::{Lent, SessionId};
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -283,8 +283,12 @@ impl ShareGroup {
     }
 
     /// Puts back what the store remembers at a start.
-    pub(super) fn restore(&self, waiting: impl Iterator<Item = Stored>) {
-        self.inner.lock().queue.restore(waiting);
+    pub(super) fn restore(&self, waiting: impl Iterator<Item = Stored>, lent: &[(u64, Lent)]) {
+        let mut inner = self.inner.lock();
+        inner.queue.restore(waiting);
+        for &(id, lent) in lent {
+            inner.rules.restore(id, lent, None);
+        }
     }
 
     /// Messages that were wanted from the store, for this lane of the queue.
@@ -361,34 +365,42 @@ impl Inner {
                 }
             }
         }
-        if self.members.is_ready(strategy) || self.is_next_spent() {
+        if self.members.is_ready(strategy) || self.next_fate().is_some() {
             let wanted = self.queue.wanted().map(|(lane, ids)| (source, lane, ids));
             remainder.wanted.extend(wanted);
         }
         self.members.hand_over(remainder);
     }
 
-    /// Whether the next message was handed out as often as it may.
-    fn is_next_spent(&self) -> bool {
-        self.rules.declaration().deliveries_max.is_some()
-            && self.queue.next_id().is_some_and(|id| self.rules.is_spent(id))
+    /// Why nobody can have the next message; `None`: somebody can.
+    fn next_fate(&self) -> Option<Fate> {
+        if !self.rules.has_fates() {
+            return None;
+        }
+        self.rules.fate(self.queue.next_id()?)
     }
 
-    /// What was handed out as often as it may goes when its turn comes, whether or not somebody is
-    /// there to take what is behind it.
+    /// What nobody can have goes when its turn comes, whether or not somebody is there to take
+    /// what is behind it.
     fn bury(&mut self, source: u32, remainder: &mut Remainder) {
-        while self.is_next_spent() {
+        while let Some(fate) = self.next_fate() {
             let Some(delivery) = self.queue.take() else { return };
-            self.give_up(source, delivery, remainder);
+            self.give_up(source, delivery, fate, remainder);
         }
     }
 
     /// A message cannot be kept.
-    fn give_up(&mut self, source: u32, mut delivery: Delivery, remainder: &mut Remainder) {
+    fn give_up(
+        &mut self,
+        source: u32,
+        mut delivery: Delivery,
+        fate: Fate,
+        remainder: &mut Remainder,
+    ) {
         let id = delivery.message.id();
         delivery.attempts = self.rules.attempts(id);
         self.rules.settle(id);
-        remainder.spent.push((source, delivery, Fate::Spent));
+        remainder.spent.push((source, delivery, fate));
     }
 
     fn give(&mut self, at: usize, mut delivery: Delivery, now: Moment) {
@@ -432,8 +444,8 @@ impl Inner {
     pub(super) fn requeue(&mut self, back: Vec<Delivery>, source: u32, remainder: &mut Remainder) {
         let mut returned = Vec::new();
         for delivery in back {
-            if self.rules.is_spent(delivery.message.id()) {
-                self.give_up(source, delivery, remainder);
+            if let Some(fate) = self.rules.fate(delivery.message.id()) {
+                self.give_up(source, delivery, fate, remainder);
             } else if self.rules.is_superseded(&delivery) {
                 self.rules.settle(delivery.message.id());
                 remainder.overflow.push((delivery.trace(), DropReason::Superseded));

@@ -12,7 +12,7 @@ use crate::journal::{Destination, Timestamp, is_strftime};
 use crate::net::proxy;
 use crate::queue::Overflow;
 use crate::queue::declaration::{Declaration, LastValue, OnReject, Strategy};
-use crate::store::Durability;
+use crate::store::{ATTEMPTS_MAX, Durability};
 use crate::topic::TopicName;
 
 /// A setting of the scope `T`.
@@ -362,9 +362,9 @@ settings! { QUEUE: Declaration;
     "message_ttl" Kind::Time, "none",
         "Longest time that a message waits, in whole seconds; its own Message Expiry Interval holds too."
         => |q, v, _| q.message_ttl_s = Some(u32::try_from(v.time().as_secs().max(1)).unwrap_or(u32::MAX));
-    "max_deliveries" Kind::Int { min: 1, max: 255 }, "no limit",
+    "max_deliveries" Kind::Int { min: 1, max: 127 }, "no limit",
         "How often a message is handed out; then it goes to `dead_letter`, or is dropped."
-        => |q, v, _| q.deliveries_max = Some(u8::try_from(v.int()).unwrap_or(u8::MAX));
+        => |q, v, _| q.deliveries_max = Some(u8::try_from(v.int()).unwrap_or(ATTEMPTS_MAX));
     "dead_letter" Kind::Text, "none",
         "The topic that messages are published to which nobody could take. It must not match the queue's own filter."
         => |q, v, _| q.dead_letter = Some(v.text().into());

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Delivery;
 use crate::clock::Moment;
@@ -34,6 +34,8 @@ pub struct Lent {
     entries: FxHashMap<u64, Entry>,
     /// Leases in the order in which they run out, with the attempt that each is for.
     leases: VecDeque<(Moment, u64, u8)>,
+    /// In the queue, and nobody may have them any more.
+    orphans: FxHashSet<u64>,
 }
 
 impl Lent {
@@ -86,9 +88,26 @@ impl Lent {
         true
     }
 
+    /// A message is in the queue whose holder's Session ended while it had it with QoS 2: nobody
+    /// else may have it [MQTT-4.8.2-5].
+    pub fn orphan(&mut self, id: u64) {
+        self.orphans.insert(id);
+    }
+
+    /// Whether nobody may have a message any more.
+    pub fn is_orphan(&self, id: u64) -> bool {
+        !self.orphans.is_empty() && self.orphans.contains(&id)
+    }
+
+    /// Whether there are messages that nobody may have any more.
+    pub fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
     /// A message is done with. When it is in the queue, its priority and weight there: it must be
     /// taken out.
     pub fn settle(&mut self, id: u64) -> Option<(u8, usize)> {
+        self.orphans.remove(&id);
         let entry = self.entries.remove(&id)?;
         (entry.holder == 0).then_some(entry.place)
     }

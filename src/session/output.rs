@@ -321,10 +321,13 @@ impl Session {
                 false => Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver },
             };
         }
-        if (delivery.qos == QoS::ExactlyOnce && self.terms.durable) || delivery.attempts > 0 {
+        let is_shared = delivery.source != 0;
+        if (delivery.qos == QoS::ExactlyOnce && (self.terms.durable || is_shared))
+            || delivery.attempts > 0
+        {
             // Its binding is made durable first, so that a crash cannot bind the message to
-            // another identifier and have the Client take it twice; and so is how often a
-            // declared queue has handed it out.
+            // another identifier, or another Client, and have it taken twice; and so is how often
+            // a declared queue has handed it out.
             let packet_id = self.outgoing.bind(delivery, Phase::Held);
             self.answers.push(Answer::Publish { packet_id }, true);
             return Delivered::Held { packet_id };

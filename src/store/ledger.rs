@@ -21,7 +21,7 @@ use super::packer::{Packed, Packer, ROW_BYTES};
 use super::row::{self, Exchange};
 use super::rows::Rows;
 use super::tables::{ACK, LENT, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
-use super::{Change, SessionId, Targets};
+use super::{Change, Lent, SessionId, Targets};
 use crate::message::Message;
 use crate::queue::SubscriptionIds;
 
@@ -71,7 +71,7 @@ pub struct Ledger {
     received: FxHashMap<u32, FxHashSet<u16>>,
     sent: FxHashMap<u32, Vec<Exchange>>,
     /// How often messages of declared queues were handed out.
-    lent: FxHashMap<u32, BTreeMap<u64, u8>>,
+    lent: FxHashMap<u32, BTreeMap<u64, Lent>>,
     message_ids_spent: u64,
     session_ids_spent: u32,
     pending: Pending,
@@ -201,20 +201,24 @@ impl Ledger {
             Change::Unbound { session, packet_id } => {
                 self.exchange(session, packet_id, |exchanges, at| _ = exchanges.remove(at));
             }
-            Change::Lent { queue, message, attempts } => self.lend(queue, message, attempts),
+            Change::Lent { queue, message, lent } => self.lend(queue, message, lent),
         }
         self.pending.urgent = true;
         Noted::Urgent
     }
 
-    fn lend(&mut self, queue: SessionId, message: u64, attempts: u8) {
+    fn lend(&mut self, queue: SessionId, message: u64, lent: Lent) {
         let is_here = self.pending.fresh.contains_key(&message)
             || self.live.slot(message).is_some()
             || self.broken;
-        if is_here {
-            self.lent.entry(queue.0).or_default().insert(message, attempts);
-            self.pending.lent.insert((queue.0, message >> LENT_SHIFT));
+        if lent == Lent::default() {
+            self.lent.get_mut(&queue.0).map(|lent| lent.remove(&message));
+        } else if is_here {
+            self.lent.entry(queue.0).or_default().insert(message, lent);
+        } else {
+            return;
         }
+        self.pending.lent.insert((queue.0, message >> LENT_SHIFT));
     }
 
     /// The Client has a QoS 2 message: its queue is done with it, the exchange is not.
@@ -450,7 +454,7 @@ impl Ledger {
             let first = block << LENT_SHIFT;
             let all = first..=first | ((1 << LENT_SHIFT) - 1);
             let lent = self.lent.get(&queue).into_iter().flat_map(|lent| lent.range(all.clone()));
-            match row::put_lent(lent.map(|(&message, &attempts)| (message, attempts))) {
+            match row::put_lent(lent.map(|(&message, &lent)| (message, lent))) {
                 row if row.is_empty() => drop(table.remove((queue, block))?),
                 row => drop(table.insert((queue, block), &row[..])?),
             }
@@ -586,12 +590,12 @@ impl Ledger {
         self.rows.restore_ack(number, rows);
     }
 
-    /// How often a message was handed out, that was found; false when nobody waits for it. To be
-    /// called when its row was entered.
-    pub(super) fn restore_lent(&mut self, queue: u32, message: u64, attempts: u8) -> bool {
+    /// A message that was handed out was found; false when nobody waits for it. To be called when
+    /// its row was entered.
+    pub(super) fn restore_lent(&mut self, queue: u32, message: u64, lent: Lent) -> bool {
         let is_live = self.live.sessions(message).contains(&queue);
         if is_live {
-            self.lent.entry(queue).or_default().insert(message, attempts);
+            self.lent.entry(queue).or_default().insert(message, lent);
         } else {
             self.pending.lent.insert((queue, message >> LENT_SHIFT));
         }

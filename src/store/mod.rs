@@ -220,15 +220,15 @@ pub enum Change {
         /// The identifier.
         packet_id: u16,
     },
-    /// A declared queue hands out a message, for so many times as this is then; it forgets that
-    /// when it has finished with the message.
+    /// A queue hands out a message, or takes it back; the store forgets that when the queue has
+    /// finished with the message.
     Lent {
         /// The queue.
         queue: SessionId,
         /// The message.
         message: u64,
-        /// How often.
-        attempts: u8,
+        /// What is to be known of it now.
+        lent: Lent,
     },
     /// QoS 2: the exchange is over.
     Completed {
@@ -318,9 +318,22 @@ pub struct RecoveredSession {
     pub sent: Vec<(Option<u16>, Option<Waiting>)>,
     /// Messages that wait, in order; without those in `sent`.
     pub queue: Vec<Stored>,
-    /// How often messages were handed out, whether they are in `queue` or with somebody.
-    pub lent: Vec<(u64, u8)>,
+    /// Messages that were handed out, whether they are in `queue` or with somebody.
+    pub lent: Vec<(u64, Lent)>,
 }
+
+/// What the store knows of a message that a queue has handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lent {
+    /// How often, if that is counted; at most [`ATTEMPTS_MAX`].
+    pub attempts: u8,
+    /// Whether a Session has it, with QoS 2, that the store does not know: it ends with the
+    /// broker, and nobody else may have the message then [MQTT-4.8.2-5].
+    pub is_bound: bool,
+}
+
+/// So often a message can be handed out and that be known.
+pub const ATTEMPTS_MAX: u8 = 0x7F;
 
 /// A message that is bound to a Packet Identifier.
 #[derive(Clone, Debug)]

@@ -136,9 +136,9 @@ fn lent(
         let (key, lent) = entry?;
         let (id, _) = key.value();
         let Some(session) = sessions.get_mut(&id) else { continue };
-        for (message, attempts) in row::lent(lent.value())? {
-            if ledger.restore_lent(id, message, attempts) {
-                session.lent.push((message, attempts));
+        for (message, lent) in row::lent(lent.value())? {
+            if ledger.restore_lent(id, message, lent) {
+                session.lent.push((message, lent));
             }
         }
     }

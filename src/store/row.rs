@@ -10,7 +10,7 @@
 //! rx2   Packet Identifiers, u16 each
 //! tx2   Packet Identifier u16 | message id u64 (0: the receiver has it) | queue u32
 //!         flags u8 | number of subscription ids u8 | ids u32 each
-//! lent  pairs one after the other: message id u64 | attempts u8
+//! lent  pairs one after the other: message id u64 | attempts, 7 bits, and highest: bound
 //! retained   publisher u64 | body
 //! ```
 //!
@@ -19,7 +19,7 @@
 use smallvec::SmallVec;
 use triomphe::ThinArc;
 
-use super::{SessionId, Target};
+use super::{ATTEMPTS_MAX, Lent, SessionId, Target};
 use crate::message::Message;
 use crate::queue::SubscriptionIds;
 
@@ -34,6 +34,8 @@ const IDS_MAX: usize = u8::MAX as usize;
 
 /// The bit of a target's flags that says that the message expires for it by itself.
 const EXPIRES: u8 = 8;
+/// Of a message that was handed out: a Session has it that ends with the broker.
+const BOUND: u8 = !ATTEMPTS_MAX;
 
 /// Appends a message and those who are to get it.
 pub fn put_record<'t>(
@@ -181,23 +183,25 @@ pub fn received(row: &[u8]) -> Result<Vec<u16>, DamagedRow> {
     }
 }
 
-/// Packs how often messages were handed out.
-pub fn put_lent(lent: impl Iterator<Item = (u64, u8)>) -> Vec<u8> {
+/// Packs what is known of messages that were handed out.
+pub fn put_lent(lent: impl Iterator<Item = (u64, Lent)>) -> Vec<u8> {
     let mut out = Vec::new();
-    for (message, attempts) in lent {
+    for (message, lent) in lent {
         out.extend_from_slice(&message.to_le_bytes());
-        out.push(attempts);
+        out.push(lent.attempts.min(ATTEMPTS_MAX) | if lent.is_bound { BOUND } else { 0 });
     }
     out
 }
 
 /// Reads a `lent` row.
-pub fn lent(mut row: &[u8]) -> Result<Vec<(u64, u8)>, DamagedRow> {
+pub fn lent(mut row: &[u8]) -> Result<Vec<(u64, Lent)>, DamagedRow> {
     let mut lent = Vec::with_capacity(row.len() / 9);
     while !row.is_empty() {
         let pair = take(&mut row).zip(take(&mut row));
-        let (message, [attempts]) = pair.ok_or(DamagedRow("lent"))?;
-        lent.push((u64::from_le_bytes(message), attempts));
+        let (message, [byte]) = pair.ok_or(DamagedRow("lent"))?;
+        let is_bound = byte & BOUND != 0;
+        let noted = Lent { attempts: byte & ATTEMPTS_MAX, is_bound };
+        lent.push((u64::from_le_bytes(message), noted));
     }
     Ok(lent)
 }

@@ -182,6 +182,9 @@ impl Model {
             return Err("it comes twice on one connection".into());
         }
         let (holder, is_group) = (track.holder, matches!(via, Via::Group(_)));
+        if is_group && track.is_bound && !is_unsure {
+            return Err("its Client's Session ended in a crash while it had it with QoS 2".into());
+        }
         if is_group {
             let other = holder.filter(|(holder, ..)| *holder != client && track.orders.len() < 2);
             if let Some((holder, ..)) = other {

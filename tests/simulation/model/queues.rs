@@ -33,6 +33,8 @@ struct Entry {
     /// Who has it: Client, connection, QoS.
     holder: Option<(usize, usize, u8)>,
     finished: Option<u64>,
+    /// Whether a crash ended the Session that had it with QoS 2: only as a dead letter may it come.
+    is_bound: bool,
     /// How often it was taken as a new message of QoS 2.
     taken: u32,
 }
@@ -77,6 +79,7 @@ impl Model {
         entry.topic.clone_from(&message.topic);
         entry.copies += 1;
         (entry.at, entry.order, entry.acked) = (self.now, self.order, false);
+        entry.is_bound = false;
         entry.must = must && !entry.loose;
         entry.loose |= message.qos == 0;
     }
@@ -150,6 +153,9 @@ impl Model {
             return Err(format!("it was published to {}", entry.topic));
         }
         entry.loose |= was_unsure;
+        if entry.is_bound && !was_unsure {
+            return Err("its Client's Session ended in a crash while it had it with QoS 2".into());
+        }
         if entry.is_strict() {
             entry.check(client, publish)?;
         }
@@ -245,6 +251,7 @@ impl Model {
     pub(super) fn queue_crash(&mut self) {
         let settled = self.settled();
         let stored: Vec<bool> = self.sessions.iter().map(|s| s.is_surely_stored()).collect();
+        let ends_with: Vec<_> = self.sessions.iter().map(|s| s.surely_ends_with()).collect();
         self.queues.sent.clear();
         let mut letters = vec![];
         for ((number, is_letter), entry) in &mut self.queues.entries {
@@ -253,6 +260,10 @@ impl Model {
                 entry.finished = None;
                 entry.loosen();
                 letters.extend(is_letter.then_some(*number));
+            }
+            if entry.holder.is_some_and(|(of, conn, qos)| qos == 2 && ends_with[of] == Some(conn)) {
+                entry.is_bound = true;
+                entry.must &= entry.topic.starts_with("$q/work");
             }
             entry.holder = entry.holder.filter(|(client, _, qos)| *qos == 2 && stored[*client]);
             if entry.holder.is_none() {

@@ -136,6 +136,12 @@ impl Session {
         self.stored && !self.may_be_stored && self.exists == Sure::Yes && self.confirmed
     }
 
+    /// The connection of a Session that surely ends with it.
+    pub fn surely_ends_with(&self) -> Option<usize> {
+        let is_sure = !self.stored && !self.may_be_stored && self.former.is_none() && !self.opening;
+        self.conn.filter(|_| is_sure)
+    }
+
     /// Whether the Client is connected, and has been told so.
     pub fn is_online(&self) -> bool {
         self.conn.is_some() && !self.opening
@@ -622,13 +628,17 @@ impl Model {
             }
         }
         let is_stored: Vec<bool> = self.sessions.iter().map(|session| session.stored).collect();
+        let ends_with: Vec<_> = self.sessions.iter().map(Session::surely_ends_with).collect();
         for session in &mut self.sessions {
             unsure.extend(session.crash(settled));
         }
         for group in self.groups.values_mut() {
             for track in group.tracks.values_mut() {
                 track.crash(settled);
-                if track.holder.take().is_some_and(|(client, ..)| !is_stored[client]) {
+                let Some((client, conn, qos)) = track.holder.take() else { continue };
+                if qos == 2 && ends_with[client] == Some(conn) {
+                    (track.is_bound, track.must) = (true, false);
+                } else if !is_stored[client] {
                     // Its Session is gone, and nobody knows what it had.
                     track.got_exactly = 0;
                 }

@@ -44,6 +44,8 @@ pub struct Track {
     pub got: u32,
     /// How often its Client took it for a new message of QoS 2.
     pub got_exactly: u32,
+    /// Whether a crash ended the Session that had it with QoS 2: nobody else may have it.
+    pub is_bound: bool,
     /// Whether there was a crash since it was processed, or a restart of any kind.
     pub crashed: bool,
     pub restarted: bool,
@@ -65,7 +67,7 @@ impl Track {
         self.must |= other.must;
         self.parted = false;
         self.at = other.at;
-        self.acked = false;
+        (self.acked, self.is_bound) = (false, false);
         self.durable |= other.durable;
         self.orders.extend(other.orders);
         self.qos.extend(other.qos);
