@@ -10,13 +10,14 @@ use std::process::Stdio;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::clock::Clock;
 use crate::config::mosquitto::reference;
 use crate::config::read::{self, Problem};
 use crate::config::{Config, settings};
 use crate::control;
+use crate::import::{self, ImportError, Terms};
 use crate::journal::{self, Journal, Look};
 use crate::server::{self, ServerError};
-use crate::store;
 use crate::store::tools::{Request, ToolError};
 use acl::{Explain, ExplainError};
 use passwd::{Passwd, PasswdError};
@@ -38,6 +39,7 @@ Examples:
   whimbrel user add alice                  add a user to a running broker
   whimbrel acl explain alice x publish t   say which rule decides what alice may do
   whimbrel store backup FILE               copy the store, also while the broker runs
+  whimbrel store import mosquitto.db       take over what mosquitto has kept
 
 SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.
 SIGHUP has users, passwords and rules read again; if anything is wrong with them nothing changes.")]
@@ -131,6 +133,12 @@ enum StoreCommand {
         /// The copy
         file: PathBuf,
     },
+    /// Take over what mosquitto has kept in its mosquitto.db: Sessions, subscriptions, messages.
+    /// Both brokers must be stopped; nothing that is in the store already is touched
+    Import {
+        /// mosquitto's file, of version 5 or 6 (mosquitto 1.6 and 2)
+        file: PathBuf,
+    },
 }
 
 /// Why the program ends with an error.
@@ -148,6 +156,9 @@ pub enum CliError {
     /// A tool for the store failed.
     #[error(transparent)]
     Store(#[from] ToolError),
+    /// Nothing was taken over.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The broker says why.
     #[error("{0}")]
     Control(String),
@@ -185,7 +196,10 @@ pub fn run() -> Result<(), CliError> {
     }
     let mut config = configuration(&arguments)?;
     if let Some(Command::Store { command, directory, .. }) = &arguments.command {
-        return store(command, directory.clone(), config.store);
+        if let Some(directory) = directory {
+            config.store.directory.clone_from(directory);
+        }
+        return store(command, &config);
     }
     if let Some(Command::User { command, directory, .. }) = &arguments.command {
         let directory = directory.as_ref().unwrap_or(&config.store.directory);
@@ -230,21 +244,23 @@ pub fn run() -> Result<(), CliError> {
 }
 
 /// Asks the broker that has the store open, or opens the store.
-fn store(
-    command: &StoreCommand,
-    directory: Option<PathBuf>,
-    mut options: store::Options,
-) -> Result<(), CliError> {
-    options.directory = directory.unwrap_or(options.directory);
+fn store(command: &StoreCommand, config: &Config) -> Result<(), CliError> {
+    let options = &config.store;
     let request = match command {
         StoreCommand::Stats => Request::Stats,
         StoreCommand::Check => Request::Check,
         StoreCommand::Backup { file } => Request::Backup(std::path::absolute(file)?),
+        StoreCommand::Import { file } => {
+            let terms = Terms { now: Clock::system().now(), knows_users: config.knows_users() };
+            let text = import::run(file, options, terms)?.to_string();
+            std::io::stdout().write_all(text.as_bytes())?;
+            return Ok(());
+        }
     };
     let online = control::Request::Store(request.clone());
     let text = match control::ask(&options.directory, &online) {
         Some(answer) => answer?.map_err(CliError::Control)?,
-        None => request.carry_out_offline(&options)?,
+        None => request.carry_out_offline(options)?,
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())

@@ -55,6 +55,7 @@ pub mod router;
 pub mod store;
 pub mod access;
 pub mod broker;
+pub mod import;
 pub mod connection;
 pub mod control;
 pub mod config;

@@ -63,7 +63,7 @@ impl Publisher {
 
 /// A number that stands for a Client Identifier, the same in every process and never 0: who
 /// published what is retained, for No Local.
-pub(super) fn identity(client_id: &str) -> u64 {
+pub fn identity(client_id: &str) -> u64 {
     let mut hasher = FxHasher::default();
     client_id.hash(&mut hasher);
     hasher.finish().max(1)
@@ -344,7 +344,7 @@ struct Arrival<'a> {
 }
 
 /// Bits of [`Target::flags`]: QoS in the lowest two, then RETAIN.
-pub(super) fn flags(qos: QoS, retain: bool) -> u8 {
+pub fn flags(qos: QoS, retain: bool) -> u8 {
     qos as u8 | u8::from(retain) << 2
 }
 

@@ -211,6 +211,16 @@ pub struct Listener {
     pub durability: Option<Durability>,
 }
 
+impl Listener {
+    /// Whether it has users of its own, or takes them from certificates.
+    fn knows_users(&self) -> bool {
+        let by_certificate = self.use_identity_as_username
+            || self.use_subject_as_username
+            || self.use_san_as_username;
+        self.password_file.is_some() || self.stored_users == Some(true) || by_certificate
+    }
+}
+
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
@@ -270,6 +280,12 @@ impl Config {
             store.backlog_bytes_max = store.backlog_bytes_max.min(limit / 8);
             broker.queue_memory_max = broker.queue_memory_max.min(limit / 4);
         }
+    }
+
+    /// Whether any listener's Clients prove who they are.
+    pub fn knows_users(&self) -> bool {
+        let by_all = self.password_file.is_some() || self.stored_users;
+        by_all || self.listeners.iter().any(Listener::knows_users)
     }
 
     /// What is to be opened; the error names the listener and what is wrong with it.

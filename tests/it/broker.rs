@@ -63,11 +63,16 @@ impl Broker {
     /// A broker on a store that lies in this file.
     pub fn start_on(file: &Path) -> Self {
         let mut broker = Self::start("");
-        broker.terminate();
-        broker.child.wait().unwrap();
-        std::fs::copy(file, broker.directory().join("data/whimbrel.redb")).unwrap();
-        broker.restart();
+        broker.stop_and_take(file);
         broker
+    }
+
+    /// SIGTERM, and the same broker again on a store that lies in this file.
+    pub fn stop_and_take(&mut self, file: &Path) {
+        self.terminate();
+        self.child.wait().unwrap();
+        std::fs::copy(file, self.directory().join("data/whimbrel.redb")).unwrap();
+        self.restart();
     }
 
     /// A broker under a limit, as the shell's `ulimit` sets it.

@@ -22,6 +22,7 @@ mod connect;
 mod durability;
 mod flow;
 mod hostile;
+mod import;
 mod listeners;
 mod malformed;
 mod memory;

@@ -30,7 +30,37 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
 
 What is different: see the notes below. Settings of ours (docs/settings.md) may stand in the
 file too, such as `durability written` or `proxy_protocol_from 10.0.0.0/8`. What mosquitto has
-stored is not taken over by starting.
+stored is not taken over by starting, but by `whimbrel store import`.
+
+## Taking over what mosquitto has stored
+
+    systemctl stop mosquitto
+    whimbrel store import /var/lib/mosquitto/mosquitto.db -c /etc/mosquitto/mosquitto.conf
+
+The configuration says where Whimbrel's store is (`persistence true` must be in it), and whether
+Sessions have owners: where there are users, only who had a Session in mosquitto gets it. Let the
+user that Whimbrel runs as do it. Both brokers must be stopped. All is taken over or nothing; a
+Client or a retained topic that Whimbrel's store has already is an error, and nothing is
+overwritten.
+
+Files of mosquitto 1.6 and 2 are read (versions 5 and 6), written on a little-endian machine; a
+mosquitto of 2.0 that is started and stopped with an older file makes it one. Taken over are
+
+* Sessions with their owners and their expiry, which goes on as if mosquitto had run on;
+* subscriptions with options and Subscription Identifiers;
+* retained messages, except those below `$SYS`;
+* messages of QoS 1 and 2 that wait, in order, with QoS, RETAIN, properties, Subscription
+  Identifiers, and what is left of their expiry;
+* messages on their way to a Client: they are sent again with their Packet Identifier and DUP, or
+  PUBREL alone where the Client has the message;
+* messages of QoS 2 from a Client that wait for its PUBREL: they are distributed at once, and the
+  PUBREL is answered.
+
+Not taken over are messages of QoS 0 that wait. What else is left out, such as what has expired, is
+told with its count. Mosquitto does not write Wills and Shared Subscriptions: Clients with a Shared
+Subscription must subscribe again. A bridge's Session is one of a Client like others.
+
+## The options
 
 | option | of | what becomes of it |
 | --- | --- | --- |

@@ -8,6 +8,7 @@ pub mod seeds;
 
 mod codec;
 mod config;
+mod import;
 mod proxy;
 mod store;
 mod topic;
@@ -24,4 +25,5 @@ pub const TARGETS: &[Target] = &[
     ("proxy", proxy::run),
     ("config", config::run),
     ("store", store::run),
+    ("import", import::run),
 ];

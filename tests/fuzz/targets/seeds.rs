@@ -17,6 +17,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "proxy" => proxy(),
         "config" => config(),
         "store" => store(),
+        "import" => import(),
         _ => vec![],
     }
 }
@@ -160,4 +161,44 @@ fn store() -> Vec<Vec<u8>> {
         &body,
     ];
     rows.iter().zip(0..).map(|(row, choice)| [&[choice], *row].concat()).collect()
+}
+
+/// A file with a chunk of each kind, of each version.
+fn import() -> Vec<Vec<u8>> {
+    let chunk = |kind: u8, body: &[u8]| {
+        [&[0, 0, 0, kind, 0, 0, 0, u8::try_from(body.len()).expect("short")], body].concat()
+    };
+    let properties = b"\x07\x03\0\x01t\x01\x01\0";
+    let message = |number: u8, qos: u8| {
+        let numbers = [&[number][..], &[0; 15], b"\0\0\0\x01\0\x05\0\x01\0\x01\0\x03\x07\x5B"];
+        let head = [&numbers.concat()[..], &[qos, 1], b"guta/p"].concat();
+        chunk(2, &[&head[..], &properties[..7]].concat())
+    };
+    let delivery = |number: u8, exchange: [u8; 4]| {
+        let numbers = [&[number][..], &[0; 7], &[0, number, 0, 1]].concat();
+        chunk(3, &[&numbers[..], &exchange, b"c", b"\x02\x0B\x07"].concat())
+    };
+    let file = |version: u8| {
+        let client: &[u8] = match version {
+            5 => b"\0\0\0\0\0\0\0\0\xFF\xFF\xFF\xFF\0\x09\0\x01c",
+            _ => b"\0\0\0\0\0\0\0\0\xFF\xFF\xFF\xFF\0\x09\0\x01\x07\x5B\0\x01\0\0\0\0cu",
+        };
+        [
+            b"\0\xB5\0mosquitto db\0\0\0\0\0\0\0".to_vec(),
+            vec![version],
+            chunk(1, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 8, 0, 0, 0, 0, 0, 0]),
+            message(1, 1),
+            message(2, 2),
+            chunk(6, client),
+            delivery(2, [2, 5, 1, 1]),
+            delivery(1, [1, 3, 0x11, 1]),
+            delivery(2, [2, 7, 0, 0]),
+            delivery(3, [2, 9, 0, 1]),
+            chunk(5, b"\0\0\0\x07\0\x01\0\x03\x01\x08\0\0ca/+"),
+            chunk(4, &[1, 0, 0, 0, 0, 0, 0, 0]),
+            chunk(9, b"x"),
+        ]
+        .concat()
+    };
+    vec![file(5), file(6)]
 }
