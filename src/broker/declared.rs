@@ -55,8 +55,9 @@ impl Fate {
 
 /// A queue as the store knows it.
 pub(super) struct Record<'r> {
-    name: &'r str,
-    filter: &'r str,
+    pub(super) name: &'r str,
+    /// Empty: what waits may not match the filter that was declared last.
+    pub(super) filter: &'r str,
 }
 
 impl<'r> Record<'r> {
@@ -71,7 +72,7 @@ impl<'r> Record<'r> {
         })
     }
 
-    fn encode(&self) -> Box<[u8]> {
+    pub(super) fn encode(&self) -> Box<[u8]> {
         let len = u16::try_from(self.name.len()).unwrap_or(u16::MAX).to_le_bytes();
         let parts: [&[u8]; 4] = [&[RECORD], &len, self.name.as_bytes(), self.filter.as_bytes()];
         parts.concat().into_boxed_slice()
@@ -159,7 +160,7 @@ impl Broker {
         restored.push((self.new_queue(declaration, Some(&found), turn), found));
     }
 
-    fn new_queue(
+    pub(super) fn new_queue(
         &self,
         declaration: Declaration,
         known: Option<&RecoveredSession>,
@@ -301,7 +302,7 @@ impl ShareGroup {
         self.inner.lock().rules.declaration().on_reject()
     }
 
-    fn state(&self) -> QueueState {
+    pub(super) fn state(&self) -> QueueState {
         let inner = self.inner.lock();
         QueueState {
             declaration: inner.rules.declaration().clone(),

@@ -24,7 +24,7 @@ const RECORD: u8 = 2;
 /// All share groups.
 #[derive(Debug, Default)]
 pub struct Groups {
-    by_filter: DashMap<Box<str>, Arc<ShareGroup>>,
+    pub(super) by_filter: DashMap<Box<str>, Arc<ShareGroup>>,
     by_source: DashMap<u32, Arc<ShareGroup>>,
     /// The declared queues, by name; they are not in `by_filter`.
     pub(super) by_name: DashMap<Box<str>, Arc<ShareGroup>>,
@@ -86,6 +86,11 @@ impl Broker {
                 occupied.get().clone()
             }
             Entry::Vacant(vacant) => {
+                if let Some(queue) = self.declared(joining.filter) {
+                    // It was declared a moment ago.
+                    self.admit(&queue, joining, turn);
+                    return queue;
+                }
                 let group = self.undeclared_group(joining.filter.as_str());
                 self.admit(&group, joining, turn);
                 vacant.insert(group.clone());

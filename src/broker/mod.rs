@@ -25,6 +25,7 @@ mod members;
 pub mod memory;
 pub mod publish;
 pub mod recover;
+mod redeclare;
 pub mod receiver;
 pub mod registry;
 mod rules;

@@ -131,10 +131,10 @@ impl Broker {
         };
         // Its identity comes before its receivers are asked whether they are durable.
         let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
-        let targets = match self.targets(&routes, &arrival, turn) {
-            Ok(targets) => targets,
+        let (targets, routes) = match self.targets(&routes, &arrival, turn) {
+            Ok(targets) => (targets, routes),
             // It is retained by now.
-            Err(_) if publish.retain => self.targets_with_room(&routes, &arrival, turn),
+            Err(_) if publish.retain => self.with_room(&routes, &arrival, turn),
             Err(reason) => return Published::later(reason),
         };
         let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
@@ -244,8 +244,8 @@ impl Broker {
             weight: message.weight(),
             now: self.now(),
         };
-        let targets = self.targets_with_room(routes, &arrival, turn);
-        self.hand_on(message, targets, routes, turn);
+        let (targets, routes) = self.with_room(routes, &arrival, turn);
+        self.hand_on(message, targets, &routes, turn);
     }
 
     pub(super) fn hand_on(
@@ -373,18 +373,28 @@ impl Broker {
         Ok(targets)
     }
 
-    /// The same, for a message that cannot be refused: who has no room drops it when it comes.
-    fn targets_with_room(
+    /// The same, for a message that cannot be refused: who has no room is left out of its routes.
+    fn with_room(
         &self,
         routes: &Routes<Receiver>,
         arrival: &Arrival<'_>,
         turn: &mut Turn,
-    ) -> Targets {
+    ) -> (Targets, Routes<Receiver>) {
+        let (mut targets, mut full) = (Targets::new(), Vec::new());
         if arrival.qos == QoS::AtMostOnce {
-            return Targets::new();
+            return (targets, routes.clone());
         }
-        let targets = routes.iter().map(|route| self.target(route, arrival, turn));
-        targets.filter_map(|target| target.ok().flatten()).collect()
+        for (at, route) in routes.iter().enumerate() {
+            match self.target(route, arrival, turn) {
+                Ok(target) => targets.extend(target),
+                Err(_) => full.push(at),
+            }
+        }
+        if full.is_empty() {
+            return (targets, routes.clone());
+        }
+        self.metrics.drops.add(DropReason::QueueFull, full.len() as u64);
+        (targets, routes.without(&full))
     }
 
     /// Whether every receiver that may reject a message has room for it now.
@@ -414,7 +424,8 @@ impl Broker {
                 let Some(session) = group.stored() else { return Ok(None) };
                 let Arrival { properties, weight, now, .. } = arrival;
                 let dropped = &mut turn.remainder().overflow;
-                let how = group.let_in(properties, *weight, &self.options.queue, *now, dropped);
+                let of_all = self.tuned.queue();
+                let how = group.let_in(properties, *weight, &of_all, *now, dropped);
                 (of_queue, expires_s) = how.ok_or(ReasonCode::QuotaExceeded)?;
                 (session, group.may_be_quick())
             }

@@ -12,6 +12,7 @@ use crate::queue::last_value::{LastValues, Superseded};
 use crate::queue::lent::Lent;
 use crate::queue::{Delivery, Dropped, Limits, Overflow, Trace, seconds};
 use crate::store;
+use crate::topic::{TopicFilter, TopicName};
 
 /// A priority as a User Property says it; what is no number is 0.
 fn priority(text: &str) -> u8 {
@@ -22,6 +23,10 @@ fn priority(text: &str) -> u8 {
 #[derive(Debug)]
 pub(super) struct Rules {
     declaration: Declaration,
+    /// Whether anything comes in.
+    is_open: bool,
+    /// Whether what waits may not match the filter, which has changed.
+    is_mixed: bool,
     lent: Lent,
     last_values: Option<Box<LastValues>>,
     /// Messages that were let in and have not come yet, and their weight.
@@ -32,7 +37,9 @@ impl Rules {
     pub(super) fn new(declaration: Declaration) -> Self {
         let last_values =
             declaration.last_value.clone().map(|rule| Box::new(LastValues::new(rule)));
-        Self { declaration, lent: Lent::default(), last_values, reserved: (0, 0) }
+        let is_open = !declaration.filter.is_empty();
+        let (lent, reserved) = (Lent::default(), (0, 0));
+        Self { declaration, is_open, is_mixed: false, lent, last_values, reserved }
     }
 
     pub(super) fn declaration(&self) -> &Declaration {
@@ -86,6 +93,44 @@ impl Rules {
             overflow.push((trace, DropReason::Superseded));
         }
         priority
+    }
+
+    /// Takes over another declaration; returns what cannot change now, in words.
+    pub(super) fn change(&mut self, mut declaration: Declaration) -> Vec<String> {
+        let former = &self.declaration;
+        let mut later = Vec::new();
+        if former.last_value != declaration.last_value {
+            declaration.last_value.clone_from(&former.last_value);
+            later.push("`last_value` changes with a restart".into());
+        }
+        if former.priority != declaration.priority {
+            declaration.priority.clone_from(&former.priority);
+            later.push("`priority` changes with a restart".into());
+        }
+        self.is_mixed |= former.filter != declaration.filter;
+        self.is_open = true;
+        self.declaration = declaration;
+        later
+    }
+
+    /// Whether anything comes in.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Lets nothing more in; false: nothing came in before.
+    pub(super) fn close(&mut self) -> bool {
+        std::mem::replace(&mut self.is_open, false)
+    }
+
+    /// Whether a message that waited is one that the filter matches.
+    pub(super) fn takes(&self, message: &Message) -> bool {
+        let is_match = || {
+            let filter = TopicFilter::new(&self.declaration.filter);
+            let topic = TopicName::new(message.topic_str());
+            matches!((filter, topic), (Ok(filter), Ok(topic)) if filter.matches(topic))
+        };
+        !self.is_mixed || is_match()
     }
 
     /// Whether only the last value of each key is kept.

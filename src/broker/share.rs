@@ -354,7 +354,7 @@ impl Inner {
             if !self.members.is_ready(strategy) {
                 break;
             }
-            let Some(delivery) = self.queue.take() else { break };
+            let Some(delivery) = self.take(&mut remainder.overflow) else { break };
             match self.members.choose(strategy, delivery.message.topic()) {
                 Some(Choice::Now(at)) => self.give(at, delivery, now),
                 Some(Choice::Later(at)) => self.members.keep_apart(at, delivery),
@@ -370,6 +370,18 @@ impl Inner {
             remainder.wanted.extend(wanted);
         }
         self.members.hand_over(remainder);
+    }
+
+    /// The next message that is still one of the queue's.
+    fn take(&mut self, overflow: &mut Dropped) -> Option<Delivery> {
+        loop {
+            let delivery = self.queue.take()?;
+            if self.rules.takes(&delivery.message) {
+                return Some(delivery);
+            }
+            self.rules.settle(delivery.message.id());
+            overflow.push((delivery.trace(), DropReason::NotInFilter));
+        }
     }
 
     /// Why nobody can have the next message; `None`: somebody can.
@@ -446,6 +458,9 @@ impl Inner {
         for delivery in back {
             if let Some(fate) = self.rules.fate(delivery.message.id()) {
                 self.give_up(source, delivery, fate, remainder);
+            } else if !self.rules.takes(&delivery.message) {
+                self.rules.settle(delivery.message.id());
+                remainder.overflow.push((delivery.trace(), DropReason::NotInFilter));
             } else if self.rules.is_superseded(&delivery) {
                 self.rules.settle(delivery.message.id());
                 remainder.overflow.push((delivery.trace(), DropReason::Superseded));

@@ -97,9 +97,11 @@ impl Reading<'_> {
 
     fn queue(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
         let (mut queue, before) = (Declaration::default(), self.problems.len());
+        let above = self.given.len();
         for (key, value) in table {
             self.setting(QUEUE, &[], key, value, &mut queue);
         }
+        self.given_for(&format!("queue {}", queue.name), above);
         config.broker.queues.push(queue.clone());
         if self.problems.len() > before {
             return;
@@ -145,10 +147,11 @@ impl Reading<'_> {
     }
 
     fn group(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
-        let mut group = Group::default();
+        let (mut group, above) = (Group::default(), self.given.len());
         for (key, value) in table {
             self.setting(GROUP, &[], key, value, &mut group);
         }
+        self.given_for(&format!("group {}", group.name), above);
         if group.name.is_empty() {
             self.problem(Some(value.span()), "a group needs `name`".into());
         } else if config.groups.iter().any(|other| other.name == group.name) {
@@ -163,7 +166,7 @@ impl Reading<'_> {
         table: &'v DeTable<'v>,
         config: &mut Config,
     ) {
-        let (mut role, mut rules) = (Role::default(), Vec::new());
+        let (mut role, mut rules, above) = (Role::default(), Vec::new(), self.given.len());
         for (key, value) in table {
             rules.extend(self.tables(&[RULES], key, value));
             if key.get_ref() != RULES {
@@ -173,6 +176,7 @@ impl Reading<'_> {
         for (value, table) in rules {
             role.rules.extend(self.rule(value, table, &role.name));
         }
+        self.given_for(&format!("role {}", role.name), above);
         if role.name.is_empty() {
             self.problem(Some(value.span()), "a role needs `name`".into());
         } else if config.roles.iter().any(|other| other.name == role.name) {
@@ -219,11 +223,15 @@ impl Reading<'_> {
         {
             self.problem(Some(value.span()), what);
         }
-        let name = listener_name(&listener);
+        self.given_for(&listener_name(&listener), above);
+        config.listeners.push(listener);
+    }
+
+    /// What was given from `above` on belongs to one of several.
+    fn given_for(&mut self, name: &str, above: usize) {
         for (key, _) in self.given.iter_mut().skip(above) {
             *key = format!("{name}: {key}");
         }
-        config.listeners.push(listener);
     }
 
     fn setting<T>(

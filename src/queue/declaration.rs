@@ -44,7 +44,7 @@ pub enum LastValue {
 pub const PRIORITY_MAX: u8 = 9;
 
 /// See the head of this file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declaration {
     /// What it is called in `$queue/{name}`; empty for a share group that nobody declared.
     pub name: Box<str>,

@@ -72,6 +72,16 @@ impl<S> Routes<S> {
         self.0.iter()
     }
 
+    /// The same without those at these places.
+    #[must_use]
+    pub fn without(&self, places: &[usize]) -> Self
+    where
+        S: Clone,
+    {
+        let others = self.0.iter().enumerate().filter(|(at, _)| !places.contains(at));
+        Self(others.map(|(_, route)| route.clone()).collect())
+    }
+
     /// Whether there are no receivers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

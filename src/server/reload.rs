@@ -30,6 +30,9 @@ const AT_ONCE: &[&str] = &[
     "upgrade_outgoing_qos",
 ];
 
+/// What changes at once of what is given several times, by what its names begin with.
+const TABLES_AT_ONCE: &[&str] = &["group ", "queue ", "role "];
+
 /// Reads the configuration again; a file that is not good is said to be. The log's files are
 /// opened anew in any case: they may have been moved away.
 pub(super) fn read(journal: &Journal, reread: &Reread<'_>) -> Option<Config> {
@@ -54,6 +57,9 @@ pub(super) fn take_over(config: &Config, mut new: Config, broker: &Broker, journ
     }
     new.fit_memory(process::memory_total());
     broker.tune(&new.broker);
+    for what in broker.redeclare(&new.broker.queues) {
+        tracing::warn!("SIGHUP: needs a restart: {what}");
+    }
     tracing::info!("SIGHUP: the configuration was read again");
 }
 
@@ -61,7 +67,10 @@ pub(super) fn take_over(config: &Config, mut new: Config, broker: &Broker, journ
 fn waiting<'c>(old: &'c Config, new: &'c Config) -> BTreeSet<&'c str> {
     let names = old.given.keys().chain(new.given.keys());
     let differs = |name: &&String| old.given.get(*name) != new.given.get(*name);
-    names.filter(differs).map(String::as_str).filter(|name| !AT_ONCE.contains(name)).collect()
+    let is_waiting = |name: &&str| {
+        !AT_ONCE.contains(name) && !TABLES_AT_ONCE.iter().any(|table| name.starts_with(table))
+    };
+    names.filter(differs).map(String::as_str).filter(is_waiting).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::acl::{READ_AGAIN, hang_up};
 use crate::broker::{Broker, program, run};
 use crate::raw::{Client, Connect, Received, field, packet, properties};
 
@@ -409,6 +410,75 @@ fn a_changed_declaration_keeps_what_still_matches() {
     assert_eq!(texts(&mut worker, 1), ["left"]);
     worker.expect_nothing();
     broker.stop_and_restart();
+    let mut worker = Client::v5(broker.port, "worker");
+    assert_eq!(worker.subscribe("$queue/jobs", 1), 0x8F);
+}
+
+#[test]
+fn queues_are_declared_changed_and_given_up_while_the_broker_runs() {
+    let dead = "[[queue]]\nname = \"dead\"\nfilter = \"dead/#\"\n";
+    let mut broker = broker(dead);
+    let config = broker.directory().join("whimbrel.toml");
+    let base = std::fs::read_to_string(&config).unwrap();
+    let declare = |broker: &Broker, queues: &str| {
+        std::fs::write(&config, base.replace(dead, &format!("{dead}{queues}"))).unwrap();
+        hang_up(broker, READ_AGAIN);
+    };
+    let mut early = Client::v5(broker.port, "early");
+    assert_eq!(early.subscribe("$queue/jobs", 1), 0x8F);
+    declare(&broker, JOBS);
+    let mut sender = Client::v5(broker.port, "sender");
+    for topic in ["jobs/a", "jobs/b", "jobs/a/b"] {
+        sender.publish(2, topic, topic);
+    }
+    // The filter and the bound change: what still matches stays, what comes must match.
+    declare(&broker, &JOBS.replace("jobs/#", "jobs/a/#\"\nmax_messages = 4\noverflow = \"reject"));
+    sender.publish(2, "jobs/b", "other");
+    sender.publish(2, "jobs/a", "new");
+    let one_more = sender.publish_bytes(2, "jobs/a", 5, &[], "too many");
+    sender.send(&one_more);
+    assert_eq!(sender.read(), [0x40, 3, 0, 5, 0x97]);
+    assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
+    // Over a restart too.
+    broker.kill_and_restart();
+    let mut worker = consumer(&broker, "worker", "jobs", 1);
+    assert_eq!(texts(&mut worker, 3), ["jobs/a", "jobs/a/b", "new"]);
+    worker.expect_nothing();
+    worker.vanish();
+    let mut sender = Client::v5(broker.port, "sender");
+    for topic in ["jobs/a", "jobs/a/b"] {
+        sender.publish(2, topic, topic);
+    }
+    // Given up, it takes nothing new, can be emptied, and may come back.
+    declare(&broker, "");
+    assert!(broker.log().contains("not declared any more"), "{}", broker.log());
+    publish_all(&broker, 1, &["too late"]);
+    declare(&broker, &JOBS.replace("jobs/#", "jobs/+"));
+    publish_all(&broker, 1, &["back"]);
+    let mut worker = consumer(&broker, "worker", "jobs", 1);
+    assert_eq!(texts(&mut worker, 2), ["jobs/a", "back"]);
+    worker.expect_nothing();
+    // What the queue cannot change now it says; a bad file changes nothing.
+    declare(&broker, &format!("{JOBS}priority = \"urgency\"\n"));
+    assert!(broker.log().contains("queue `jobs`: `priority` changes with a restart"));
+    std::fs::write(&config, base.replace(dead, &JOBS.replace("jobs/#", "jobs/#/a"))).unwrap();
+    hang_up(&broker, "nothing is changed");
+    publish_all(&broker, 1, &["still there"]);
+    assert_eq!(texts(&mut worker, 1), ["still there"]);
+}
+
+#[test]
+fn a_queue_is_not_declared_over_a_share_group_that_has_consumers() {
+    let broker = broker("");
+    let config = broker.directory().join("whimbrel.toml");
+    let base = std::fs::read_to_string(&config).unwrap();
+    let mut member = Client::v5(broker.port, "member");
+    assert_eq!(member.subscribe("$share/jobs/jobs/#", 1), 1);
+    std::fs::write(&config, format!("{base}\n{JOBS}")).unwrap();
+    hang_up(&broker, READ_AGAIN);
+    assert!(broker.log().contains("`$share/jobs/jobs/#` has consumers already"));
+    publish_all(&broker, 1, &["one"]);
+    assert_eq!(texts(&mut member, 1), ["one"]);
     let mut worker = Client::v5(broker.port, "worker");
     assert_eq!(worker.subscribe("$queue/jobs", 1), 0x8F);
 }
