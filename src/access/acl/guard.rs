@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use super::{Acl, Action, Asked, Permits, Subject, filter_to_ask};
+use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::queue::Delivery;
 
@@ -53,22 +54,35 @@ impl Rules {
 }
 
 /// One Client's look at the rules.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Guard {
     /// Who it is.
     pub subject: Subject,
     rules: Arc<Rules>,
+    /// When its proof of identity expires.
+    until: Moment,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new(Subject::default(), Arc::default())
+    }
 }
 
 impl Guard {
     /// For a Client that these rules hold for.
     pub fn new(subject: Subject, rules: Arc<Rules>) -> Self {
-        Self { subject, rules }
+        Self { subject, rules, until: Moment::NEVER }
     }
 
-    /// The same rules for another Client.
-    pub fn of(&self, subject: Subject) -> Self {
-        Self::new(subject, self.rules.clone())
+    /// Until then.
+    pub fn until(self, until: Moment) -> Self {
+        Self { until, ..self }
+    }
+
+    /// When the Client's proof of identity expires; [`Moment::NEVER`] for most.
+    pub fn expires_at(&self) -> Moment {
+        self.until
     }
 
     /// Which messages of a topic the Client may publish.
@@ -77,7 +91,7 @@ impl Guard {
     }
 
     fn permits(&self, action: Action, topic: &str) -> Permits {
-        if self.rules.generation() == 0 {
+        if !self.has_rules() {
             return Permits::ALL;
         }
         let acl = self.rules.current.read().clone();
@@ -92,7 +106,7 @@ impl Guard {
 
     /// Whether there are rules, so that it must be asked.
     pub fn has_rules(&self) -> bool {
-        self.rules.generation() != 0
+        self.rules.generation() != 0 || self.subject.is_ruled()
     }
 
     /// Whether the Client may subscribe to a Topic Filter, given as a whole.

@@ -1,9 +1,10 @@
 //! What Clients may do: publish to a topic, subscribe to a filter, receive what is published.
 //!
-//! An [`Acl`] is rules from two sources, asked in this order: mosquitto's `acl_file` ([`file`]) and
-//! the roles of the configuration ([`roles`]). The first rule that matches decides; where rules
-//! are configured and none matches, it is denied. [`Acl::decide`] is a function of its
-//! arguments: who asks, for what. [`guard`] keeps its answers for a connection.
+//! An [`Acl`] is rules from two sources: mosquitto's `acl_file` ([`file`]) and the roles of the
+//! configuration ([`roles`]); between them stand the rules that a Client's own proof of identity
+//! gives it. The first rule that matches decides; where there are rules and none matches, it is
+//! denied. [`Acl::decide`] is a function of its arguments: who asks, for what. [`guard`] keeps its
+//! answers for a connection.
 
 pub mod file;
 pub mod guard;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use crate::codec::QoS;
 use file::AclFile;
-use roles::Roles;
+use roles::{Roles, Rule};
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,17 +26,33 @@ pub struct Subject {
     pub username: Option<Arc<str>>,
     /// Its Client Identifier.
     pub client_id: Arc<str>,
-    /// Roles and groups that its proof gives it, beside those of its name.
+    /// What its proof gives it, beside what its name does.
     pub claims: Option<Arc<Claims>>,
 }
 
-/// Roles and groups that stand in a proof of identity.
+impl Subject {
+    /// The rules that its proof gives it; `None`: its proof says nothing of rules.
+    fn own_rules(&self) -> Option<&[Rule]> {
+        self.claims.as_ref()?.rules.as_deref()
+    }
+
+    /// Whether its proof says what it may do.
+    pub fn is_ruled(&self) -> bool {
+        self.own_rules().is_some()
+    }
+}
+
+/// What stands in a proof of identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Names of roles.
     pub roles: Vec<String>,
     /// Names of groups.
     pub groups: Vec<String>,
+    /// Rules for this Client alone; where they are given, what no rule allows is denied.
+    pub rules: Option<Vec<Rule>>,
+    /// Whether the Client may do everything.
+    pub is_superuser: bool,
 }
 
 /// What is asked for.
@@ -86,6 +103,10 @@ pub enum Ground<'a> {
     Rule(&'a Place),
     /// Something that holds for every `acl_file`.
     File(&'a Path, &'static str),
+    /// A rule that its proof of identity gives it.
+    Proof,
+    /// It may do everything.
+    Superuser,
     /// No rule matched.
     NoRule,
     /// There are no rules.
@@ -107,6 +128,8 @@ impl fmt::Display for Decision<'_> {
         match self.ground {
             Ground::Rule(place) => place.fmt(f),
             Ground::File(path, what) => write!(f, "{}: {what}", path.display()),
+            Ground::Proof => f.write_str("a rule that its proof of identity gives it"),
+            Ground::Superuser => f.write_str("it may do everything"),
             Ground::NoRule => f.write_str("no rule matches"),
             Ground::Unrestricted => f.write_str("no acl_file and no [[role]] is configured"),
         }
@@ -133,7 +156,11 @@ impl Acl {
 
     /// Whether a Client may do what it asks for, and which rule says so.
     pub fn decide(&self, subject: &Subject, asked: &Asked<'_>) -> Decision<'_> {
-        if self.is_unrestricted() {
+        if subject.claims.as_ref().is_some_and(|claims| claims.is_superuser) {
+            return Decision { allowed: true, ground: Ground::Superuser };
+        }
+        let own = subject.own_rules();
+        if self.is_unrestricted() && own.is_none() {
             return Decision { allowed: true, ground: Ground::Unrestricted };
         }
         let by_file = self.file.as_ref().and_then(|file| file.decide(subject, asked));
@@ -143,9 +170,12 @@ impl Acl {
         if let Some(decision) = by_file.filter(is_settled) {
             return decision;
         }
+        if let Some(rule) = own.into_iter().flatten().find(|rule| rule.matches(subject, asked)) {
+            return Decision { allowed: rule.allows, ground: Ground::Proof };
+        }
         let by_roles = self.roles.decide(subject, asked);
         let otherwise = match by_file {
-            Some(decision) if self.roles.is_empty() => decision,
+            Some(decision) if self.roles.is_empty() && own.is_none() => decision,
             _ => Decision { allowed: false, ground: Ground::NoRule },
         };
         by_roles.unwrap_or(otherwise)
@@ -231,6 +261,33 @@ mod tests {
         assert!(!allowed(&both, Action::Subscribe, "c"));
         let file = acl(Some("topic read c"), vec![]);
         assert!(allowed(&file, Action::Subscribe, "anything/#"));
+    }
+
+    #[test]
+    fn the_rules_of_a_proof_stand_between_the_file_and_the_roles() {
+        let may = |acl: &Acl, claims: &Claims, action, topic: &str| {
+            let claims = Some(Arc::new(claims.clone()));
+            let subject = Subject { claims, ..Subject::default() };
+            let asked = Asked { action, topic, qos: QoS::AtMostOnce, retain: false };
+            acl.decide(&subject, &asked).allowed
+        };
+        let both = Actions::SUBSCRIBE | Actions::RECEIVE;
+        let own = Claims { rules: Some(vec![Rule::new(true, both, "a/#")]), ..Claims::default() };
+        let none = Claims { rules: Some(vec![]), ..Claims::default() };
+        let open = acl(None, vec![]);
+        assert!(may(&open, &own, Action::Subscribe, "a/b"));
+        assert!(!may(&open, &own, Action::Subscribe, "#"));
+        assert!(!may(&open, &own, Action::Publish, "a/b"));
+        assert!(!may(&open, &none, Action::Receive, "a/b"));
+        assert!(may(&open, &Claims::default(), Action::Publish, "a/b"));
+        let file = acl(Some("topic deny a/b"), role(Rule::new(false, both, "a/#")));
+        assert!(!may(&file, &own, Action::Receive, "a/b"));
+        assert!(may(&file, &own, Action::Receive, "a/c"));
+        // A file that judges no subscriptions does not let in what the proof leaves out.
+        let file = acl(Some("topic read #"), vec![]);
+        assert!(!may(&file, &own, Action::Subscribe, "b"));
+        let all = Claims { is_superuser: true, ..Claims::default() };
+        assert!(may(&acl(Some("topic deny #"), vec![]), &all, Action::Publish, "a"));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl BitOr for Actions {
 }
 
 /// A rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Whether it allows or denies.
     pub allows: bool,
@@ -91,7 +91,7 @@ impl Rule {
         Self { allows, actions, topic: Pattern::new(topic).ok(), ..Self::default() }
     }
 
-    fn matches(&self, subject: &Subject, asked: &Asked<'_>) -> bool {
+    pub(super) fn matches(&self, subject: &Subject, asked: &Asked<'_>) -> bool {
         let Some(topic) = &self.topic else { return false };
         if !self.actions.include(asked.action)
             || !(self.qos_min..=self.qos_max).contains(&asked.qos)
@@ -228,7 +228,8 @@ mod tests {
         assert_eq!(may(&subject("")), [false, false, true]);
         let claimed = |roles: &[&str], groups: &[&str]| {
             let texts = |names: &[&str]| names.iter().map(|&name| name.into()).collect();
-            let claims = Claims { roles: texts(roles), groups: texts(groups) };
+            let (roles, groups) = (texts(roles), texts(groups));
+            let claims = Claims { roles, groups, ..Claims::default() };
             Subject { claims: Some(Arc::new(claims)), ..subject("x") }
         };
         assert_eq!(may(&claimed(&["a"], &[])), [true, false, true]);
