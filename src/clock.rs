@@ -62,9 +62,7 @@ impl Clock {
     /// The system's clock.
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn system() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms_at_start = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
-        Self::System { unix_ms_at_start, start: Instant::now() }
+        Self::System { unix_ms_at_start: wall().unix_ms(), start: Instant::now() }
     }
 
     /// A clock that stands at `moment` until it is set.
@@ -101,6 +99,14 @@ impl Clock {
             ms.store(moment.0, Ordering::Relaxed);
         }
     }
+}
+
+/// What the wall clock shows: for times that others have set, such as the expiry of a token. It
+/// may step; what is measured here is measured by [`Clock`].
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn wall() -> Moment {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Measures short times within one thread.

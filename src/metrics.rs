@@ -8,6 +8,7 @@
 //! line of memory for each message.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A count that only rises.
@@ -53,6 +54,33 @@ impl Gauge {
     }
 }
 
+macro_rules! proofs {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What those count who judge proofs of identity, below the broker.
+        #[derive(Debug, Default)]
+        pub struct Proofs {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+        }
+
+        impl Proofs {
+            fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+), self.$name.value()),)+]
+            }
+        }
+    };
+}
+
+proofs! {
+    /// Clients let in by a token.
+    tokens_admitted,
+    /// Tokens that were no good.
+    tokens_refused,
+    /// Times that keys of tokens were fetched.
+    key_fetches,
+    /// Times that they could not be.
+    key_fetches_failed,
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Every counter of the broker that is not a drop.
@@ -61,6 +89,8 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: Counter,)+
             /// Whole days until the first certificate of a TLS listener expires.
             pub certificate_days_left: Gauge,
+            /// What became of proofs of identity.
+            pub proofs: Arc<Proofs>,
             /// What goes through connections.
             pub traffic: Traffic,
             /// Messages that a receiver did not get, by reason.
@@ -76,6 +106,7 @@ macro_rules! counters {
                     let meaning = "Whole days until the first certificate of a listener expires.";
                     rows.push(("certificate_days_left", meaning, days));
                 }
+                rows.extend(self.proofs.rows());
                 rows.extend(self.traffic.total().rows());
                 rows
             }

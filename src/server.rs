@@ -148,7 +148,7 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
     fitted.fit_memory(process::memory_total());
     fitted.broker.rules = admission.absent();
     let (broker, restored) = Broker::open(fitted.broker, Clock::system(), &fitted.store)?;
-    admission.users(config, &openings, files)?;
+    admission.methods(config, &openings, files, &broker.metrics.proofs)?;
     let control = control(config);
     tracing::info!(
         store = %config.store.directory.display(), durability = ?config.store.durability,

@@ -1,5 +1,5 @@
-//! The threads that check passwords. That takes long by design, and a connection's thread has
-//! others to serve meanwhile.
+//! The threads that check who Clients are. That takes long, for passwords by design, and a
+//! connection's thread has others to serve meanwhile.
 //!
 //! Who waits is bounded; who comes then is told at once that the Server is busy. A Client that
 //! does not wait any more is passed over.
@@ -12,9 +12,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Answer;
-use super::users::{Question, Users};
-use crate::codec::ReasonCode;
+use super::case::Case;
 
 /// Settings of the threads.
 #[derive(Clone, Copy, Debug)]
@@ -32,29 +30,9 @@ impl Default for Options {
     }
 }
 
-/// A password to be checked.
-pub(super) struct Job {
-    pub users: Arc<Users>,
-    pub question: Question,
-    pub answer: Box<dyn Answer>,
-}
-
-impl Job {
-    fn carry_out(self) {
-        if !self.answer.is_awaited() {
-            return;
-        }
-        let verdict = match self.users.answer(&self.question) {
-            true => Ok(self.question.identity()),
-            false => Err(ReasonCode::BadUserNameOrPassword),
-        };
-        self.answer.give(verdict);
-    }
-}
-
 #[derive(Default)]
 struct Waiting {
-    jobs: VecDeque<Job>,
+    cases: VecDeque<Box<Case>>,
     is_closed: bool,
 }
 
@@ -65,14 +43,14 @@ struct Shared {
 }
 
 impl Shared {
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Box<Case>> {
         let mut waiting = self.waiting.lock();
         loop {
             if waiting.is_closed {
                 return None;
             }
-            if let Some(job) = waiting.jobs.pop_front() {
-                return Some(job);
+            if let Some(case) = waiting.cases.pop_front() {
+                return Some(case);
             }
             self.bell.wait(&mut waiting);
         }
@@ -94,8 +72,8 @@ impl Checkers {
         for number in 0..options.threads.max(1) {
             let shared = checkers.shared.clone();
             let work = move || {
-                while let Some(job) = shared.next() {
-                    job.carry_out();
+                while let Some(case) = shared.next() {
+                    case.carry_out();
                 }
             };
             let thread = std::thread::Builder::new().name(format!("password-{number}"));
@@ -104,20 +82,20 @@ impl Checkers {
         Ok(checkers)
     }
 
-    /// Has a password checked; gives it back when too many wait.
-    pub(super) fn submit(&self, job: Job) -> Result<(), Job> {
+    /// Has a Client judged, or turns it away when too many wait.
+    pub(super) fn submit(&self, case: Box<Case>) {
         let mut waiting = self.shared.waiting.lock();
-        if waiting.jobs.len() >= self.waiting_max {
+        if waiting.cases.len() >= self.waiting_max {
             // Those who gave up must not keep others out.
-            waiting.jobs.retain(|job| job.answer.is_awaited());
-            if waiting.jobs.len() >= self.waiting_max {
-                return Err(job);
+            waiting.cases.retain(|case| case.is_awaited());
+            if waiting.cases.len() >= self.waiting_max {
+                drop(waiting);
+                return case.turn_away();
             }
         }
-        waiting.jobs.push_back(job);
+        waiting.cases.push_back(case);
         drop(waiting);
         self.shared.bell.notify_one();
-        Ok(())
     }
 }
 
@@ -125,7 +103,7 @@ impl Drop for Checkers {
     fn drop(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.is_closed = true;
-        let left = std::mem::take(&mut waiting.jobs);
+        let left = std::mem::take(&mut waiting.cases);
         drop(waiting);
         drop(left);
         self.shared.bell.notify_all();
@@ -147,9 +125,13 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
-    use crate::access::Verdict;
+    use crate::access::book::Directory;
+    use crate::access::case::{Method, Shown};
     use crate::access::file::PasswordFile;
     use crate::access::password::argon2id;
+    use crate::access::users::Users;
+    use crate::access::{Answer, Denied, Identity, Verdict};
+    use crate::codec::ReasonCode;
 
     struct Asked {
         verdicts: Sender<Verdict>,
@@ -166,24 +148,30 @@ mod tests {
         }
     }
 
-    fn users() -> Arc<Users> {
+    fn users() -> Arc<[Method]> {
         let hash = argon2id(b"sesame", &[1; 16]).unwrap();
-        Arc::new(Users::new(PasswordFile::parse(&format!("ali:{hash}")).unwrap(), [7; 32]))
+        let file = PasswordFile::parse(&format!("ali:{hash}")).unwrap();
+        Arc::new([Method::Passwords(Arc::new(Directory::new(Users::new(file, [7; 32]))))])
     }
 
-    fn job(users: &Arc<Users>, password: &str, is_awaited: bool) -> (Job, Receiver<Verdict>) {
+    fn case(
+        users: &Arc<[Method]>,
+        password: &str,
+        is_awaited: bool,
+    ) -> (Box<Case>, Receiver<Verdict>) {
         let (verdicts, receiver) = channel();
         let answer = Box::new(Asked { verdicts, is_awaited: Arc::new(is_awaited.into()) });
-        let question = users.question("ali", Some(password.as_bytes()));
-        (Job { users: users.clone(), question, answer }, receiver)
+        let password = Some(password.as_bytes().into());
+        let shown = Shown { username: Some("ali".into()), password };
+        (Case::new(users.clone(), shown, Ok(Identity::default()), answer), receiver)
     }
 
     #[test]
     fn passwords_are_judged_by_a_thread() {
         let (users, checkers) = (users(), Checkers::start(&Options::default()).unwrap());
         for (password, is_right) in [("sesame", true), ("simsim", false)] {
-            let (job, verdict) = job(&users, password, true);
-            assert!(checkers.submit(job).is_ok());
+            let (case, verdict) = case(&users, password, true);
+            checkers.submit(case);
             assert_eq!(verdict.recv().unwrap().is_ok(), is_right, "{password}");
         }
     }
@@ -191,22 +179,28 @@ mod tests {
     #[test]
     fn who_does_not_wait_any_more_is_passed_over() {
         let (users, checkers) = (users(), Checkers::start(&Options::default()).unwrap());
-        let (job, verdict) = job(&users, "sesame", false);
-        assert!(checkers.submit(job).is_ok());
+        let (case, verdict) = case(&users, "sesame", false);
+        checkers.submit(case);
         assert!(verdict.recv().is_err());
     }
 
     #[test]
-    fn one_too_many_is_given_back_unless_somebody_gave_up() {
+    fn one_too_many_is_turned_away_unless_somebody_gave_up() {
         let users = users();
         // Without threads, so that all wait.
         let shared = Arc::new(Shared::default());
         let checkers = Checkers { shared, waiting_max: 2, threads: Vec::new() };
-        let (first, kept) = job(&users, "sesame", true);
-        let (second, given_up) = job(&users, "sesame", false);
-        assert!(checkers.submit(first).is_ok() && checkers.submit(second).is_ok());
-        assert!(checkers.submit(job(&users, "sesame", true).0).is_ok());
-        assert!(checkers.submit(job(&users, "sesame", true).0).is_err());
+        let (first, kept) = case(&users, "sesame", true);
+        let (second, given_up) = case(&users, "sesame", false);
+        checkers.submit(first);
+        checkers.submit(second);
+        let (third, waits) = case(&users, "sesame", true);
+        checkers.submit(third);
+        assert!(waits.try_recv().is_err());
+        let (fourth, verdict) = case(&users, "sesame", true);
+        checkers.submit(fourth);
+        let busy = |denied: Denied| denied.reason == ReasonCode::ServerBusy;
+        assert!(verdict.recv().unwrap().is_err_and(busy));
         assert!(given_up.recv().is_err(), "it was dropped");
         // The end answers nobody.
         drop(checkers);

@@ -1,33 +1,38 @@
 //! Who may connect and what they may do.
 //!
-//! A Client that gives a User Name where there is a password file must prove it; the slow part
-//! of that is done by the [`checkers`]' threads. A Client certificate that the listener verified
-//! is proof too. Without proof Clients are let in everywhere, from this machine only, or nowhere.
-//! The mechanisms of enhanced authentication read the same file. What an admitted Client may
-//! publish, subscribe to and receive is for [`acl`] to say.
+//! A listener has [`Method`]s by which Clients prove who they are, passwords and [`token`]s, and
+//! tries them in order ([`case`]); the slow part of that is done by the [`checkers`]' threads. A
+//! Client certificate that the listener verified is proof too. Without proof Clients are let in
+//! everywhere, from this machine only, or nowhere. The mechanisms of enhanced authentication read
+//! the file of passwords. What an admitted Client may publish, subscribe to and receive is for
+//! [`acl`] to say.
 //!
 //! Whoever has no password learns nothing from ours: an unknown user is answered as a wrong
 //! password is, after the same work (see [`users`]).
 
 pub mod acl;
 pub mod book;
+pub mod case;
 pub mod checkers;
 pub mod file;
+pub mod http;
 pub mod password;
 pub mod problem;
 pub mod random;
 pub mod scram;
+pub mod token;
 pub mod users;
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock::{self, Moment};
 use crate::codec::ReasonCode;
 use crate::session::auth::Mechanism;
 use acl::guard::{Guard, Rules};
 use acl::{Claims, Subject};
-use book::Directory;
-use checkers::{Checkers, Job};
+use case::{Case, Method, Shown};
+use checkers::Checkers;
 use scram::Scram;
 
 /// Whether Clients may connect without proving who they are.
@@ -68,10 +73,28 @@ pub struct Identity {
     pub username: Option<Arc<str>>,
     /// What else its proof says of it.
     pub claims: Option<Arc<Claims>>,
+    /// When its proof expires, by the wall clock.
+    pub expires_at: Option<Moment>,
 }
 
-/// The identity, or the CONNACK's Reason Code.
-pub type Verdict = Result<Identity, ReasonCode>;
+/// Who it is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The CONNACK's Reason Code.
+    pub reason: ReasonCode,
+    /// Why, for the log; nothing where there is nothing to add.
+    pub why: String,
+}
+
+impl Denied {
+    /// For a reason that is always the same.
+    pub fn new(reason: ReasonCode, why: &str) -> Self {
+        Self { reason, why: why.into() }
+    }
+}
+
+/// Who a Client is, or why it is not let in.
+pub type Verdict = Result<Identity, Denied>;
 
 /// Who waits for a verdict.
 pub trait Answer: Send {
@@ -86,23 +109,24 @@ pub trait Answer: Send {
 #[derive(Debug, Default)]
 pub struct Access {
     anonymous: Anonymous,
-    passwords: Option<(Arc<Directory>, Arc<Checkers>)>,
+    /// The ways to prove who one is, and the threads that judge.
+    methods: Option<(Arc<[Method]>, Arc<Checkers>)>,
     rules: Arc<Rules>,
 }
 
 impl Access {
-    /// Without users.
+    /// Where nobody proves anything.
     pub fn unproven(anonymous: Anonymous) -> Self {
         Self { anonymous, ..Self::default() }
     }
 
-    /// With users who have passwords.
-    pub fn with_passwords(
+    /// With ways to prove who one is, tried in this order.
+    pub fn with_methods(
         anonymous: Anonymous,
-        users: Arc<Directory>,
+        methods: Vec<Method>,
         checkers: Arc<Checkers>,
     ) -> Self {
-        Self { anonymous, passwords: Some((users, checkers)), ..Self::default() }
+        Self { anonymous, methods: Some((methods.into(), checkers)), ..Self::default() }
     }
 
     /// What its Clients may do.
@@ -110,27 +134,39 @@ impl Access {
         Self { rules, ..self }
     }
 
-    /// What guards the broker from an admitted Client.
-    pub fn guard(&self, identity: Identity, client_id: &Arc<str>) -> Arc<Guard> {
-        let Identity { username, claims } = identity;
+    /// What guards the broker from an admitted Client; it is `now`.
+    pub fn guard(&self, identity: Identity, client_id: &Arc<str>, now: Moment) -> Arc<Guard> {
+        let Identity { username, claims, expires_at } = identity;
         let subject = Subject { username, client_id: client_id.clone(), claims };
-        Arc::new(Guard::new(subject, self.rules.clone()))
+        let guard = Guard::new(subject, self.rules.clone());
+        Arc::new(match expires_at {
+            // The wall clock may not be the broker's; one more, since both are rounded down.
+            Some(expiry) => {
+                guard.until(now.after_ms(expiry.since(clock::wall()).saturating_add(1)))
+            }
+            None => guard,
+        })
     }
 
-    /// Judges credentials; answers at once or, for a password, from a thread of the checkers.
+    /// Judges credentials; answers at once or from a thread of the checkers.
     pub fn authenticate(&self, credentials: &Credentials<'_>, answer: Box<dyn Answer>) {
-        let (Some((users, checkers)), Some(username)) = (&self.passwords, credentials.username)
-        else {
-            return answer.give(self.unproven_verdict(credentials));
+        let unproven = self.unproven_verdict(credentials);
+        let is_silent = credentials.username.is_none() && credentials.password.is_none();
+        let (methods, checkers) = match &self.methods {
+            Some(methods) if !is_silent => methods,
+            _ => return answer.give(unproven),
         };
-        let users = users.users();
-        let question = users.question(username, credentials.password);
-        if users.is_remembered(&question) {
-            return answer.give(Ok(question.identity()));
+        if let (Some(Method::Passwords(directory)), Some(username)) =
+            (methods.first(), credentials.username)
+        {
+            let users = directory.users();
+            let question = users.question(username, credentials.password);
+            if users.is_remembered(&question) {
+                return answer.give(Ok(question.identity()));
+            }
         }
-        if let Err(job) = checkers.submit(Job { users, question, answer }) {
-            job.answer.give(Err(ReasonCode::ServerBusy));
-        }
+        let shown = Shown::new(credentials);
+        checkers.submit(Case::new(methods.clone(), shown, unproven, answer));
     }
 
     fn unproven_verdict(&self, credentials: &Credentials<'_>) -> Verdict {
@@ -141,15 +177,19 @@ impl Access {
         };
         match (admitted, credentials.username) {
             (true, _) => Ok(Identity::default()),
-            (false, Some(_)) => Err(ReasonCode::BadUserNameOrPassword),
-            (false, None) => Err(ReasonCode::NotAuthorized),
+            (false, Some(_)) => Err(Denied::new(ReasonCode::BadUserNameOrPassword, "")),
+            (false, None) => Err(Denied::new(ReasonCode::NotAuthorized, "")),
         }
     }
 
     /// A new exchange by the mechanism of enhanced authentication with this name, if it is
     /// offered: SCRAM where the password file has a user for it.
     pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
-        let users = self.passwords.as_ref()?.0.users();
+        let of_passwords = |method: &Method| match method {
+            Method::Passwords(directory) => Some(directory.users()),
+            Method::Tokens(_) => None,
+        };
+        let users = self.methods.as_ref()?.0.iter().find_map(of_passwords)?;
         if method != scram::METHOD || !users.have_scram() {
             return None;
         }

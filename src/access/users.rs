@@ -54,6 +54,8 @@ impl User {
 pub struct Question {
     username: Arc<str>,
     password: Box<[u8]>,
+    /// Whether there is such a user.
+    is_known: bool,
     /// Whether there is such a user and a password.
     is_earnest: bool,
     /// The user's, or the stand-in's.
@@ -62,6 +64,11 @@ pub struct Question {
 }
 
 impl Question {
+    /// Whether there is such a user.
+    pub fn is_of_user(&self) -> bool {
+        self.is_known
+    }
+
     /// Who it is, if the password is right.
     pub fn identity(&self) -> Identity {
         Identity { username: Some(self.username.clone()), ..Identity::default() }
@@ -106,6 +113,7 @@ impl Users {
         Question {
             username: known.map_or_else(|| username.into(), |(name, _)| name.clone()),
             password: password.unwrap_or(b"").into(),
+            is_known: known.is_some(),
             is_earnest: known.is_some() && password.is_some(),
             place,
             mark,

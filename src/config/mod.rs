@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::access::acl::roles::{Group, Role};
 use crate::access::book::Sources;
-use crate::access::{Anonymous, checkers};
+use crate::access::{Anonymous, checkers, token};
 use crate::codec::{QoS, Version};
 use crate::connection::Admission;
 use crate::net::listener::{self, Bind};
@@ -40,6 +40,11 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Whether the broker's own users may come, where a listener does not say otherwise.
     pub stored_users: bool,
+    /// Tokens that Clients may prove themselves by.
+    pub tokens: Vec<token::Options>,
+    /// The names of the ways to prove who one is, in order, where a listener does not say
+    /// otherwise; all that there are when not given.
+    pub methods: Option<Vec<String>>,
     /// What Clients may do, where a listener does not say otherwise.
     pub acl_file: Option<PathBuf>,
     /// What Clients may do, beside the files.
@@ -104,6 +109,8 @@ impl Default for Config {
             anonymous: None,
             password_file: None,
             stored_users: false,
+            tokens: Vec::new(),
+            methods: None,
             acl_file: None,
             roles: Vec::new(),
             groups: Vec::new(),
@@ -181,6 +188,8 @@ pub struct Listener {
     pub password_file: Option<PathBuf>,
     /// Whether the broker's own users may come.
     pub stored_users: Option<bool>,
+    /// The names of the ways to prove who one is, in order.
+    pub methods: Option<Vec<String>>,
     /// What its Clients may do.
     pub acl_file: Option<PathBuf>,
     /// Whether small packets are sent without delay.
@@ -233,6 +242,18 @@ pub enum Domain {
 /// The proxies that are trusted when the operator names none: those on this machine.
 const PROXIES_BY_DEFAULT: [&str; 2] = ["127.0.0.0/8", "::1"];
 
+/// A way to prove who one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The passwords of a file, or of the broker's own users.
+    Passwords,
+    /// Tokens of this name.
+    Token(String),
+}
+
+/// How [`Proof::Passwords`] is called in the list of methods.
+const PASSWORDS: &str = "passwords";
+
 /// A listener as it is opened.
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -240,6 +261,8 @@ pub struct Opening {
     pub options: listener::Options,
     /// Who may come without proof of identity.
     pub anonymous: Anonymous,
+    /// The ways to prove who one is, in order.
+    pub proofs: Vec<Proof>,
     /// Where its users are written down.
     pub users: Sources,
     /// What its Clients may do.
@@ -284,7 +307,7 @@ impl Config {
 
     /// Whether any listener's Clients prove who they are.
     pub fn knows_users(&self) -> bool {
-        let by_all = self.password_file.is_some() || self.stored_users;
+        let by_all = self.password_file.is_some() || self.stored_users || !self.tokens.is_empty();
         by_all || self.listeners.iter().any(Listener::knows_users)
     }
 
@@ -299,13 +322,18 @@ impl Config {
                 let is_v6 = matches!(bind, Bind::Tcp(SocketAddr::V6(_)));
                 let password_file = listener.password_file.as_ref().or(self.password_file.as_ref());
                 let own = listener.stored_users.unwrap_or(self.stored_users);
-                let users = Sources { file: password_file.cloned(), own };
-                // Who names the users means them and nobody else.
+                let mut users = Sources { file: password_file.cloned(), own };
+                let proofs = self.proofs(listener, &users)?;
+                if !proofs.contains(&Proof::Passwords) {
+                    users = Sources::default();
+                }
+                // Who says how Clients prove themselves means them and nobody else.
                 let default =
-                    if users.is_none() { Anonymous::default() } else { Anonymous::Denied };
+                    if proofs.is_empty() { Anonymous::default() } else { Anonymous::Denied };
                 openings.push(Opening {
                     options: self.listener_options(listener, bind)?,
                     anonymous: listener.anonymous.or(self.anonymous).unwrap_or(default),
+                    proofs,
                     users,
                     acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
@@ -315,6 +343,37 @@ impl Config {
             }
         }
         Ok(openings)
+    }
+
+    /// The ways to prove who one is at a listener.
+    fn proofs(&self, listener: &Listener, users: &Sources) -> Result<Vec<Proof>, String> {
+        let has_users = !users.is_none();
+        let tokens = || self.tokens.iter().map(|token| Proof::Token(token.name.clone()));
+        let Some(methods) = listener.methods.as_ref().or(self.methods.as_ref()) else {
+            return Ok(has_users.then_some(Proof::Passwords).into_iter().chain(tokens()).collect());
+        };
+        let named = |name: &String| match name.as_str() {
+            PASSWORDS if has_users => Ok(Proof::Passwords),
+            PASSWORDS => {
+                Err("`authentication` has \"passwords\", which need a `password_file` or \
+                              `stored_users`"
+                    .into())
+            }
+            name => tokens().find(|proof| *proof == Proof::Token(name.into())).ok_or_else(|| {
+                format!("`authentication` has \"{name}\", which is the `name` of no [[token]]")
+            }),
+        };
+        let proofs: Vec<_> = methods.iter().map(named).collect::<Result<_, String>>()?;
+        let is_twice = |at: usize| proofs.iter().skip(at + 1).any(|p| proofs.get(at) == Some(p));
+        match (0..proofs.len()).any(is_twice) {
+            true => Err("`authentication` has a method twice".into()),
+            false => Ok(proofs),
+        }
+    }
+
+    /// Whether a Client's proof of identity may say what it may do.
+    pub fn proofs_have_rules(&self) -> bool {
+        self.tokens.iter().any(token::Options::has_rules)
     }
 
     /// Whether what a listener's Clients do need not survive; an error when it asks for more than

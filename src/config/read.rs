@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::settings::{GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting};
+use super::settings::{GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting, TOKEN};
 use super::value::{Written, fit};
-use super::{Config, Listener, listener_name, mosquitto};
+use super::{Config, Listener, PASSWORDS, listener_name, mosquitto};
 use crate::access::acl::Place;
 use crate::access::acl::roles::{Group, Role, Rule};
+use crate::access::token;
 use crate::queue::declaration::{Declaration, check_together};
 
 /// Something wrong with a file, and where.
@@ -69,26 +70,32 @@ struct Reading<'a> {
 }
 
 /// The keys under which tables stand.
-const TABLES: [&str; 4] = ["listener", "queue", "group", "role"];
+const TABLES: [&str; 5] = ["listener", "queue", "group", "role", "token"];
 
 /// The key under which a role's rules stand.
 const RULES: &str = "rule";
 
 impl Reading<'_> {
     fn global(&mut self, table: &DeTable<'_>, config: &mut Config) {
+        let mut listeners = Vec::new();
         for (key, value) in table {
             let name: &str = key.get_ref();
             for (value, table) in self.tables(&TABLES, key, value) {
                 match name {
-                    "listener" => self.listener(value, table, config),
+                    "listener" => listeners.push((value, table)),
                     "queue" => self.queue(value, table, config),
                     "group" => self.group(value, table, config),
+                    "token" => self.token(value, table, config),
                     _ => self.role(value, table, config),
                 }
             }
             if !TABLES.contains(&name) {
                 self.setting(GLOBAL, &TABLES, key, value, config);
             }
+        }
+        // Last: they are judged together with what holds for all of them.
+        for (value, table) in listeners {
+            self.listener(value, table, config);
         }
         for what in contradictions(config) {
             self.problem(None, what);
@@ -114,6 +121,36 @@ impl Reading<'_> {
                 format!("queue `{}`: ", queue.name)
             };
             self.problem(Some(value.span()), name + &what);
+        }
+    }
+
+    fn token(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
+        let (mut token, before) = (token::Options::default(), self.problems.len());
+        let above = self.given.len();
+        for (key, value) in table {
+            self.setting(TOKEN, &[], key, value, &mut token);
+        }
+        for (key, _) in self.given.iter_mut().skip(above) {
+            *key = format!("token {}: {key}", token.name);
+        }
+        if self.problems.len() == before
+            && let Err(what) = token.check()
+        {
+            self.problem(Some(value.span()), what);
+        }
+        self.method_name("token", &token.name, value.span(), config);
+        config.tokens.push(token);
+    }
+
+    /// Methods are called by their names, which must differ.
+    fn method_name(&mut self, what: &str, name: &str, span: Range<usize>, config: &Config) {
+        let mut known = config.tokens.iter().map(|token| &*token.name);
+        if name.is_empty() {
+            self.problem(Some(span), format!("a {what} needs `name`"));
+        } else if name == PASSWORDS {
+            self.problem(Some(span), format!("a {what} cannot be called \"{PASSWORDS}\""));
+        } else if known.any(|other| other == name) {
+            self.problem(Some(span), format!("two methods called `{name}`"));
         }
     }
 

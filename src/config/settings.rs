@@ -2,11 +2,15 @@
 
 use std::num::NonZeroU16;
 use std::path::Path;
+use std::time::Duration;
 
 use super::value::{Kind, Value};
 use super::{Config, Domain, Listener, relative_to};
 use crate::access::Anonymous;
 use crate::access::acl::roles::{Actions, Group, Role, Rule};
+use crate::access::http::is_url;
+use crate::access::token;
+use crate::access::token::jws::Algorithm;
 use crate::codec::{QoS, Version};
 use crate::journal::{Destination, Timestamp, is_strftime};
 use crate::net::proxy;
@@ -80,6 +84,13 @@ const DESTINATION: Kind = Kind::Like {
 const STRFTIME: Kind =
     Kind::Like { what: "a format of strftime, such as \"%Y-%m-%dT%H:%M:%S\"", fits: is_strftime };
 
+const URL: Kind = Kind::Like { what: "an address with http:// or https://", fits: is_url };
+
+const ALGORITHMS: Kind = Kind::Words(&[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+    "ES384", "EdDSA",
+]);
+
 const PREFIX: Kind =
     Kind::Like { what: "a text of at most 50 bytes", fits: |text| (1..=50).contains(&text.len()) };
 
@@ -130,7 +141,7 @@ macro_rules! settings {
 }
 
 settings! { GLOBAL: Config;
-    "allow_anonymous" ANONYMOUS, "\"loopback\"; false with a `password_file` or `stored_users`",
+    "allow_anonymous" ANONYMOUS, "\"loopback\"; false where Clients can prove who they are",
         "Who may connect without proving who they are: everybody, nobody, or Clients on this machine."
         => |c, v, _| c.anonymous = Some(anonymous(v));
     "password_file" Kind::Path, "none",
@@ -139,6 +150,9 @@ settings! { GLOBAL: Config;
     "stored_users" Kind::Bool, "false",
         "Whether the broker's own users may connect, whom `whimbrel user` adds and removes while it runs; beside those of a `password_file`, which goes first."
         => |c, v, _| c.stored_users = v.bool();
+    "authentication" Kind::Texts, "\"passwords\", then each `[[token]]`",
+        "The methods by which Clients prove who they are, in order: \"passwords\" for the `password_file` and the broker's own users, else the name of a `[[token]]`. A method that does not know a Client passes it on to the next; the first that knows it decides."
+        => |c, v, _| c.methods = Some(v.texts().to_vec());
     "acl_file" Kind::Path, "none",
         "What Clients may publish and read, as mosquitto's `acl_file` says it; read again on SIGHUP. With it, or with a `[[role]]`, all that no rule allows is denied."
         => |c, v, base| c.acl_file = Some(relative_to(base, v.text()));
@@ -465,6 +479,9 @@ settings! { LISTENER: Listener;
     "stored_users" Kind::Bool, "as above",
         "Whether the broker's own users may connect here."
         => |l, v, _| l.stored_users = Some(v.bool());
+    "authentication" Kind::Texts, "as above",
+        "The methods by which Clients prove here who they are, in order."
+        => |l, v, _| l.methods = Some(v.texts().to_vec());
     "acl_file" Kind::Path, "as above",
         "What Clients of this listener may publish and read, instead of the file above. Roles hold for all listeners."
         => |l, v, base| l.acl_file = Some(relative_to(base, v.text()));
@@ -558,6 +575,63 @@ settings! { RULE: Rule;
         => |r, v, _| r.retain = Some(v.bool());
 }
 
+settings! { TOKEN: token::Options;
+    "name" Kind::Text, "needed",
+        "What `authentication` and the log call these tokens."
+        => |t, v, _| t.name = v.text().into();
+    "key_file" Kind::Path, "none",
+        "The public keys that tokens are verified with: PEM (PUBLIC KEY or CERTIFICATE), or JSON (a JWK or a set of them; there also secrets). Read at the start and on SIGHUP. What kind of key it is decides by which algorithms tokens may be signed with it: RSA by RS256 to PS512, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA."
+        => |t, v, base| t.key_file = Some(relative_to(base, v.text()));
+    "secret_file" Kind::Path, "none",
+        "Instead: the secret of HS256, HS384 and HS512, of 32 bytes or more; a line feed at the end is none of it. Read at the start and on SIGHUP."
+        => |t, v, base| t.secret_file = Some(relative_to(base, v.text()));
+    "keys_url" URL, "none",
+        "Instead: the address of a set of public keys (JWKS). Fetched at the start, every `keys_interval`, on SIGHUP, and when a token is signed with an unknown key, but for that not more often than every 5 s. When that fails, the keys fetched before stay in use."
+        => |t, v, _| t.keys_url = Some(v.text().into());
+    "keys_interval" Kind::Time, "\"1h\"",
+        "Time between two fetches of the keys; after one that failed at most 30 s."
+        => |t, v, _| t.keys_interval = v.time().max(Duration::from_secs(1));
+    "keys_timeout" Kind::Time, "\"5s\"",
+        "Time for a fetch. Clients whose token waits for a key wait as long."
+        => |t, v, _| t.keys_deadline = v.time().max(Duration::from_millis(10));
+    "cafile" Kind::Path, "the authorities that browsers know",
+        "Authorities that vouch for `keys_url` (PEM)."
+        => |t, v, base| t.authorities = Some(relative_to(base, v.text()));
+    "algorithms" ALGORITHMS, "all that the keys are for",
+        "The only algorithms by which tokens may be signed. There is no \"none\"."
+        => |t, v, _| t.algorithms = v.texts().iter().filter_map(|name| Algorithm::named(name)).collect();
+    "issuer" Kind::Text, "any",
+        "The issuer (`iss`) of the tokens. Tokens of others are left to the next method."
+        => |t, v, _| t.issuer = Some(v.text().into());
+    "audience" Kind::Texts, "none",
+        "For whom tokens must be (`aud`): one of these. Without it no token is taken that is for somebody."
+        => |t, v, _| t.audience = v.texts().to_vec();
+    "leeway" Kind::Time, "\"5s\"",
+        "By how much clocks may differ: a token holds so much earlier than its `nbf` and longer than its `exp`."
+        => |t, v, _| t.leeway = v.time();
+    "require_expiry" Kind::Bool, "true",
+        "Whether a token without `exp` is refused."
+        => |t, v, _| t.needs_expiry = v.bool();
+    "username_claim" Kind::Text, "\"sub\"",
+        "The claim that is the Client's user name, for rules and for whose its Session is. A claim is named by its name, or by the path to it with dots."
+        => |t, v, _| t.username_claim = v.text().into();
+    "check_username" Kind::Bool, "false",
+        "Whether the User Name that the Client gives must be the same; otherwise it means nothing."
+        => |t, v, _| t.checks_username = v.bool();
+    "roles_claim" Kind::Text, "none",
+        "The claim with the names of roles that the Client has beside those of its name: a list, or one text with spaces between them."
+        => |t, v, _| t.roles_claim = Some(v.text().into());
+    "groups_claim" Kind::Text, "none",
+        "The same with the names of groups."
+        => |t, v, _| t.groups_claim = Some(v.text().into());
+    "publish_claim" Kind::Text, "none",
+        "The claim with the Topic Filters that the Client may publish to: a list, or one. %u and %c stand for user name and Client Identifier. Where this or `subscribe_claim` is given, what neither the token nor another rule allows is denied."
+        => |t, v, _| t.publish_claim = Some(v.text().into());
+    "subscribe_claim" Kind::Text, "none",
+        "The same with those that it may subscribe to and receive from."
+        => |t, v, _| t.subscribe_claim = Some(v.text().into());
+}
+
 /// Rows of a table in Markdown.
 fn rows<T>(settings: &[Setting<T>]) -> String {
     let row = |setting: &Setting<T>| {
@@ -571,12 +645,13 @@ fn rows<T>(settings: &[Setting<T>]) -> String {
 pub fn markdown() -> String {
     const HEAD: &str = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n";
     let [global, listener, queue] = [rows(GLOBAL), rows(LISTENER), rows(QUEUE)];
-    let [group, role, rule] = [rows(GROUP), rows(ROLE), rows(RULE)];
+    let [token, group, role, rule] = [rows(TOKEN), rows(GROUP), rows(ROLE), rows(RULE)];
     format!(
         "# Settings\n\nWritten by `whimbrel settings`; a test keeps it up to date.\n\n\
          The file is TOML. At the top level:\n\n{HEAD}{global}\n\
          In each `[[listener]]`:\n\n{HEAD}{listener}\n\
          In each `[[queue]]`:\n\n{HEAD}{queue}\n\
+         In each `[[token]]`:\n\n{HEAD}{token}\n\
          In each `[[group]]` of users:\n\n{HEAD}{group}\n\
          In each `[[role]]`:\n\n{HEAD}{role}\n\
          In each `[[role.rule]]`, of which the first that matches decides:\n\n{HEAD}{rule}"

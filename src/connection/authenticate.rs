@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::open::{Opening, Refusal, gone};
 use super::{Connection, Ending, Options};
-use crate::access::{Answer, Credentials, Identity, Verdict};
+use crate::access::{Answer, Credentials, Denied, Identity, Verdict};
 use crate::codec::frame::{self, Split};
 use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
 use crate::net::tls::Certified;
@@ -77,12 +77,15 @@ impl Opening<'_> {
         let told = |reason, why: String| Refusal::Told(terms.version, reason, why);
         if terms.authentication_method.is_none() {
             let verdict = self.verdict(connect, options).await;
-            if verdict == Err(ReasonCode::ServerBusy) {
-                self.broker.metrics.passwords_not_checked.increment();
-            }
-            let identity = verdict.map_err(|reason| match connect.username {
-                Some(username) => told(reason, format!("user {username:?} not let in")),
-                None => told(reason, "not let in".into()),
+            let identity = verdict.map_err(|Denied { reason, why }| {
+                if reason == ReasonCode::ServerBusy {
+                    self.broker.metrics.passwords_not_checked.increment();
+                }
+                let who = match connect.username {
+                    Some(username) => format!("user {username:?} not let in"),
+                    None => "not let in".into(),
+                };
+                told(reason, if why.is_empty() { who } else { format!("{who}: {why}") })
             })?;
             return Ok(Admitted { identity, exchange: None });
         }
@@ -103,7 +106,7 @@ impl Opening<'_> {
             Certified::As(name) => {
                 return Ok(Identity { username: Some(name.clone()), ..Identity::default() });
             }
-            Certified::Nameless => return Err(ReasonCode::NotAuthorized),
+            Certified::Nameless => return Err(Denied::new(ReasonCode::NotAuthorized, "")),
         }
         let credentials = Credentials {
             username: connect.username,
@@ -115,8 +118,8 @@ impl Opening<'_> {
         options.access.authenticate(&credentials, Box::new(Waiting(answer)));
         match tokio::time::timeout(options.connect_timeout, verdict).await {
             Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) => Err(ReasonCode::ServerUnavailable),
-            Err(_) => Err(ReasonCode::ServerBusy),
+            Ok(Err(_)) => Err(Denied::new(ReasonCode::ServerUnavailable, "")),
+            Err(_) => Err(Denied::new(ReasonCode::ServerBusy, "not judged in time")),
         }
     }
 

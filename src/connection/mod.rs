@@ -103,6 +103,8 @@ pub enum Ending {
     Rule(ProtocolError),
     /// The Client was silent for longer than its Keep Alive.
     Silent,
+    /// The Client's proof of who it is has expired.
+    Expired,
     /// The broker ends it, for this reason.
     Ended(ReasonCode),
 }
@@ -114,6 +116,7 @@ impl Ending {
             Self::Disconnected(_) | Self::Closed | Self::Broken(_) => None,
             Self::Rule(error) => Some(error.reason),
             Self::Silent => Some(ReasonCode::KeepAliveTimeout),
+            Self::Expired => Some(ReasonCode::NotAuthorized),
             Self::Ended(reason) => Some(*reason),
         }
     }
@@ -128,6 +131,7 @@ impl fmt::Display for Ending {
             Self::Broken(error) => write!(f, "connection broken: {error}"),
             Self::Rule(error) => error.fmt(f),
             Self::Silent => f.write_str("keep alive timeout"),
+            Self::Expired => f.write_str("its proof of identity has expired: Not authorized"),
             Self::Ended(reason) => reason.fmt(f),
         }
     }
@@ -274,6 +278,9 @@ impl Connection {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.lease.broker.now();
+        if self.guard.expires_at() <= now {
+            return Poll::Ready(Ending::Expired);
+        }
         Scratch::lend(|scratch| {
             let until = now.after_ms(TURNS_MS);
             for _ in 0..TURNS_MAX {
@@ -438,8 +445,8 @@ impl Connection {
 
     /// Hangs up the bell and sets the timer.
     fn sleep(&mut self, cx: &mut Context<'_>, now: Moment) -> Poll<Ending> {
-        if self.keep_alive_ms > 0 && self.poll_timer(cx, now) {
-            return Poll::Ready(Ending::Silent);
+        if let Poll::Ready(ending) = self.poll_timer(cx, now) {
+            return Poll::Ready(ending);
         }
         if self.is_held_back() {
             self.timer = None;
@@ -458,17 +465,26 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Lazy: a packet only notes the time, and the timer looks at the note when it fires. True:
-    /// the Client was silent for too long.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Moment) -> bool {
+    /// Lazy: a packet only notes the time, and the timer looks at the note when it fires. Ready
+    /// when the Client was silent for too long, or its proof of identity has expired.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Moment) -> Poll<Ending> {
         let keep_alive_ms = self.keep_alive_ms.into();
         loop {
-            let silent_ms = now.since(self.heard_at);
-            if silent_ms >= keep_alive_ms {
-                return true;
+            let (mut left_ms, until) = (u64::MAX, self.guard.expires_at());
+            if keep_alive_ms > 0 {
+                left_ms = u64::saturating_sub(keep_alive_ms, now.since(self.heard_at));
+                if left_ms == 0 {
+                    return Poll::Ready(Ending::Silent);
+                }
             }
-            if !self.poll_sleep(cx, now, keep_alive_ms - silent_ms) {
-                return false;
+            if until != Moment::NEVER {
+                left_ms = left_ms.min(until.since(now));
+                if left_ms == 0 {
+                    return Poll::Ready(Ending::Expired);
+                }
+            }
+            if left_ms == u64::MAX || !self.poll_sleep(cx, now, left_ms) {
+                return Poll::Pending;
             }
         }
     }

@@ -220,7 +220,7 @@ impl Opening<'_> {
         }
         let clean_start = connect.clean_start;
         let Admitted { identity, exchange } = admitted;
-        let guard = options.access.guard(identity, &client_id);
+        let guard = options.access.guard(identity, &client_id, self.broker.now());
         let request = Request {
             client_id: client_id.clone(),
             clean_start,

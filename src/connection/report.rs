@@ -113,6 +113,7 @@ impl Admission {
             }
             Ending::Ended(ReasonCode::ServerShuttingDown) => {}
             Ending::Rule(error) => self.report_reason(client_id, error.reason),
+            Ending::Expired => self.report_reason(client_id, ReasonCode::NotAuthorized),
             Ending::Ended(reason) => self.report_reason(client_id, *reason),
         }
     }

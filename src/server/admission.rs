@@ -13,11 +13,15 @@ use crate::access::acl::file::AclFile;
 use crate::access::acl::guard::Rules;
 use crate::access::acl::roles::Roles;
 use crate::access::book::Book;
+use crate::access::case::Method;
 use crate::access::checkers::Checkers;
 use crate::access::file::PasswordFile;
 use crate::access::problem::FileError;
+use crate::access::token::Tokens;
+use crate::access::token::key::Keys;
 use crate::access::{Access, random};
-use crate::config::{Config, Opening};
+use crate::config::{Config, Opening, Proof};
+use crate::metrics::Proofs;
 use crate::store::Durability;
 
 /// Every file once.
@@ -25,6 +29,8 @@ pub(super) struct Files {
     passwords: HashMap<PathBuf, PasswordFile>,
     /// By the path of the `acl_file`, also for listeners without one.
     acls: HashMap<Option<PathBuf>, Acl>,
+    /// By the name of the `[[token]]`; none for keys that are fetched.
+    keys: HashMap<String, Option<Keys>>,
 }
 
 impl Files {
@@ -45,14 +51,23 @@ impl Files {
                 vacant.insert(Acl::new(file, roles.clone()));
             }
         }
-        Ok(Self { passwords, acls })
+        let mut keys = HashMap::new();
+        for token in &config.tokens {
+            // What it is fetched with is read again where it is used.
+            token.http()?;
+            keys.insert(token.name.clone(), token.read()?);
+        }
+        Ok(Self { passwords, acls, keys })
     }
 }
 
 /// What holds now.
 pub(super) struct Admission {
     /// None where there are no users.
-    users: Option<(Arc<Book>, Arc<Checkers>)>,
+    book: Option<Arc<Book>>,
+    tokens: Vec<Arc<Tokens>>,
+    /// None where nobody can prove anything.
+    checkers: Option<Arc<Checkers>>,
     rules: HashMap<Option<PathBuf>, Arc<Rules>>,
     /// For those who have not come by any listener since the start.
     absent: Arc<Rules>,
@@ -63,12 +78,14 @@ impl Admission {
     pub fn rules(config: &Config, files: &mut Files) -> Self {
         let rules: HashMap<_, _> =
             files.acls.drain().map(|(path, acl)| (path, Arc::new(Rules::new(acl)))).collect();
-        let one = rules.get(&config.acl_file).filter(|_| rules.len() == 1);
-        // By which listener they came is not known; where that matters they may do nothing.
+        let is_one = rules.len() == 1 && !config.proofs_have_rules();
+        let one = rules.get(&config.acl_file).filter(|_| is_one);
+        // By which listener they came is not known, nor what their proofs said; where that matters
+        // they may do nothing.
         let nothing =
             || Acl::new(Some(Arc::new(AclFile::empty(Path::new("acl_file")))), Arc::default());
         let absent = one.cloned().unwrap_or_else(|| Arc::new(Rules::new(nothing())));
-        Self { users: None, rules, absent }
+        Self { book: None, tokens: Vec::new(), checkers: None, rules, absent }
     }
 
     /// The rules for Clients that the store remembers.
@@ -77,12 +94,25 @@ impl Admission {
     }
 
     /// To be called when the store is open: its directory keeps a secret.
-    pub fn users(
+    pub fn methods(
         &mut self,
         config: &Config,
         openings: &[Opening],
-        files: Files,
+        mut files: Files,
+        counts: &Arc<Proofs>,
     ) -> Result<(), ServerError> {
+        if openings.iter().all(|opening| opening.proofs.is_empty()) {
+            return Ok(());
+        }
+        self.checkers = Some(Arc::new(Checkers::start(&config.checkers)?));
+        for token in &config.tokens {
+            let keys = files.keys.remove(&token.name).flatten();
+            if let Some(keys) = &keys {
+                tracing::info!(token = token.name, "keys: {}", keys.len());
+            }
+            let tokens = Tokens::start(token.clone(), keys, counts.clone())?;
+            self.tokens.push(Arc::new(tokens));
+        }
         if openings.iter().all(|opening| opening.users.is_none()) {
             return Ok(());
         }
@@ -94,21 +124,22 @@ impl Admission {
             tracing::info!("{} users in {}", file.names().len(), path.display());
         }
         let book = Book::open(secret, files.passwords, &config.store.directory)?;
-        self.users = Some((Arc::new(book), Arc::new(Checkers::start(&config.checkers)?)));
+        self.book = Some(Arc::new(book));
         Ok(())
     }
 
     /// The users, where there are any.
     pub fn book(&self) -> Option<Arc<Book>> {
-        self.users.as_ref().map(|(book, _)| book.clone())
+        self.book.clone()
     }
 
     /// What holds for a listener's Clients.
     pub fn access(&self, opening: &Opening) -> Access {
-        let access = match &self.users {
-            Some((book, checkers)) if !opening.users.is_none() => {
-                let users = book.directory(&opening.users);
-                Access::with_passwords(opening.anonymous, users, checkers.clone())
+        let methods: Vec<_> =
+            opening.proofs.iter().filter_map(|proof| self.method(proof, opening)).collect();
+        let access = match &self.checkers {
+            Some(checkers) if !methods.is_empty() => {
+                Access::with_methods(opening.anonymous, methods, checkers.clone())
             }
             _ => Access::unproven(opening.anonymous),
         };
@@ -118,9 +149,21 @@ impl Admission {
         }
     }
 
+    fn method(&self, proof: &Proof, opening: &Opening) -> Option<Method> {
+        match proof {
+            Proof::Passwords => {
+                Some(Method::Passwords(self.book.as_ref()?.directory(&opening.users)))
+            }
+            Proof::Token(name) => {
+                let tokens = self.tokens.iter().find(|tokens| tokens.name() == name)?;
+                Some(Method::Tokens(tokens.clone()))
+            }
+        }
+    }
+
     /// Takes over what was read again. What a file holds that was not there at the start is left
     /// out: no listener asks for it.
-    pub fn replace(&self, files: Files) {
+    pub fn replace(&self, mut files: Files) {
         let is_new = |path: &&Option<PathBuf>| !self.rules.contains_key(*path);
         let is_gone = |path: &&Option<PathBuf>| !files.acls.contains_key(*path);
         let moved = files.acls.keys().filter(is_new).chain(self.rules.keys().filter(is_gone));
@@ -128,8 +171,11 @@ impl Admission {
             let path = path.display();
             tracing::warn!("{path}: another `acl_file` is taken up when the broker is restarted");
         }
-        if let Some((book, _)) = &self.users {
+        if let Some(book) = &self.book {
             book.replace(files.passwords);
+        }
+        for tokens in &self.tokens {
+            tokens.replace(files.keys.remove(tokens.name()).flatten());
         }
         for (path, acl) in files.acls {
             if let Some(rules) = self.rules.get(&path) {

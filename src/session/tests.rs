@@ -68,7 +68,7 @@ fn acknowledgements_wait_for_their_ticket_and_keep_their_order() {
     }
     assert!(session.needs_ticket());
     let ticket = session.close_ticket();
-    assert_eq!(answers(&mut session), [], "the second has nothing to wait for but the first");
+    assert_eq!(answers(&mut session), [0; 0], "the second has nothing to wait for but the first");
     session.committed(ticket);
     assert_eq!(answers(&mut session), [0x40, 2, 0, 1, 0x40, 2, 0, 2]);
 }
@@ -95,7 +95,7 @@ fn a_ticket_of_an_earlier_connection_does_not_pass_for_a_new_one() {
     session.published(&publish, ReasonCode::Success, true);
     session.close_ticket();
     session.committed(old);
-    assert_eq!(answers(&mut session), []);
+    assert_eq!(answers(&mut session), [0; 0]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn qos_2_to_a_durable_session_leaves_when_its_binding_is_durable() {
     assert!(matches!(delivered, Delivered::Held { packet_id } if packet_id.get() == 1));
     let delivered = session.deliver(delivery(QoS::AtLeastOnce, "b"), NOW, &mut out);
     assert!(matches!(delivered, Delivered::InFlight));
-    assert_eq!(out, [], "QoS 1 does not overtake it");
+    assert_eq!(out, [0; 0], "QoS 1 does not overtake it");
     let ticket = session.close_ticket();
     session.committed(ticket);
     let sent = answers(&mut session);

@@ -17,6 +17,7 @@ mod abuse;
 mod acl;
 mod broker;
 mod raw;
+mod service;
 
 mod connect;
 mod durability;
@@ -42,6 +43,7 @@ mod store;
 mod subscribe;
 mod sys;
 mod tls;
+mod tokens;
 mod trouble;
 mod users;
 mod will;

@@ -1,0 +1,201 @@
+//! One Client's way through the methods of its listener, in order. A method that does not know the
+//! Client passes it on; the first that knows it decides. Who is known to none is let in only if it
+//! has shown nothing, as the listener lets strangers in.
+//!
+//! The way is slow: it is gone on the threads of [`super::checkers`], and goes on on another that
+//! had something to be waited for.
+
+use std::sync::Arc;
+
+use super::book::Directory;
+use super::token::{Judgement, NotAwaited, Tokens};
+use super::users::{Question, Users};
+use super::{Answer, Credentials, Denied, Verdict};
+use crate::clock;
+use crate::codec::ReasonCode;
+
+/// A way to prove who one is.
+#[derive(Clone, Debug)]
+pub enum Method {
+    /// A user name and the password that is written down for it.
+    Passwords(Arc<Directory>),
+    /// A token in place of the password.
+    Tokens(Arc<Tokens>),
+}
+
+/// What a Client has shown, kept while it waits.
+pub(super) struct Shown {
+    pub username: Option<Box<str>>,
+    pub password: Option<Box<[u8]>>,
+}
+
+impl Shown {
+    pub fn new(credentials: &Credentials<'_>) -> Self {
+        let Credentials { username, password, .. } = *credentials;
+        Self { username: username.map(Into::into), password: password.map(Into::into) }
+    }
+}
+
+/// See the head of this file.
+pub(super) struct Case {
+    methods: Arc<[Method]>,
+    /// The method whose turn it is.
+    at: usize,
+    /// Whether the Client has waited for that method already.
+    has_waited: bool,
+    shown: Shown,
+    /// Whose password this is not: a user name that nobody has.
+    stranger: Option<(Arc<Users>, Question)>,
+    /// Why the last method that had something to say does not know the Client.
+    why: Option<String>,
+    /// What holds for somebody who shows nothing.
+    unproven: Verdict,
+    answer: Box<dyn Answer>,
+}
+
+/// What a method says.
+enum Step {
+    Decided(Verdict),
+    PassedOn,
+    /// The Case waits for something, with the method.
+    Waits(Arc<Tokens>, String),
+}
+
+impl Case {
+    pub fn new(
+        methods: Arc<[Method]>,
+        shown: Shown,
+        unproven: Verdict,
+        answer: Box<dyn Answer>,
+    ) -> Box<Self> {
+        let (stranger, why) = (None, None);
+        let (at, has_waited) = (0, false);
+        Box::new(Self { methods, at, has_waited, shown, stranger, why, unproven, answer })
+    }
+
+    /// Whether the Client still waits.
+    pub fn is_awaited(&self) -> bool {
+        self.answer.is_awaited()
+    }
+
+    /// There is no thread for it.
+    pub fn turn_away(self: Box<Self>) {
+        self.answer.give(Err(Denied::new(ReasonCode::ServerBusy, "too many wait to be judged")));
+    }
+
+    /// Goes the way, as far as it can be gone on this thread.
+    pub fn carry_out(mut self: Box<Self>) {
+        if !self.is_awaited() {
+            return;
+        }
+        while let Some(method) = self.methods.get(self.at).cloned() {
+            match self.step(&method) {
+                Step::Decided(verdict) => return self.answer.give(verdict),
+                Step::PassedOn => {}
+                Step::Waits(tokens, why) => match self.wait(&tokens, why) {
+                    Some(case) => self = case,
+                    None => return,
+                },
+            }
+            (self.at, self.has_waited) = (self.at + 1, false);
+        }
+        self.end();
+    }
+
+    fn step(&mut self, method: &Method) -> Step {
+        match method {
+            Method::Passwords(directory) => self.by_password(directory.users()),
+            Method::Tokens(tokens) => self.by_token(tokens),
+        }
+    }
+
+    fn by_password(&mut self, users: Arc<Users>) -> Step {
+        let Some(username) = &self.shown.username else { return Step::PassedOn };
+        let question = users.question(username, self.shown.password.as_deref());
+        if !question.is_of_user() {
+            self.stranger = Some((users, question));
+            return Step::PassedOn;
+        }
+        Step::Decided(match users.answer(&question) {
+            true => Ok(question.identity()),
+            false => Err(Denied::new(ReasonCode::BadUserNameOrPassword, "")),
+        })
+    }
+
+    fn by_token(&mut self, tokens: &Arc<Tokens>) -> Step {
+        let Some(password) = &self.shown.password else { return Step::PassedOn };
+        let counts = &tokens.counts;
+        match tokens.judge(self.shown.username.as_deref(), password, clock::wall()) {
+            Judgement::Admitted(identity) => {
+                counts.tokens_admitted.increment();
+                Step::Decided(Ok(identity))
+            }
+            Judgement::Refused(why) => {
+                counts.tokens_refused.increment();
+                Step::Decided(Err(denied(tokens, &why)))
+            }
+            Judgement::NoKey(why) if !self.has_waited => Step::Waits(tokens.clone(), why),
+            Judgement::NoKey(why) => self.without_key(tokens, &why),
+            Judgement::Unknown(why) => {
+                if let Some(why) = why {
+                    self.why = Some(said(tokens, &why));
+                }
+                Step::PassedOn
+            }
+        }
+    }
+
+    /// Waits for keys; comes back when that is not to be.
+    fn wait(mut self: Box<Self>, tokens: &Arc<Tokens>, why: String) -> Option<Box<Self>> {
+        self.has_waited = true;
+        let (mut case, not_awaited) = tokens.wait(self).err()?;
+        match not_awaited {
+            NotAwaited::Crowded => {
+                case.turn_away();
+                None
+            }
+            NotAwaited::TooSoon => match case.without_key(tokens, &why) {
+                Step::Decided(verdict) => {
+                    case.answer.give(verdict);
+                    None
+                }
+                _ => Some(case),
+            },
+        }
+    }
+
+    /// The key that a token is signed with is not there, and not looked for now.
+    fn without_key(&mut self, tokens: &Tokens, why: &str) -> Step {
+        if tokens.has_keys() {
+            self.why = Some(said(tokens, why));
+            return Step::PassedOn;
+        }
+        tokens.counts.tokens_refused.increment();
+        let why = said(tokens, "no keys have been fetched");
+        Step::Decided(Err(Denied { reason: ReasonCode::ServerUnavailable, why }))
+    }
+
+    /// Nobody knows the Client.
+    fn end(self: Box<Self>) {
+        if let Some((users, question)) = &self.stranger {
+            // A stranger costs what a user costs, and cannot be told from one.
+            users.answer(question);
+        }
+        let Self { shown, why, unproven, answer, .. } = *self;
+        answer.give(match (&shown.username, why) {
+            (None, None) => unproven,
+            (_, why) => {
+                let reason = ReasonCode::BadUserNameOrPassword;
+                Err(Denied { reason, why: why.unwrap_or_default() })
+            }
+        });
+    }
+}
+
+fn said(tokens: &Tokens, why: &str) -> String {
+    format!("token `{}`: {why}", tokens.name())
+}
+
+fn denied(tokens: &Tokens, why: &str) -> Denied {
+    Denied { reason: ReasonCode::BadUserNameOrPassword, why: said(tokens, why) }
+}

@@ -1,0 +1,117 @@
+//! Requests to the operator's other services, over HTTP or HTTPS. To be made on threads that may
+//! wait; each takes no longer than its deadline, and is given up when its answer is too long.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use super::problem::FileError;
+
+/// Bytes of an answer.
+const ANSWER_LEN_MAX: u64 = 1 << 20;
+
+/// Settings of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Who vouches for the services (PEM); the authorities that browsers know when not given.
+    pub authorities: Option<PathBuf>,
+    /// Time for a request, from the name's look-up to the end of the answer.
+    pub deadline: Duration,
+    /// Connections that are kept for the next request.
+    pub kept_max: usize,
+}
+
+/// Makes requests.
+pub struct Http(Agent);
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Http")
+    }
+}
+
+impl Http {
+    /// Reads what the options name.
+    pub fn new(options: &Options) -> Result<Self, FileError> {
+        let roots = match &options.authorities {
+            Some(path) => RootCerts::new_with_certs(&authorities(path)?),
+            None => RootCerts::WebPki,
+        };
+        let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .timeout_global(Some(options.deadline))
+            .http_status_as_error(false)
+            // Who answers is who was asked.
+            .max_redirects(0)
+            .proxy(None)
+            .max_idle_connections_per_host(options.kept_max)
+            .user_agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self(config.new_agent()))
+    }
+
+    /// Asks for a page; the error is why there is none.
+    pub fn get(&self, url: &str) -> Result<String, String> {
+        text(self.0.get(url).header("Accept", "application/json").call())
+    }
+}
+
+/// The text of an answer, which must be a good one.
+fn text(answer: Result<ureq::http::Response<Body>, ureq::Error>) -> Result<String, String> {
+    let mut answer = answer.map_err(|error| error.to_string())?;
+    if answer.status() != 200 {
+        return Err(format!("it answers {}", answer.status()));
+    }
+    let body = answer.body_mut().with_config().limit(ANSWER_LEN_MAX);
+    body.read_to_string().map_err(|error| error.to_string())
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate<'static>>, FileError> {
+    let bad = |what: String| FileError::whole(path, what);
+    let read = |error| bad(format!("no certificate can be read: {error}"));
+    let certificates = CertificateDer::pem_file_iter(path).map_err(read)?;
+    let certificates: Vec<_> = certificates
+        .map(|der| Ok(Certificate::from_der(&der.map_err(read)?).to_owned()))
+        .collect::<Result<_, FileError>>()?;
+    match certificates.is_empty() {
+        true => Err(bad("it has no block -----BEGIN CERTIFICATE-----".into())),
+        false => Ok(certificates),
+    }
+}
+
+/// Whether a text is an address that can be asked.
+pub fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or(text.strip_prefix("http://"));
+    let has_host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', ':']));
+    has_host && text.parse::<ureq::http::Uri>().is_ok()
+}
+
+/// Whether what is sent to an address can be read and changed on the way.
+pub fn is_open(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    !["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host() {
+        for good in ["http://a", "https://a.example:8443/x?y=z", "http://[::1]:80/"] {
+            assert!(is_url(good), "{good}");
+        }
+        for bad in ["", "a.example", "ftp://a", "http://", "https:///x", "http://a b/"] {
+            assert!(!is_url(bad), "{bad}");
+        }
+        assert!(is_open("http://a.example/x") && is_open("http://127.1@a.example/"));
+        assert!(!is_open("https://a.example/") && !is_open("http://127.0.0.1:80/x"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Keys that an address gives: fetched at the start, from time to time, and when a token is signed
+//! with a key that nobody has seen. A thread does that; who waits for a key waits with it.
+//!
+//! Whoever sends tokens can name unknown keys, so that they are looked for is bounded in time, and
+//! those who wait are bounded in number. What was fetched stays in use when fetching fails.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::key::Keys;
+use crate::access::case::Case;
+use crate::access::http::Http;
+use crate::clock::{Clock, Moment};
+use crate::metrics::Proofs;
+
+/// Least time between two fetches that unknown keys cause, in milliseconds.
+const UNKNOWN_PAUSE_MS: u64 = 5_000;
+
+/// Time to the next attempt after one that failed.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Clients that may wait for a key.
+const WAITING_MAX: usize = 1000;
+
+/// Where keys come from, and what is done with them.
+pub(super) struct Options {
+    pub name: Arc<str>,
+    pub url: String,
+    pub http: Http,
+    /// Time between two fetches that nobody asked for.
+    pub interval: Duration,
+}
+
+/// What the thread and those who ask share.
+struct Shared {
+    options: Options,
+    keys: Arc<RwLock<Arc<Keys>>>,
+    counts: Arc<Proofs>,
+    clock: Clock,
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    #[expect(clippy::vec_box, reason = "they come and go in their boxes")]
+    waiting: Vec<Box<Case>>,
+    /// Whether the thread is to fetch, or is fetching.
+    is_wanted: bool,
+    began_at: Option<Moment>,
+    has_failed: bool,
+    is_closed: bool,
+}
+
+/// Why nobody waits for a key.
+pub(in crate::access) enum NotAwaited {
+    /// It was looked for a moment ago.
+    TooSoon,
+    /// Too many wait.
+    Crowded,
+}
+
+/// An address and its thread, which ends when this is dropped.
+pub(super) struct Source {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Source {
+    /// Begins to fetch.
+    pub fn start(
+        options: Options,
+        keys: Arc<RwLock<Arc<Keys>>>,
+        counts: Arc<Proofs>,
+    ) -> io::Result<Self> {
+        let state = Mutex::new(State { is_wanted: true, ..State::default() });
+        let (clock, bell) = (Clock::system(), Condvar::new());
+        let shared = Arc::new(Shared { options, keys, counts, clock, state, bell });
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name("token-keys".into());
+        let thread = Some(thread.spawn(move || own.keep())?);
+        Ok(Self { shared, thread })
+    }
+
+    /// Has the Case go on when keys have been fetched.
+    pub fn wait(&self, case: Box<Case>) -> Result<(), (Box<Case>, NotAwaited)> {
+        let mut state = self.shared.state.lock();
+        let now = self.shared.clock.now();
+        let is_rested = state.began_at.is_none_or(|at| now.since(at) >= UNKNOWN_PAUSE_MS);
+        if !state.is_wanted && !is_rested {
+            return Err((case, NotAwaited::TooSoon));
+        }
+        if state.waiting.len() >= WAITING_MAX {
+            state.waiting.retain(|case| case.is_awaited());
+            if state.waiting.len() >= WAITING_MAX {
+                return Err((case, NotAwaited::Crowded));
+            }
+        }
+        state.waiting.push(case);
+        state.is_wanted = true;
+        drop(state);
+        self.shared.bell.notify_one();
+        Ok(())
+    }
+
+    /// Has the keys fetched now.
+    pub fn refresh(&self) {
+        self.shared.state.lock().is_wanted = true;
+        self.shared.bell.notify_one();
+    }
+}
+
+impl Drop for Source {
+    /// Waits for a fetch that is under way, which has a deadline.
+    fn drop(&mut self) {
+        self.shared.state.lock().is_closed = true;
+        self.shared.bell.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shared.options.url)
+    }
+}
+
+impl Shared {
+    fn keep(&self) {
+        loop {
+            self.state.lock().began_at = Some(self.clock.now());
+            let fetched = self.fetch();
+            let is_good = fetched.is_ok();
+            self.note(fetched);
+            let mut state = self.state.lock();
+            state.is_wanted = false;
+            let waiting = std::mem::take(&mut state.waiting);
+            drop(state);
+            waiting.into_iter().for_each(Case::carry_out);
+            let interval = self.options.interval;
+            if !self.rest(if is_good { interval } else { interval.min(RETRY) }) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until it is time to fetch again; false: for ever.
+    fn rest(&self, longest: Duration) -> bool {
+        let mut state = self.state.lock();
+        while !state.is_wanted && !state.is_closed {
+            if self.bell.wait_for(&mut state, longest).timed_out() {
+                break;
+            }
+        }
+        state.is_wanted = true;
+        !state.is_closed
+    }
+
+    fn fetch(&self) -> Result<Keys, String> {
+        let text = self.options.http.get(&self.options.url)?;
+        Keys::of_json(&text, false)
+    }
+
+    /// Takes over what was fetched; says when fetching begins to fail and when it ends to.
+    fn note(&self, fetched: Result<Keys, String>) {
+        let name = &*self.options.name;
+        let had_failed = std::mem::replace(&mut self.state.lock().has_failed, fetched.is_err());
+        match fetched {
+            Ok(keys) => {
+                self.counts.key_fetches.increment();
+                let number = keys.len();
+                let before = std::mem::replace(&mut *self.keys.write(), Arc::new(keys)).len();
+                if had_failed || before != number {
+                    tracing::info!(token = name, "keys fetched: {number}");
+                }
+            }
+            Err(why) => {
+                self.counts.key_fetches_failed.increment();
+                let number = self.keys.read().len();
+                if had_failed {
+                    tracing::debug!(token = name, "keys cannot be fetched: {why}");
+                } else {
+                    tracing::warn!(
+                        token = name,
+                        "keys cannot be fetched: {why}; those fetched before, {number}, stay in use"
+                    );
+                }
+            }
+        }
+    }
+}
