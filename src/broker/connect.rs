@@ -15,6 +15,7 @@ use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
 use crate::codec::ReasonCode;
 use crate::metrics::DropReason;
+use crate::queue::Delivery;
 use crate::session::Session;
 use crate::session::connect::Terms;
 use crate::session::will::Will;
@@ -209,9 +210,7 @@ impl Broker {
         let mut back = parts.session.give_back_shared(ends_now);
         self.unhold(parts.mailbox.stored(), &back);
         back.extend(lent);
-        for group in parts.groups.iter() {
-            group.offline(parts.mailbox.key(), &mut back, now, turn.remainder());
-        }
+        self.give_back(&parts, back, &mut turn);
         if let (false, Some(session)) = (ends_now, parts.mailbox.stored()) {
             for packet_id in parts.session.put_on_record() {
                 let delivery = parts.session.outgoing().delivery(packet_id);
@@ -236,6 +235,21 @@ impl Broker {
         };
         self.finish(&mut turn, None);
         place.inspect(Place::vacated);
+    }
+
+    /// The Session's share groups have it no more, and get back what it had of them.
+    fn give_back(&self, parts: &Parts, mut back: Vec<Delivery>, turn: &mut Turn) {
+        let (key, now) = (parts.mailbox.key(), self.now());
+        for group in parts.groups.iter() {
+            group.offline(key, &mut back, now, turn.remainder());
+        }
+        // Of declared queues that it has left.
+        while let Some(source) = back.first().map(|delivery| delivery.source) {
+            match self.groups.by_source(source) {
+                Some(queue) => queue.offline(key, &mut back, now, turn.remainder()),
+                None => back.retain(|delivery| delivery.source != source),
+            }
+        }
     }
 
     /// Parks a Session; returns the place that it leaves.
@@ -270,13 +284,10 @@ impl Broker {
     /// Ends a Session: nothing of it is left [MQTT-3.1.2-23].
     fn end(&self, mut parts: Parts, turn: &mut Turn) {
         self.metrics.sessions_ended.increment();
-        let key = parts.mailbox.key();
         let stored = parts.mailbox.stored();
-        let mut back = parts.session.give_back_shared(true);
+        let back = parts.session.give_back_shared(true);
         self.unhold(stored, &back);
-        for group in parts.groups.iter() {
-            group.offline(key, &mut back, self.now(), turn.remainder());
-        }
+        self.give_back(&parts, back, turn);
         let filters: Vec<Box<str>> =
             parts.session.subscriptions.iter().map(|(filter, _)| filter.into()).collect();
         for filter in filters {

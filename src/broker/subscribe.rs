@@ -265,21 +265,22 @@ impl Broker {
     }
 
     /// Parts a Session from a share group that it leaves: what it has not been sent goes back to
-    /// the group, what it has becomes its own, to be completed [MQTT-3.10.4-3].
+    /// the group, what it has becomes its own, to be completed [MQTT-3.10.4-3]. Of a declared
+    /// queue it stays the queue's, to which it comes back if it is not completed.
     fn part(&self, parts: &mut Parts, filter: &str, turn: &mut Turn) {
         let queue = TopicFilter::new(filter).ok().and_then(|filter| self.declared(filter));
         let name = queue.as_ref().map_or(filter, |queue| queue.filter());
         let Some(group) = parts.groups.take_out(name) else { return };
         let mut back = parts.mailbox.give_up(group.source());
         group.offline(parts.mailbox.key(), &mut back, self.now(), turn.remainder());
+        if group.is_declared() {
+            return;
+        }
         let (own, groups) = (parts.mailbox.stored(), group.stored());
         let rename = |delivery: &Delivery| {
             let message = &delivery.message;
             if let Some(queue) = groups.filter(|_| message.id() != 0) {
                 turn.finished(message.id(), queue);
-                if group.is_declared() {
-                    turn.settled(group.clone(), message.id());
-                }
             }
             let Some(session) = own else { return message.clone() };
             let message = message.with_id(self.store.next_message_id());

@@ -501,6 +501,16 @@ fn a_consumer_may_leave_and_finish_what_it_has() {
     let mut other = consumer(&broker, "other", "jobs", 1);
     assert_eq!(texts(&mut other, 1), ["3"]);
     other.expect_nothing();
+    // One that leaves and dies gives back what it had.
+    other.unsubscribe("$queue/jobs");
+    worker.subscribe("$queue/jobs", 1);
+    publish_all(&broker, 1, &["4"]);
+    worker.read_publish();
+    worker.unsubscribe("$queue/jobs");
+    other.subscribe("$queue/jobs", 1);
+    other.expect_nothing();
+    worker.vanish();
+    assert_eq!(texts(&mut other, 1), ["4"]);
 }
 
 #[test]

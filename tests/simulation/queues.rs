@@ -13,12 +13,15 @@ pub const WORK_MAX: u32 = 3;
 pub const TIGHT: &str = "$queue/tight";
 pub const TIGHT_MAX: usize = 3;
 
+/// What a consumer of `lease` has time for, in milliseconds.
+pub const LEASE_MS: u64 = 800;
+
 /// What consumers subscribe to.
-pub const NAMES: &[&str] = &["$queue/jobs", "$queue/work", "$queue/dead", TIGHT];
+pub const NAMES: &[&str] = &["$queue/jobs", "$queue/work", "$queue/dead", TIGHT, "$queue/lease"];
 
 /// What goes into them; the last rejects, which Clients of 3.1.1 cannot be told.
-pub const TOPICS: &[&str] = &["$q/jobs/1", "$q/work/1"];
-pub const TOPICS_V5: &[&str] = &["$q/jobs/1", "$q/work/1", "$q/tight/1"];
+pub const TOPICS: &[&str] = &["$q/jobs/1", "$q/work/1", "$q/lease/1"];
+pub const TOPICS_V5: &[&str] = &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/tight/1"];
 
 /// See the head of this file.
 pub fn declarations() -> Vec<Declaration> {
@@ -35,6 +38,7 @@ pub fn declarations() -> Vec<Declaration> {
             ..queue("work")
         },
         queue("dead"),
+        Declaration { lease_ms: Some(LEASE_MS), ..queue("lease") },
         Declaration { messages_max: Some(TIGHT_MAX), overflow: Overflow::Reject, ..queue("tight") },
     ]
 }

@@ -8,7 +8,7 @@ use super::{Due, Model};
 use crate::client::number;
 use crate::history::CLIENTS;
 use crate::packet::Publish;
-use crate::queues::{DEAD, TIGHT, TIGHT_MAX, WORK_MAX};
+use crate::queues::{DEAD, LEASE_MS, TIGHT, TIGHT_MAX, WORK_MAX};
 
 /// What tells a message from its dead letter.
 type Key = (u32, bool);
@@ -33,6 +33,8 @@ struct Entry {
     /// Who has it: Client, connection, QoS.
     holder: Option<(usize, usize, u8)>,
     finished: Option<u64>,
+    /// Whether that may have been after its lease.
+    is_late: bool,
     /// Whether a crash ended the Session that had it with QoS 2: only as a dead letter may it come.
     is_bound: bool,
     /// How often it was taken as a new message of QoS 2.
@@ -59,6 +61,11 @@ pub fn is_queued(topic: &str) -> bool {
 impl Entry {
     fn is_strict(&self) -> bool {
         !self.loose && self.copies < 2
+    }
+
+    /// Whether a lease of it may have run out.
+    fn may_be_lent_anew(&self, now: u64) -> bool {
+        self.topic.starts_with("$q/lease") && now >= self.at + LEASE_MS
     }
 
     fn loosen(&mut self) {
@@ -157,7 +164,7 @@ impl Model {
             return Err("its Client's Session ended in a crash while it had it with QoS 2".into());
         }
         if entry.is_strict() {
-            entry.check(client, publish)?;
+            entry.check(client, self.now, publish)?;
         }
         entry.writes += 1;
         entry.count = entry.count.max(publish.count.unwrap_or(0));
@@ -201,6 +208,7 @@ impl Model {
         entry.holder = None;
         // What is refused goes back to one queue; from the others it is dropped.
         if reason < 0x80 || !entry.topic.starts_with("$q/work") {
+            entry.is_late |= entry.may_be_lent_anew(self.now);
             entry.finished = Some(self.now);
         }
     }
@@ -293,9 +301,12 @@ impl Model {
 
 impl Entry {
     /// Whether it may come so.
-    fn check(&self, client: usize, publish: &Publish) -> Result<(), String> {
-        if self.finished.is_some() {
+    fn check(&self, client: usize, now: u64, publish: &Publish) -> Result<(), String> {
+        if self.finished.is_some() && !self.is_late {
             return Err("it was acknowledged before".into());
+        }
+        if self.may_be_lent_anew(now) {
+            return Ok(());
         }
         if let Some((holder, ..)) = self.holder.filter(|(holder, ..)| *holder != client) {
             return Err(format!("{} has it", CLIENTS[holder].0));
