@@ -16,7 +16,8 @@ use crate::config::read::{self, Problem};
 use crate::config::{Config, settings};
 use crate::control;
 use crate::import::{self, ImportError, Terms};
-use crate::journal::{self, Journal, Look};
+use crate::journal::{self, Destination, Journal, Look};
+use crate::process::user::{UserError, wanted};
 use crate::server::{self, ServerError};
 use crate::store::tools::{Request, ToolError};
 use acl::{Explain, ExplainError};
@@ -168,6 +169,9 @@ pub enum CliError {
     /// There is no answer to `acl explain`.
     #[error(transparent)]
     Explain(#[from] ExplainError),
+    /// The process does not become the user that the settings name.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
@@ -230,6 +234,7 @@ pub fn run() -> Result<(), CliError> {
         return Ok(());
     }
     adjust(&mut config.journal, &arguments);
+    make_log_files(&config)?;
     let journal = Journal::start(&config.journal);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -251,6 +256,11 @@ fn store(command: &StoreCommand, config: &Config) -> Result<(), CliError> {
         StoreCommand::Check => Request::Check,
         StoreCommand::Backup { file } => Request::Backup(std::path::absolute(file)?),
         StoreCommand::Import { file } => {
+            if let Some(user) = wanted(&config.users)? {
+                // Whose the store is to be.
+                user.make_directory(&options.directory)?;
+                user.assume()?;
+            }
             let terms = Terms { now: Clock::system().now(), knows_users: config.knows_users() };
             let text = import::run(file, options, terms)?.to_string();
             std::io::stdout().write_all(text.as_bytes())?;
@@ -283,6 +293,18 @@ fn configuration(arguments: &Arguments) -> Result<Config, CliError> {
         }
     }
     Ok(config)
+}
+
+/// Makes the log's files that are not there, so that the user whom the process becomes may open
+/// them again. What cannot be made is said when the log begins.
+fn make_log_files(config: &Config) -> Result<(), UserError> {
+    let Some(user) = wanted(&config.users)? else { return Ok(()) };
+    for destination in &config.journal.destinations {
+        if let Destination::File(path) = destination {
+            let _ = user.make_file(path);
+        }
+    }
+    Ok(())
 }
 
 /// In the environment of the process that goes on in the background.

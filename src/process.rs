@@ -1,4 +1,6 @@
-//! The memory that the process has, and may have, as the system tells it.
+//! The process: the memory that it has, and may have, as the system tells it, and its user.
+
+pub mod user;
 
 use std::fs::read_to_string;
 use std::path::Path;

@@ -8,17 +8,20 @@
 
 mod admission;
 mod certificates;
+mod rights;
 mod sys;
 
 mod reload;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +40,7 @@ use crate::net::listener::{ListenError, Listener};
 use crate::process;
 use crate::store::{Durability, Health, OpenError};
 use admission::{Admission, Files};
+use rights::RightsError;
 
 /// How often the process looks at the memory that it uses.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
@@ -61,6 +65,9 @@ pub enum ServerError {
     /// A file of passwords or rules cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Root's rights are not given up.
+    #[error(transparent)]
+    Rights(#[from] RightsError),
     /// A listener's settings do not make sense.
     #[error("{0}")]
     Settings(String),
@@ -77,13 +84,18 @@ pub enum ServerError {
     System(#[from] io::Error),
 }
 
-/// The file with the number of the process; removed when dropped.
-struct PidFile(PathBuf);
+/// The file with the number of the process; removed when dropped, or made empty where the process
+/// may no longer remove it.
+struct PidFile(PathBuf, File);
 
 impl PidFile {
     fn write(path: &Path) -> Result<Self, ServerError> {
-        match std::fs::write(path, format!("{}\n", std::process::id())) {
-            Ok(()) => Ok(Self(path.to_owned())),
+        let written = File::create(path).and_then(|mut file| {
+            writeln!(file, "{}", std::process::id())?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => Ok(Self(path.to_owned(), file)),
             Err(error) => Err(ServerError::PidFile { path: path.to_owned(), error }),
         }
     }
@@ -91,7 +103,9 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if std::fs::remove_file(&self.0).is_err() {
+            let _ = self.1.set_len(0);
+        }
     }
 }
 
@@ -125,6 +139,7 @@ fn runtime() -> io::Result<Runtime> {
 pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
     let mut files = Files::read(config, &openings)?;
+    let user = process::user::wanted(&config.users).map_err(RightsError::User)?;
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => tracing::debug!(descriptors, "connections are bounded by descriptors"),
         Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
@@ -143,6 +158,13 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
+    if let Some(user) = &user {
+        rights::give_up(config, user)?;
+        let again = reread().and_then(|config| check(&config).map_err(|e| e.to_string()));
+        if let Err(why) = again {
+            tracing::warn!("SIGHUP will change nothing, for {} may not do it: {why}", user.name);
+        }
+    }
     let mut admission = Admission::rules(config, &mut files);
     let mut fitted = config.clone();
     fitted.fit_memory(process::memory_total());
@@ -245,6 +267,7 @@ impl House<'_> {
             let (broker, doorman) = (broker.clone(), self.doorman.clone());
             tokio::spawn(async move { keep(&broker, &doorman).await })
         };
+        tell_systemd(NotifyState::Ready);
         let name = loop {
             tokio::select! {
                 _ = hangup.recv() => self.reload(),
@@ -255,6 +278,7 @@ impl House<'_> {
         };
         keeper.abort();
         tracing::info!("{name}: stopping");
+        tell_systemd(NotifyState::Stopping);
         for task in &tasks {
             task.abort();
         }
@@ -285,6 +309,13 @@ impl House<'_> {
     }
 }
 
+/// Tells systemd how the broker is, where it waits to hear that.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("systemd is not told how the broker is: {error}");
+    }
+}
+
 /// Does what is due once a second, and looks at the memory more often; until the store is damaged.
 async fn keep(broker: &Broker, doorman: &Doorman) {
     let mut often = tokio::time::interval(MEMORY_LOOK);
@@ -311,6 +342,7 @@ async fn keep(broker: &Broker, doorman: &Doorman) {
 pub fn check(config: &Config) -> Result<(), ServerError> {
     let openings = config.openings().map_err(ServerError::Settings)?;
     Files::read(config, &openings)?;
+    process::user::wanted(&config.users).map_err(RightsError::User)?;
     for opening in &openings {
         Listener::read_tls(&opening.options)?;
     }

@@ -35,6 +35,8 @@ const IMPURE: &[&str] = &[
 /// Packages and the modules that may name them.
 const HOMES: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
+    ("nix", &["process"]),
+    ("sd_notify", &["server"]),
     ("rustls", &["net"]),
     ("tokio_rustls", &["net"]),
     ("tungstenite", &["net"]),

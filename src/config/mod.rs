@@ -80,6 +80,8 @@ pub struct Config {
     pub required_prefix: Option<String>,
     /// Largest payload of a message that is published, in bytes.
     pub payload_max: usize,
+    /// Whom the process becomes when root has started it: the first of these users that there is.
+    pub users: Vec<String>,
     /// Where the process writes its number.
     pub pid_file: Option<PathBuf>,
     /// For the log.
@@ -128,6 +130,7 @@ impl Default for Config {
             assigned_prefix: "auto-".into(),
             required_prefix: None,
             payload_max: usize::MAX,
+            users: Vec::new(),
             pid_file: None,
             journal: journal::Options::default(),
             reports_connections: true,

@@ -321,6 +321,9 @@ settings! { GLOBAL: Config;
     "connection_messages" Kind::Bool, "true",
         "Whether the log tells of Clients that come and go."
         => |c, v, _| c.reports_connections = v.bool();
+    "user" Kind::Text, "none; with a mosquitto.conf \"mosquitto\", or \"nobody\" where there is none",
+        "Whom the process becomes, with its groups, when root has started it: after listeners are open and all files are read, before the store is opened. What SIGHUP has read again must be readable for this user. \"root\": nobody."
+        => |c, v, _| c.users = vec![v.text().into()];
     "pid_file" Kind::Path, "none",
         "Where the process writes its number."
         => |c, v, base| c.pid_file = Some(relative_to(base, v.text()));

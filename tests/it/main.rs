@@ -36,6 +36,7 @@ mod publish;
 mod queues;
 mod real_clients;
 mod retained;
+mod rights;
 mod scram;
 mod session;
 mod shared;

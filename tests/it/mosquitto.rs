@@ -30,7 +30,9 @@ impl Served {
         let (directory, port) = (TempDir::new().unwrap(), free_port());
         let path = directory.path().join("m.conf");
         let at = directory.path().display().to_string();
-        std::fs::write(&path, text.replace("PORT", &port.to_string()).replace("DIR", &at)).unwrap();
+        let text = text.replace("PORT", &port.to_string()).replace("DIR", &at);
+        // The directory is for the user of the tests.
+        std::fs::write(&path, text + "\nuser root\n").unwrap();
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         program.arg("-c").arg(&path).env_remove("RUST_LOG").current_dir(directory.path());
         let child = program.stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -95,7 +97,8 @@ fn debians_file_serves_and_keeps_what_it_acknowledged() {
     let local = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
     std::fs::write(directory.path().join("conf.d/local.conf"), local).unwrap();
     std::fs::write(directory.path().join("conf.d/README"), "no option\n").unwrap();
-    std::fs::write(directory.path().join("m.conf"), debian.replace("DIR", &at)).unwrap();
+    let debian = debian.replace("DIR", &at) + "user root\n";
+    std::fs::write(directory.path().join("m.conf"), debian).unwrap();
     let serve = || {
         let mut program = program();
         program.arg("-c").arg(directory.path().join("m.conf")).env_remove("RUST_LOG");
@@ -351,7 +354,7 @@ fn it_goes_on_in_the_background_if_it_is_said() {
     let directory = TempDir::new().unwrap();
     let (port, at) = (free_port(), directory.path().display().to_string());
     let conf = directory.path().join("m.conf");
-    let text = format!("{OPEN}pid_file DIR/pid\n").replace("PORT", &port.to_string());
+    let text = format!("{OPEN}pid_file DIR/pid\nuser root\n").replace("PORT", &port.to_string());
     std::fs::write(&conf, text.replace("DIR", &at)).unwrap();
     let (status, output) = run(program().arg("-d").arg("-c").arg(&conf), SOON);
     assert_eq!((status, &*output), (Some(0), ""));

@@ -54,6 +54,7 @@ fn defaults() -> Config {
     limits.topic_alias_maximum = 10;
     limits.send_alias_maximum = 10;
     limits.refuses_keep_alive = true;
+    config.users = vec!["mosquitto".into(), "nobody".into()];
     config.broker.queue.messages_max = 1000;
     config.broker.queue.bytes_max = usize::MAX;
     config.store.durability = Durability::Memory;

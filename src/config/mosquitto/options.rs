@@ -181,7 +181,7 @@ options! {
     "use_identity_as_username" Listener, SOON, "";
     "use_subject_as_username" Listener, SOON, "";
     "use_username_as_clientid" Listener, SOON, "";
-    "user" Global, Fate::Warned("the broker keeps the rights that it was started with; start it as that user"), "";
+    "user" Global, SOON, "The default is `mosquitto`, as there. Keys are read and ports opened before.";
     "websockets_headers_size" Global, Fate::Warned("the head of a WebSocket request may have 16 KiB"), "";
     "websockets_log_level" Global, Fate::Warned("`log_type debug` is all there is"), "";
     "websockets_origin" Listener, Fate::Refused("the origin of a WebSocket is not looked at"), "";

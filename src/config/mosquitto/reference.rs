@@ -38,8 +38,9 @@ stored is not taken over by starting, but by `whimbrel store import`.
     whimbrel store import /var/lib/mosquitto/mosquitto.db -c /etc/mosquitto/mosquitto.conf
 
 The configuration says where Whimbrel's store is (`persistence true` must be in it), and whether
-Sessions have owners: where there are users, only who had a Session in mosquitto gets it. Let the
-user that Whimbrel runs as do it. Both brokers must be stopped. All is taken over or nothing; a
+Sessions have owners: where there are users, only who had a Session in mosquitto gets it. Started
+by root, it becomes the `user` of the configuration, whose the store is to be. Both brokers must be
+stopped. All is taken over or nothing; a
 Client or a retained topic that Whimbrel's store has already is an error, and nothing is
 overwritten.
 
