@@ -21,6 +21,7 @@ mod service;
 
 mod connect;
 mod durability;
+mod examples;
 mod flow;
 mod hostile;
 mod import;

@@ -175,7 +175,7 @@ fn checks(version: &str) -> impl Iterator<Item = &'static str> {
     CHECKS.iter().chain(of_5).copied()
 }
 
-fn clients() -> PathBuf {
+pub fn clients() -> PathBuf {
     let default = PathBuf::from(ROOT).join("target/clients");
     std::env::var_os("TEST_CLIENTS").map_or(default, PathBuf::from)
 }
