@@ -45,6 +45,7 @@ fn guarded(settings: &str, listeners: &str) -> (Broker, TempDir) {
     set(&["-c", "-b"], &file, &["ali", "sesame"], "");
     let settings = format!(
         "password_file = '{}'\nexempt_networks = [\"127.0.0.1\"]\nlog_level = \"debug\"\n\
+         connect_timeout = \"300s\"\n\
          {settings}",
         file.display()
     );
