@@ -139,6 +139,12 @@ counters! {
     bans_ended,
     /// Connections and Clients not let in because their address or Client Identifier is banned.
     connections_refused_banned,
+    /// Connections refused because too many came in a second, by their listener or from their
+    /// address.
+    connections_refused_for_rate,
+    /// Connections refused because there were too many at once: of their listener, of all, from
+    /// their address, or of their user.
+    connections_refused_too_many,
     /// Addresses and Client Identifiers that were forgotten before their time for want of room.
     peers_forgotten,
     /// CONNECT packets received.

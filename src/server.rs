@@ -35,6 +35,7 @@ use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::Control;
 use crate::doorman::Doorman;
+use crate::doorman::bucket::{Bucket, Rate};
 use crate::journal::Journal;
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
@@ -251,9 +252,10 @@ impl House<'_> {
                 admission: opening.admission.clone(),
             });
             let (broker, handles) = (broker.clone(), handles.clone());
-            let (connections, max) = (connections.clone(), config.connections_total_max);
+            let (count, max) = (connections.clone(), config.connections_total_max);
+            let bounds = Bounds { count, max, rate: opening.connection_rate };
             tasks.push(accepting.spawn(async move {
-                accept(&listener, &broker, &options, &handles, (&connections, max)).await;
+                accept(&listener, &broker, &options, &handles, bounds).await;
             }));
         }
         if let Some(control) = control {
@@ -365,27 +367,43 @@ async fn accept(
     broker: &Arc<Broker>,
     options: &Arc<connection::Options>,
     workers: &[Handle],
-    (connections, connections_max): (&Arc<AtomicUsize>, usize),
+    bounds: Bounds,
 ) {
+    let (metrics, mut arrivals) = (&broker.metrics, Bucket::default());
     loop {
         for worker in workers {
             let accepted = listener.accept().await;
-            if connections.load(Ordering::Relaxed) >= connections_max {
+            let now = broker.now();
+            if accepted.is_surplus() || bounds.count.load(Ordering::Relaxed) >= bounds.max {
+                metrics.connections_refused_too_many.increment();
                 tracing::debug!(peer = %accepted.peer(), "a connection too many");
                 continue;
             }
-            let (now, metrics) = (broker.now(), &broker.metrics);
+            if bounds.rate.is_some_and(|rate| !arrivals.take(rate, now)) {
+                metrics.connections_refused_for_rate.increment();
+                tracing::debug!(peer = %accepted.peer(), "a connection too fast");
+                continue;
+            }
             if !options.doorman.admits(accepted.peer().origin(), now, metrics) {
                 continue;
             }
             let (broker, options) = (broker.clone(), options.clone());
-            let counted = Counted::new(connections);
+            let counted = Counted::new(&bounds.count);
             worker.spawn(async move {
                 connection::serve(accepted, broker, options).await;
                 drop(counted);
             });
         }
     }
+}
+
+/// Bounds of a listener's connections.
+struct Bounds {
+    /// Those of all listeners.
+    count: Arc<AtomicUsize>,
+    max: usize,
+    /// New ones in a second.
+    rate: Option<Rate>,
 }
 
 /// One connection in the count.

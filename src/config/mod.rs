@@ -19,6 +19,7 @@ use crate::access::book::Sources;
 use crate::access::{Anonymous, checkers, token};
 use crate::codec::{QoS, Version};
 use crate::connection::Admission;
+use crate::doorman::bucket::Rate;
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
 use crate::store::Durability;
@@ -67,6 +68,9 @@ pub struct Config {
     pub accept_backoff_max: Duration,
     /// How long connections are given to end when the broker does.
     pub shutdown_timeout: Duration,
+    /// New connections of each listener in a second, where it does not say otherwise; `None`: no
+    /// limit.
+    pub connection_rate: Option<Rate>,
     /// Connections of all listeners together.
     pub connections_total_max: usize,
     /// Whether small packets are sent without delay, where a listener does not say otherwise.
@@ -124,6 +128,7 @@ impl Default for Config {
             connections_max: 1_000_000,
             accept_backoff_max: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
+            connection_rate: None,
             connections_total_max: usize::MAX,
             is_prompt: true,
             assigns_ids: true,
@@ -185,6 +190,8 @@ pub struct Listener {
     pub tls13_only: bool,
     /// Connections at once.
     pub connections_max: Option<usize>,
+    /// New connections in a second; of what is given, `None` is no limit.
+    pub connection_rate: Option<Option<Rate>>,
     /// Who may come without proof of identity.
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords.
@@ -274,6 +281,8 @@ pub struct Opening {
     pub in_memory: bool,
     /// What is asked of its Clients, and what they are granted.
     pub admission: Admission,
+    /// New connections in a second; `None`: no limit.
+    pub connection_rate: Option<Rate>,
     /// Whether the broker starts without it when the system has no such address family.
     pub is_optional: bool,
 }
@@ -341,6 +350,7 @@ impl Config {
                     acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
                     admission: self.admission(listener),
+                    connection_rate: listener.connection_rate.unwrap_or(self.connection_rate),
                     is_optional: is_pair && is_v6,
                 });
             }

@@ -12,6 +12,7 @@ use crate::access::http::is_url;
 use crate::access::token;
 use crate::access::token::jws::Algorithm;
 use crate::codec::{QoS, Version};
+use crate::doorman::bucket::Rate;
 use crate::journal::{Destination, Timestamp, is_strftime};
 use crate::net::proxy;
 use crate::queue::Overflow;
@@ -127,6 +128,11 @@ pub(super) fn destination(text: &str) -> Option<Destination> {
     })
 }
 
+/// None is no limit.
+fn rate(value: &Value) -> Option<Rate> {
+    Rate::new(value.int())
+}
+
 fn unless_zero(value: &Value) -> usize {
     if value.int() == 0 { usize::MAX } else { value.usize() }
 }
@@ -192,8 +198,20 @@ settings! { GLOBAL: Config;
     "ban_duration" Kind::Span, "\"10m\"",
         "How long a ban lasts. Banned addresses are refused before they say anything, banned Client Identifiers with 0x8A (Banned), or 5 before MQTT 5.0. A ban does not outlast the broker."
         => |c, v, _| c.doorman.ban = v.time();
+    "max_connection_rate" LIMIT, "0",
+        "New connections of each listener in a second, and as many at once; others are closed as they come. 0: no limit."
+        => |c, v, _| c.connection_rate = rate(v);
+    "max_connection_rate_per_address" LIMIT, "0",
+        "New connections from one address in a second, and as many at once; others are closed as they come. 0: no limit."
+        => |c, v, _| c.doorman.address_rate = rate(v);
+    "max_connections_per_address" LIMIT, "0",
+        "Connections from one address at once; others are closed as they come. 0: no limit."
+        => |c, v, _| c.doorman.address_connections_max = v.u32();
+    "max_connections_per_user" LIMIT, "0",
+        "Clients of one user at once; others are refused (0x97, before MQTT 5.0 with 3), but not one that takes the place of a Client with its identifier. Clients without a user are not counted. 0: no limit."
+        => |c, v, _| c.doorman.user_connections_max = v.u32();
     "exempt_networks" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
-        "Where Clients come from whose addresses are never slowed down or banned. A local proxy that does not speak the PROXY protocol makes everybody local."
+        "Where Clients come from whose addresses are never slowed down, counted or banned. A local proxy that does not speak the PROXY protocol makes everybody local."
         => |c, v, _| c.doorman.exempt = v.networks().to_vec();
     "max_tracked_peers" Kind::Int { min: 2, max: 100_000_000 }, "65536",
         "Addresses and Client Identifiers of which such things are remembered, for each of these limits, and bans at once; of more of them the oldest are forgotten."
@@ -473,6 +491,9 @@ settings! { LISTENER: Listener;
     "max_connections" COUNT, "as above",
         "Connections at once."
         => |l, v, _| l.connections_max = Some(v.usize());
+    "max_connection_rate" LIMIT, "as above",
+        "New connections in a second."
+        => |l, v, _| l.connection_rate = Some(rate(v));
     "allow_anonymous" ANONYMOUS, "as above",
         "Who may connect here without proving who they are."
         => |l, v, _| l.anonymous = Some(anonymous(v));

@@ -175,11 +175,12 @@ impl Connection {
     /// [MQTT-4.12.1-1]. Everything else goes on meanwhile.
     pub(super) fn authenticate_again(&mut self, auth: &Auth<'_>) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
-        let (exchange, due) = match &mut self.exchange {
+        let few = self.few.get_or_insert_default();
+        let (exchange, due) = match &mut few.exchange {
             Some(exchange) => (exchange, ReasonCode::ContinueAuthentication),
             none => {
                 let exchange = begin(parts.session.terms(), &self.options).map_err(Ending::Rule)?;
-                (none.insert(Box::new(exchange)), ReasonCode::ReAuthenticate)
+                (none.insert(exchange), ReasonCode::ReAuthenticate)
             }
         };
         let handled = exchange.handle(auth, due); // [MQTT-4.12.1-2]
@@ -196,7 +197,7 @@ impl Connection {
         let reason = if is_over { ReasonCode::Success } else { ReasonCode::ContinueAuthentication };
         parts.session.authenticated(reason, exchange.last_data());
         if is_over {
-            self.exchange = None;
+            few.exchange = None;
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::doorman::Doorman;
+use crate::doorman::seats::Seat;
 use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Origin, Peer, Transport};
@@ -168,7 +169,7 @@ pub fn serve_stream(
 ) -> impl Future<Output = ()> + Send {
     let opening = {
         let broker = broker.clone();
-        Box::pin(async move { open::open(io, peer, None, &broker, &options).await })
+        Box::pin(async move { open::open(io, peer, (None, None), &broker, &options).await })
     };
     run(opening, broker)
 }
@@ -199,8 +200,7 @@ struct Connection {
     guard: Arc<Guard>,
     /// What it may receive, as far as that was asked.
     receives: Receives,
-    /// The Client authenticates again.
-    exchange: Option<Box<Exchange>>,
+    few: Option<Box<Few>>,
     version: Version,
     /// When the last packet came, or a good part of one; of a Client that is not listened to since
     /// it owes us too much: when it last took some of it.
@@ -218,6 +218,30 @@ struct Connection {
     is_hasty: bool,
     /// Held for its drop: the listener's count of connections.
     _permit: Option<Permit>,
+}
+
+/// What few connections have.
+#[derive(Default)]
+struct Few {
+    /// The Client authenticates again.
+    exchange: Option<Exchange>,
+    /// Held for their drop: where the connections of an address or a user are counted.
+    _seats: Seats,
+}
+
+impl Few {
+    /// Whether the connection is one of the few.
+    fn is_needed(&self) -> bool {
+        let Seats { of_address, of_user } = &self._seats;
+        of_address.is_some() || of_user.is_some()
+    }
+}
+
+/// The seats of a connection.
+#[derive(Default)]
+struct Seats {
+    of_address: Option<Seat>,
+    of_user: Option<Seat>,
 }
 
 /// An alarm that is set.

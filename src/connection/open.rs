@@ -10,7 +10,7 @@ use std::task::Poll;
 use super::authenticate::Admitted;
 use super::report::handshake_failed;
 use super::scratch::Scratch;
-use super::{Admission, Connection, Options, linger};
+use super::{Admission, Connection, Few, Options, Seats, linger};
 use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
@@ -21,6 +21,7 @@ use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
+use crate::doorman::seats::{Full, Seat};
 use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Peer, Transport};
@@ -40,6 +41,14 @@ pub(super) struct Opening<'a> {
     maximum: usize,
     /// As the Client gave it; for the log.
     client_id: String,
+}
+
+/// A Client that has been let in.
+struct LetIn {
+    lease: Lease,
+    terms: Terms,
+    guard: Arc<Guard>,
+    seats: Seats,
 }
 
 /// Why a Client is not let in.
@@ -71,9 +80,22 @@ pub(super) async fn accept(
     let mut peer = accepted.peer().clone();
     let address = peer.to_string();
     options.admission.report_arrival(accepted.peer());
-    let admits = |peer| options.doorman.admits(peer, broker.now(), &broker.metrics);
+    let (doorman, metrics) = (&options.doorman, &broker.metrics);
+    // Whoever comes through a proxy has no address yet.
+    let Ok(seat) = doorman.seat(peer.origin(), metrics) else {
+        metrics.connections_refused.increment();
+        return None;
+    };
+    let mut behind_proxy = None;
+    let admits = |peer| match doorman.admits(peer, broker.now(), metrics) {
+        true => doorman.seat(peer, metrics).map(|seat| behind_proxy = seat).is_ok(),
+        false => false,
+    };
     match accepted.open(&mut peer, admits).await {
-        Ok((io, permit)) => open(io, peer, Some(permit), broker, options).await,
+        Ok((io, permit)) => {
+            let held = (Some(permit), seat.or(behind_proxy));
+            open(io, peer, held, broker, options).await
+        }
         Err(error) => {
             broker.metrics.connections_refused.increment();
             handshake_failed(&options.admission, &address, &error);
@@ -89,7 +111,7 @@ pub(super) async fn accept(
 pub(super) async fn open(
     io: Transport,
     peer: Peer,
-    permit: Option<Permit>,
+    (permit, of_address): (Option<Permit>, Option<Seat>),
     broker: &Arc<Broker>,
     options: &Arc<Options>,
 ) -> Option<Box<Connection>> {
@@ -106,9 +128,9 @@ pub(super) async fn open(
         Err(_) => Err(Refusal::Gone("no CONNECT packet in time".into())),
     };
     match result {
-        Ok((lease, terms, guard)) => {
-            let shared = options.clone();
-            let mut connection = opening.established(lease, &terms, guard, shared, permit);
+        Ok(mut let_in) => {
+            let_in.seats.of_address = of_address;
+            let mut connection = opening.established(let_in, options.clone(), permit);
             connection.is_hasty = options.in_memory;
             Some(connection)
         }
@@ -181,11 +203,7 @@ impl Opening<'_> {
     }
 
     /// Judges CONNECT, lets the Client in, and finds its Session.
-    async fn connect(
-        &mut self,
-        bytes: &[u8],
-        options: &Options,
-    ) -> Result<(Lease, Terms, Arc<Guard>), Refusal> {
+    async fn connect(&mut self, bytes: &[u8], options: &Options) -> Result<LetIn, Refusal> {
         let Ok(Split::Frame(frame)) = frame::split(bytes, usize::MAX) else {
             return Err(Refusal::Gone("no packet".into()));
         };
@@ -221,6 +239,10 @@ impl Opening<'_> {
         let clean_start = connect.clean_start;
         let Admitted { identity, exchange } = admitted;
         let guard = options.access.guard(identity, &client_id, self.broker.now());
+        let user = guard.subject.username.as_ref();
+        let seat = options.doorman.seat_user(user, &client_id, &self.broker.metrics);
+        let many = |Full| told(ReasonCode::QuotaExceeded, "the user has too many connections");
+        let of_user = seat.map_err(many)?;
         let request = Request {
             client_id: client_id.clone(),
             clean_start,
@@ -248,7 +270,8 @@ impl Opening<'_> {
             lease.never_began();
             return Err(Refusal::Gone("its Maximum Packet Size leaves no room for CONNACK".into()));
         }
-        Ok((lease, terms, guard))
+        let seats = Seats { of_user, of_address: None };
+        Ok(LetIn { lease, terms, guard, seats })
     }
 
     /// Whether the broker is in a state to serve a Client.
@@ -268,7 +291,7 @@ impl Opening<'_> {
         let (peer, doorman) = (self.peer.origin(), &options.doorman);
         match identifier {
             Identifier::Given(client_id) => doorman.admits_client(peer, client_id, now, metrics),
-            Identifier::ToAssign => doorman.admits(peer, now, metrics),
+            Identifier::ToAssign => doorman.admits_client(peer, "", now, metrics),
         }
     }
 
@@ -356,12 +379,12 @@ impl Opening<'_> {
 
     fn established(
         self,
-        lease: Lease,
-        terms: &Terms,
-        guard: Arc<Guard>,
+        let_in: LetIn,
         options: Arc<Options>,
         permit: Option<Permit>,
     ) -> Box<Connection> {
+        let LetIn { lease, terms, guard, seats } = let_in;
+        let few = Few { exchange: None, _seats: seats };
         let Self { io, peer, reader, writer, broker, .. } = self;
         Box::new(Connection {
             io,
@@ -373,7 +396,7 @@ impl Opening<'_> {
             options,
             guard,
             receives: Receives::default(),
-            exchange: None,
+            few: few.is_needed().then(|| Box::new(few)),
             version: terms.version,
             heard_at: broker.now(),
             heard_len: 0,

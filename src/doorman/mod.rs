@@ -10,7 +10,9 @@
 //! One lock, held for a look and never across an `await`. Nothing here is asked for each packet.
 
 mod bans;
+pub mod bucket;
 mod recent;
+pub mod seats;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -26,7 +28,9 @@ use crate::metrics::Metrics;
 use crate::net::proxy::Network;
 use crate::net::transport::Origin;
 use bans::{Ban, Bans, Who};
+use bucket::{Bucket, Rate};
 use recent::{Count, Recent};
+use seats::Seats;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -47,6 +51,12 @@ pub struct Options {
     pub offences_max: Limits,
     /// How long it is.
     pub ban: Duration,
+    /// Connections of an address in a second; `None`: no limit.
+    pub address_rate: Option<Rate>,
+    /// Connections of an address at once; 0: no limit.
+    pub address_connections_max: u32,
+    /// Clients of a user at once; 0: no limit.
+    pub user_connections_max: u32,
 }
 
 /// How often something is done within the window until who does it is banned; 0: it never is.
@@ -80,6 +90,9 @@ impl Default for Options {
                 client_flaps: 0,
             },
             ban: Duration::from_secs(600),
+            address_rate: None,
+            address_connections_max: 0,
+            user_connections_max: 0,
         }
     }
 }
@@ -136,6 +149,9 @@ impl fmt::Display for Address {
     }
 }
 
+/// How long the bucket of an address is remembered after its last connection, in milliseconds.
+const ARRIVALS_MS: u64 = 2_000;
+
 /// Longest part of a Client Identifier that is kept for the log, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -162,6 +178,7 @@ impl fmt::Display for Offence {
 pub struct Doorman {
     options: Options,
     tables: Mutex<Tables>,
+    seats: Seats,
     /// Bans in the list, so that nobody waits for a look at an empty one.
     banned: AtomicUsize,
     seed: RandomState,
@@ -172,6 +189,7 @@ struct Tables {
     failures: Recent<Who, Count>,
     errors: Recent<Who, Count>,
     flaps: Recent<Who, Count>,
+    arrivals: Recent<Address, Bucket>,
     bans: Bans,
 }
 
@@ -186,9 +204,16 @@ impl Doorman {
     pub fn new(options: Options) -> Self {
         let table = || Recent::new(options.tracked_max, options.window_ms());
         let bans = Bans::new(options.tracked_max);
-        let tables = Tables { failures: table(), errors: table(), flaps: table(), bans };
+        // A bucket that is full again is as good as a new one.
+        let arrivals = Recent::new(options.tracked_max, ARRIVALS_MS);
+        let tables = Tables { failures: table(), errors: table(), flaps: table(), arrivals, bans };
         let (banned, seed) = (AtomicUsize::new(0), RandomState::new());
-        Self { tables: Mutex::new(tables), options, banned, seed }
+        Self { tables: Mutex::new(tables), seats: Seats::default(), options, banned, seed }
+    }
+
+    /// Of a Client Identifier.
+    fn hash(&self, client_id: &str) -> u64 {
+        self.seed.hash_one(client_id)
     }
 
     /// By what a peer is counted; `None`: it is not.
@@ -198,13 +223,36 @@ impl Doorman {
         (!is_exempt).then(|| address.into())
     }
 
-    /// Whether a connection from there is let in, as far as is known before it says anything.
+    /// Whether a connection that comes from there is let in, as far as is known before it says
+    /// anything.
     pub fn admits(&self, peer: Origin, now: Moment, metrics: &Metrics) -> bool {
-        if self.banned.load(Ordering::Relaxed) == 0 {
+        let rate = self.options.address_rate;
+        if self.has_no_bans() && rate.is_none() {
             return true;
         }
         let Some(address) = self.address(peer) else { return true };
-        self.has_no_ban(Who::Address(address), now, metrics, &address)
+        let is_slow = || rate.is_none_or(|rate| self.comes_slowly(address, rate, now, metrics));
+        self.is_free(address, now, metrics) && is_slow()
+    }
+
+    fn comes_slowly(&self, address: Address, rate: Rate, now: Moment, metrics: &Metrics) -> bool {
+        let mut tables = self.tables.lock();
+        let (bucket, forgotten) = tables.arrivals.entry(address);
+        let comes_slowly = bucket.take(rate, now);
+        metrics.peers_forgotten.add(forgotten as u64);
+        if !comes_slowly {
+            metrics.connections_refused_for_rate.increment();
+            tracing::debug!(%address, "not let in: more than {rate} connections in a second");
+        }
+        comes_slowly
+    }
+
+    fn has_no_bans(&self) -> bool {
+        self.banned.load(Ordering::Relaxed) == 0
+    }
+
+    fn is_free(&self, address: Address, now: Moment, metrics: &Metrics) -> bool {
+        self.has_no_bans() || self.has_no_ban(Who::Address(address), now, metrics, &address)
     }
 
     /// Whether a Client is let in: it may have been banned, or its address, since it came.
@@ -215,11 +263,13 @@ impl Doorman {
         now: Moment,
         metrics: &Metrics,
     ) -> bool {
-        if self.banned.load(Ordering::Relaxed) == 0 {
+        if self.has_no_bans() {
             return true;
         }
-        let who = Who::Client(self.seed.hash_one(client_id));
-        self.admits(peer, now, metrics) && self.has_no_ban(who, now, metrics, &name(client_id))
+        let who = Who::Client(self.hash(client_id));
+        let address = self.address(peer);
+        address.is_none_or(|address| self.is_free(address, now, metrics))
+            && self.has_no_ban(who, now, metrics, &name(client_id))
     }
 
     fn has_no_ban(
@@ -270,7 +320,7 @@ impl Doorman {
             let who = Who::Address(address);
             self.note(Offence::Flap, who, now, metrics, || address.to_string());
         }
-        let who = Who::Client(self.seed.hash_one(client_id));
+        let who = Who::Client(self.hash(client_id));
         self.note(Offence::Flap, who, now, metrics, || name(client_id));
     }
 
@@ -327,6 +377,7 @@ impl Doorman {
         tables.failures.expire(now);
         tables.errors.expire(now);
         tables.flaps.expire(now);
+        tables.arrivals.expire(now);
         let ended = tables.bans.expire(now);
         self.banned.store(tables.bans.len(), Ordering::Relaxed);
         drop(tables);

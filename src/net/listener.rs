@@ -54,7 +54,7 @@ pub struct Options {
     pub tls: Option<tls::Options>,
     /// WebSocket, if it is spoken.
     pub websocket: Option<websocket::Options>,
-    /// Connections at once; more are closed when they come.
+    /// Connections at once; more are a surplus.
     pub connections_max: usize,
     /// Connections that wait to be accepted.
     pub backlog: u32,
@@ -122,6 +122,7 @@ pub struct Accepted {
     socket: Stream,
     peer: Peer,
     permit: Permit,
+    is_surplus: bool,
 }
 
 #[derive(Debug)]
@@ -188,11 +189,7 @@ impl Listener {
         let mut pause = Duration::from_millis(100);
         loop {
             match self.accept_one().await {
-                Ok(accepted) => {
-                    if let Some(accepted) = accepted {
-                        return accepted;
-                    }
-                }
+                Ok(accepted) => return accepted,
                 Err(error) if is_exhaustion(&error) => {
                     let bind = &self.shared.options.bind;
                     tracing::warn!("cannot accept on {bind}: {error}; trying again in {pause:?}");
@@ -205,8 +202,7 @@ impl Listener {
         }
     }
 
-    /// One connection; `None` when it is one too many.
-    async fn accept_one(&self) -> io::Result<Option<Accepted>> {
+    async fn accept_one(&self) -> io::Result<Accepted> {
         let (socket, address) = match &self.socket {
             Socks::Tcp(listener) => {
                 let (socket, address) = accept(listener).await?;
@@ -217,14 +213,11 @@ impl Listener {
         };
         let connections = self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.shared.clone());
-        if connections >= self.shared.options.connections_max {
-            tracing::debug!("a connection too many on {}", self.shared.options.bind);
-            return Ok(None);
-        }
+        let is_surplus = connections >= self.shared.options.connections_max;
         // Until a proxy has said for whom it speaks.
         let is_proxy = self.shared.options.proxy.is_some();
         let peer = Peer { is_proxy, ..Peer::direct(address) };
-        Ok(Some(Accepted { socket, peer, permit }))
+        Ok(Accepted { socket, peer, permit, is_surplus })
     }
 }
 
@@ -234,13 +227,18 @@ impl Accepted {
         &self.peer
     }
 
+    /// Whether it is one too many for its listener, and only to be dropped.
+    pub fn is_surplus(&self) -> bool {
+        self.is_surplus
+    }
+
     /// Makes a byte stream of it: PROXY header, TLS handshake and WebSocket upgrade, where the
     /// listener speaks them. To be called within the runtime that will serve it. `peer` becomes
     /// who it is; whom a proxy names is let in by `admits`, or nothing more is heard of it.
     pub async fn open(
         self,
         peer: &mut Peer,
-        admits: impl Fn(Origin) -> bool,
+        admits: impl FnMut(Origin) -> bool,
     ) -> io::Result<(Transport, Permit)> {
         let Self { socket, permit, .. } = self;
         let timeout = permit.0.options.handshake_timeout;
@@ -269,7 +267,7 @@ async fn handshake(
     mut stream: TcpStream,
     shared: &Shared,
     peer: &mut Peer,
-    admits: impl Fn(Origin) -> bool,
+    mut admits: impl FnMut(Origin) -> bool,
 ) -> io::Result<Transport> {
     let Options { proxy, websocket, .. } = &shared.options;
     if let Some(options) = proxy {

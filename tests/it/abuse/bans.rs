@@ -1,10 +1,8 @@
 //! Who does something too often is banned for a time.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io::{Read, Write};
 
-use super::{code, from, guarded, logged, stream};
+use super::{OPEN, code, from, guarded, is_closed, is_let_in, is_shut_out, logged, stream};
 use crate::broker::{Broker, free_port};
 use crate::listeners::certificates;
 use crate::raw::{Client, Connect};
@@ -14,35 +12,7 @@ fn fail(host: u8, port: u16) {
     assert_eq!(code(&mut from(host, port, &Connect::v4("fails"))), Some(5));
 }
 
-/// Whether a stream that nothing was said on is closed without a byte: the `connect_timeout` of
-/// these brokers is longer than a test.
-fn is_closed(mut stream: TcpStream) -> bool {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    match stream.read(&mut [0]) {
-        Ok(len) => len == 0,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
-    }
-}
-
-/// Whether somebody from there is.
-fn is_shut_out(host: u8, port: u16) -> bool {
-    is_closed(stream(host, port))
-}
-
-/// Whether a Client is let in; it leaves at once.
-fn is_let_in(host: u8, port: u16, connect: &Connect) -> bool {
-    let mut client = from(host, port, connect);
-    let is_let_in = code(&mut client) == Some(0);
-    if is_let_in {
-        client.disconnect();
-    }
-    is_let_in
-}
-
 const THREE: &str = "max_failed_logins = 3\nfailed_login_delay = 0\nban_duration = \"1h\"\n";
-
-/// For a broker that exempts nobody.
-const OPEN: &str = "exempt_networks = []\nconnect_timeout = \"300s\"\n";
 
 #[test]
 fn an_address_with_too_many_failed_logins_is_banned_and_no_other() {

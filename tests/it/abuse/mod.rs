@@ -3,8 +3,10 @@
 //! All of 127.0.0.0/8 is this machine, so a test has as many addresses as it wants.
 
 mod bans;
+mod crowds;
 mod logins;
 
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,34 @@ fn code(client: &mut Client) -> Option<u8> {
     let connack = client.try_read()?;
     assert_eq!(connack[0], 0x20, "{connack:02x?}");
     Some(connack[3])
+}
+
+/// For a broker that exempts nobody.
+const OPEN: &str = "exempt_networks = []\nconnect_timeout = \"300s\"\n";
+
+/// Whether a stream that nothing was said on is closed without a byte: the `connect_timeout` of
+/// these brokers is longer than a test.
+fn is_closed(mut stream: TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    match stream.read(&mut [0]) {
+        Ok(len) => len == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+/// Whether somebody from there is.
+fn is_shut_out(host: u8, port: u16) -> bool {
+    is_closed(stream(host, port))
+}
+
+/// Whether a Client is let in; it leaves at once.
+fn is_let_in(host: u8, port: u16, connect: &Connect) -> bool {
+    let mut client = from(host, port, connect);
+    let is_let_in = code(&mut client) == Some(0);
+    if is_let_in {
+        client.disconnect();
+    }
+    is_let_in
 }
 
 /// A broker that asks for a password, "sesame" of "ali", and knows no exempt address but
