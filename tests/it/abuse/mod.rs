@@ -20,6 +20,8 @@ use crate::raw::{Client, Connect};
 /// A stream from 127.0.0.`host`.
 fn stream(host: u8, port: u16) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Or the port is in use for a broker that would listen on all addresses.
+    socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
     socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
     socket.into()
