@@ -79,6 +79,16 @@ proofs! {
     key_fetches,
     /// Times that they could not be.
     key_fetches_failed,
+    /// Requests to callouts.
+    callouts_asked,
+    /// Requests that brought no answer, or none that is understood.
+    callouts_failed,
+    /// Clients let in by a callout, by an answer that was kept too.
+    callouts_allowed,
+    /// Clients refused by a callout, by an answer that was kept too.
+    callouts_denied,
+    /// Clients for whom an answer was kept.
+    callouts_cached,
 }
 
 macro_rules! counters {

@@ -5,9 +5,11 @@
 //! The way is slow: it is gone on the threads of [`super::checkers`], and goes on on another that
 //! had something to be waited for.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::book::Directory;
+use super::callout::{Callout, Word};
 use super::token::{Judgement, NotAwaited, Tokens};
 use super::users::{Question, Users};
 use super::{Answer, Credentials, Denied, Verdict};
@@ -21,18 +23,39 @@ pub enum Method {
     Passwords(Arc<Directory>),
     /// A token in place of the password.
     Tokens(Arc<Tokens>),
+    /// What a service says.
+    Callout(Arc<Callout>),
+}
+
+impl Method {
+    /// Whether it may know who shows neither User Name nor Password.
+    pub(super) fn judges_the_silent(&self) -> bool {
+        matches!(self, Self::Callout(_))
+    }
 }
 
 /// What a Client has shown, kept while it waits.
+#[derive(Default)]
 pub(super) struct Shown {
+    pub client_id: Option<Box<str>>,
     pub username: Option<Box<str>>,
     pub password: Option<Box<[u8]>>,
+    pub address: Option<SocketAddr>,
+    pub listener: Box<str>,
+    pub certificate_subject: Option<Box<str>>,
 }
 
 impl Shown {
     pub fn new(credentials: &Credentials<'_>) -> Self {
-        let Credentials { username, password, .. } = *credentials;
-        Self { username: username.map(Into::into), password: password.map(Into::into) }
+        let owned = |text: Option<&str>| text.map(Into::into);
+        Self {
+            client_id: owned(credentials.client_id),
+            username: owned(credentials.username),
+            password: credentials.password.map(Into::into),
+            address: credentials.address,
+            listener: credentials.listener.into(),
+            certificate_subject: owned(credentials.certificate_subject),
+        }
     }
 }
 
@@ -57,8 +80,10 @@ pub(super) struct Case {
 enum Step {
     Decided(Verdict),
     PassedOn,
-    /// The Case waits for something, with the method.
+    /// The Case waits for keys.
     Waits(Arc<Tokens>, String),
+    /// It goes on on a thread that may ask.
+    Moves(Arc<Callout>),
 }
 
 impl Case {
@@ -96,6 +121,10 @@ impl Case {
                     Some(case) => self = case,
                     None => return,
                 },
+                Step::Moves(callout) => {
+                    self.has_waited = true;
+                    return callout.submit(self);
+                }
             }
             (self.at, self.has_waited) = (self.at + 1, false);
         }
@@ -106,6 +135,7 @@ impl Case {
         match method {
             Method::Passwords(directory) => self.by_password(directory.users()),
             Method::Tokens(tokens) => self.by_token(tokens),
+            Method::Callout(callout) => self.by_callout(callout),
         }
     }
 
@@ -142,6 +172,40 @@ impl Case {
                 }
                 Step::PassedOn
             }
+        }
+    }
+
+    fn by_callout(&mut self, callout: &Arc<Callout>) -> Step {
+        let wall = clock::wall();
+        let asked = match callout.kept(&self.shown, wall) {
+            Some(word) => Ok(word),
+            None if !self.has_waited => return Step::Moves(callout.clone()),
+            None => callout.ask(&self.shown, wall),
+        };
+        let said = |why: &str| format!("callout `{}`: {why}", callout.name());
+        match asked {
+            Ok(Word::Ignore) => Step::PassedOn,
+            Ok(Word::Allow(identity)) => {
+                callout.counts.callouts_allowed.increment();
+                Step::Decided(Ok(identity))
+            }
+            Ok(Word::Deny(why)) => {
+                callout.counts.callouts_denied.increment();
+                let why = if why.is_empty() { said("denied") } else { said(&why) };
+                Step::Decided(Err(Denied { reason: self.reason(), why }))
+            }
+            Err(why) => {
+                let reason = ReasonCode::ServerUnavailable;
+                Step::Decided(Err(Denied { reason, why: said(&why) }))
+            }
+        }
+    }
+
+    /// Why somebody is not let in who is known and not wanted.
+    fn reason(&self) -> ReasonCode {
+        match self.shown.username.is_some() || self.shown.password.is_some() {
+            true => ReasonCode::BadUserNameOrPassword,
+            false => ReasonCode::NotAuthorized,
         }
     }
 

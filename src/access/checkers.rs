@@ -65,8 +65,8 @@ pub struct Checkers {
 }
 
 impl Checkers {
-    /// Starts the threads.
-    pub fn start(options: &Options) -> io::Result<Self> {
+    /// Starts the threads, which have this name and a number.
+    pub fn start(name: &str, options: &Options) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut checkers = Self { shared, waiting_max: options.waiting_max, threads: Vec::new() };
         for number in 0..options.threads.max(1) {
@@ -76,7 +76,7 @@ impl Checkers {
                     case.carry_out();
                 }
             };
-            let thread = std::thread::Builder::new().name(format!("password-{number}"));
+            let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
             checkers.threads.push(thread.spawn(work)?);
         }
         Ok(checkers)
@@ -162,13 +162,14 @@ mod tests {
         let (verdicts, receiver) = channel();
         let answer = Box::new(Asked { verdicts, is_awaited: Arc::new(is_awaited.into()) });
         let password = Some(password.as_bytes().into());
-        let shown = Shown { username: Some("ali".into()), password };
+        let shown = Shown { username: Some("ali".into()), password, ..Shown::default() };
         (Case::new(users.clone(), shown, Ok(Identity::default()), answer), receiver)
     }
 
     #[test]
     fn passwords_are_judged_by_a_thread() {
-        let (users, checkers) = (users(), Checkers::start(&Options::default()).unwrap());
+        let (users, checkers) =
+            (users(), Checkers::start("password", &Options::default()).unwrap());
         for (password, is_right) in [("sesame", true), ("simsim", false)] {
             let (case, verdict) = case(&users, password, true);
             checkers.submit(case);
@@ -178,7 +179,8 @@ mod tests {
 
     #[test]
     fn who_does_not_wait_any_more_is_passed_over() {
-        let (users, checkers) = (users(), Checkers::start(&Options::default()).unwrap());
+        let (users, checkers) =
+            (users(), Checkers::start("password", &Options::default()).unwrap());
         let (case, verdict) = case(&users, "sesame", false);
         checkers.submit(case);
         assert!(verdict.recv().is_err());

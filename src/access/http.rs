@@ -59,6 +59,15 @@ impl Http {
     pub fn get(&self, url: &str) -> Result<String, String> {
         text(self.0.get(url).header("Accept", "application/json").call())
     }
+
+    /// Posts JSON and asks for an answer; the error is why there is none.
+    pub fn post(&self, url: &str, bearer: Option<&str>, json: &[u8]) -> Result<String, String> {
+        let mut request = self.0.post(url).header("Accept", "application/json");
+        if let Some(bearer) = bearer {
+            request = request.header("Authorization", format!("Bearer {bearer}"));
+        }
+        text(request.header("Content-Type", "application/json").send(json))
+    }
 }
 
 /// The text of an answer, which must be a good one.

@@ -1,7 +1,8 @@
 //! Who may connect and what they may do.
 //!
-//! A listener has [`Method`]s by which Clients prove who they are, passwords and [`token`]s, and
-//! tries them in order ([`case`]); the slow part of that is done by the [`checkers`]' threads. A
+//! A listener has [`Method`]s by which Clients prove who they are, passwords, [`token`]s and
+//! [`callout`]s, and tries them in order ([`case`]); the slow part of that is done by the
+//! [`checkers`]' threads. A
 //! Client certificate that the listener verified is proof too. Without proof Clients are let in
 //! everywhere, from this machine only, or nowhere. The mechanisms of enhanced authentication read
 //! the file of passwords. What an admitted Client may publish, subscribe to and receive is for
@@ -12,6 +13,7 @@
 
 pub mod acl;
 pub mod book;
+pub mod callout;
 pub mod case;
 pub mod checkers;
 pub mod file;
@@ -24,6 +26,7 @@ pub mod token;
 pub mod users;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::clock::{self, Moment};
@@ -48,8 +51,10 @@ pub enum Anonymous {
 }
 
 /// What a Client shows of itself.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Credentials<'a> {
+    /// Its Client Identifier; `None`: it is given one.
+    pub client_id: Option<&'a str>,
     /// The User Name of its CONNECT packet.
     pub username: Option<&'a str>,
     /// The Password of the same.
@@ -58,6 +63,12 @@ pub struct Credentials<'a> {
     pub is_loopback: bool,
     /// Whether it has shown a certificate that the listener trusts.
     pub has_certificate: bool,
+    /// The subject of that, as RFC 2253 writes it.
+    pub certificate_subject: Option<&'a str>,
+    /// Where it comes from.
+    pub address: Option<SocketAddr>,
+    /// The listener's port or path.
+    pub listener: &'a str,
 }
 
 impl fmt::Debug for Credentials<'_> {
@@ -151,9 +162,10 @@ impl Access {
     /// Judges credentials; answers at once or from a thread of the checkers.
     pub fn authenticate(&self, credentials: &Credentials<'_>, answer: Box<dyn Answer>) {
         let unproven = self.unproven_verdict(credentials);
-        let is_silent = credentials.username.is_none() && credentials.password.is_none();
+        let has_shown = credentials.username.is_some() || credentials.password.is_some();
+        let asks_all = |methods: &[Method]| methods.iter().any(Method::judges_the_silent);
         let (methods, checkers) = match &self.methods {
-            Some(methods) if !is_silent => methods,
+            Some(methods) if has_shown || asks_all(&methods.0) => methods,
             _ => return answer.give(unproven),
         };
         if let (Some(Method::Passwords(directory)), Some(username)) =
@@ -187,7 +199,7 @@ impl Access {
     pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
         let of_passwords = |method: &Method| match method {
             Method::Passwords(directory) => Some(directory.users()),
-            Method::Tokens(_) => None,
+            _ => None,
         };
         let users = self.methods.as_ref()?.0.iter().find_map(of_passwords)?;
         if method != scram::METHOD || !users.have_scram() {
@@ -204,8 +216,7 @@ mod tests {
     use super::*;
 
     fn verdict(anonymous: Anonymous, is_loopback: bool, has_certificate: bool) -> bool {
-        let (username, password) = (None, None);
-        let credentials = Credentials { username, password, is_loopback, has_certificate };
+        let credentials = Credentials { is_loopback, has_certificate, ..Credentials::default() };
         Access::unproven(anonymous).unproven_verdict(&credentials).is_ok()
     }
 
@@ -224,8 +235,7 @@ mod tests {
     #[test]
     fn credentials_do_not_show_the_password() {
         let (username, password) = (Some("ali"), Some(&b"sesame"[..]));
-        let credentials =
-            Credentials { username, password, is_loopback: true, has_certificate: false };
+        let credentials = Credentials { username, password, ..Credentials::default() };
         assert_eq!(format!("{credentials:?}"), "Credentials of Some(\"ali\")");
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::access::acl::roles::{Group, Role};
 use crate::access::book::Sources;
-use crate::access::{Anonymous, checkers, token};
+use crate::access::{Anonymous, callout, checkers, token};
 use crate::codec::{QoS, Version};
 use crate::connection::Admission;
 use crate::doorman::bucket::Rate;
@@ -43,6 +43,8 @@ pub struct Config {
     pub stored_users: bool,
     /// Tokens that Clients may prove themselves by.
     pub tokens: Vec<token::Options>,
+    /// Services that are asked who Clients are.
+    pub callouts: Vec<callout::Options>,
     /// The names of the ways to prove who one is, in order, where a listener does not say
     /// otherwise; all that there are when not given.
     pub methods: Option<Vec<String>>,
@@ -116,6 +118,7 @@ impl Default for Config {
             password_file: None,
             stored_users: false,
             tokens: Vec::new(),
+            callouts: Vec::new(),
             methods: None,
             acl_file: None,
             roles: Vec::new(),
@@ -259,6 +262,8 @@ pub enum Proof {
     Passwords,
     /// Tokens of this name.
     Token(String),
+    /// The service of this name.
+    Callout(String),
 }
 
 /// How [`Proof::Passwords`] is called in the list of methods.
@@ -319,8 +324,9 @@ impl Config {
 
     /// Whether any listener's Clients prove who they are.
     pub fn knows_users(&self) -> bool {
-        let by_all = self.password_file.is_some() || self.stored_users || !self.tokens.is_empty();
-        by_all || self.listeners.iter().any(Listener::knows_users)
+        let by_all = self.password_file.is_some() || self.stored_users;
+        let by_name = !self.tokens.is_empty() || !self.callouts.is_empty();
+        by_all || by_name || self.listeners.iter().any(Listener::knows_users)
     }
 
     /// What is to be opened; the error names the listener and what is wrong with it.
@@ -361,9 +367,14 @@ impl Config {
     /// The ways to prove who one is at a listener.
     fn proofs(&self, listener: &Listener, users: &Sources) -> Result<Vec<Proof>, String> {
         let has_users = !users.is_none();
-        let tokens = || self.tokens.iter().map(|token| Proof::Token(token.name.clone()));
+        let tokens =
+            self.tokens.iter().map(|token| (&token.name, Proof::Token(token.name.clone())));
+        let callouts = self.callouts.iter();
+        let callouts = callouts.map(|asked| (&asked.name, Proof::Callout(asked.name.clone())));
+        let others: Vec<_> = tokens.chain(callouts).collect();
         let Some(methods) = listener.methods.as_ref().or(self.methods.as_ref()) else {
-            return Ok(has_users.then_some(Proof::Passwords).into_iter().chain(tokens()).collect());
+            let others = others.into_iter().map(|(_, proof)| proof);
+            return Ok(has_users.then_some(Proof::Passwords).into_iter().chain(others).collect());
         };
         let named = |name: &String| match name.as_str() {
             PASSWORDS if has_users => Ok(Proof::Passwords),
@@ -372,9 +383,15 @@ impl Config {
                               `stored_users`"
                     .into())
             }
-            name => tokens().find(|proof| *proof == Proof::Token(name.into())).ok_or_else(|| {
-                format!("`authentication` has \"{name}\", which is the `name` of no [[token]]")
-            }),
+            name => {
+                let found = others.iter().find(|(other, _)| *other == name);
+                found.map(|(_, proof)| proof.clone()).ok_or_else(|| {
+                    format!(
+                        "`authentication` has \"{name}\", which is the `name` of no [[token]] and \
+                         no [[callout]]"
+                    )
+                })
+            }
         };
         let proofs: Vec<_> = methods.iter().map(named).collect::<Result<_, String>>()?;
         let is_twice = |at: usize| proofs.iter().skip(at + 1).any(|p| proofs.get(at) == Some(p));
@@ -386,7 +403,7 @@ impl Config {
 
     /// Whether a Client's proof of identity may say what it may do.
     pub fn proofs_have_rules(&self) -> bool {
-        self.tokens.iter().any(token::Options::has_rules)
+        self.tokens.iter().any(token::Options::has_rules) || !self.callouts.is_empty()
     }
 
     /// Whether what a listener's Clients do need not survive; an error when it asks for more than
@@ -424,6 +441,10 @@ impl Config {
             trusts_certificates: !listener.distrusts_certificates,
             payload_max: self.payload_max,
             port: listener.port.unwrap_or(0),
+            place: match &listener.socket {
+                Some(path) => path.to_string_lossy().into(),
+                None => listener.port.unwrap_or(0).to_string().into(),
+            },
             look: self.journal.look,
             is_reported: self.reports_connections,
         }

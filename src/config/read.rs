@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::settings::{GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting, TOKEN};
+use super::settings::{CALLOUT, GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting, TOKEN};
 use super::value::{Written, fit};
 use super::{Config, Listener, PASSWORDS, listener_name, mosquitto};
 use crate::access::acl::Place;
 use crate::access::acl::roles::{Group, Role, Rule};
-use crate::access::token;
+use crate::access::{callout, token};
 use crate::queue::declaration::{Declaration, check_together};
 
 /// Something wrong with a file, and where.
@@ -70,7 +70,7 @@ struct Reading<'a> {
 }
 
 /// The keys under which tables stand.
-const TABLES: [&str; 5] = ["listener", "queue", "group", "role", "token"];
+const TABLES: [&str; 6] = ["listener", "queue", "group", "role", "token", "callout"];
 
 /// The key under which a role's rules stand.
 const RULES: &str = "rule";
@@ -86,6 +86,7 @@ impl Reading<'_> {
                     "queue" => self.queue(value, table, config),
                     "group" => self.group(value, table, config),
                     "token" => self.token(value, table, config),
+                    "callout" => self.callout(value, table, config),
                     _ => self.role(value, table, config),
                 }
             }
@@ -142,9 +143,28 @@ impl Reading<'_> {
         config.tokens.push(token);
     }
 
+    fn callout(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
+        let (mut callout, before) = (callout::Options::default(), self.problems.len());
+        let above = self.given.len();
+        for (key, value) in table {
+            self.setting(CALLOUT, &[], key, value, &mut callout);
+        }
+        for (key, _) in self.given.iter_mut().skip(above) {
+            *key = format!("callout {}: {key}", callout.name);
+        }
+        if self.problems.len() == before
+            && let Err(what) = callout.check()
+        {
+            self.problem(Some(value.span()), what);
+        }
+        self.method_name("callout", &callout.name, value.span(), config);
+        config.callouts.push(callout);
+    }
+
     /// Methods are called by their names, which must differ.
     fn method_name(&mut self, what: &str, name: &str, span: Range<usize>, config: &Config) {
-        let mut known = config.tokens.iter().map(|token| &*token.name);
+        let tokens = config.tokens.iter().map(|token| &*token.name);
+        let mut known = tokens.chain(config.callouts.iter().map(|callout| &*callout.name));
         if name.is_empty() {
             self.problem(Some(span), format!("a {what} needs `name`"));
         } else if name == PASSWORDS {

@@ -9,8 +9,8 @@ use super::{Config, Domain, Listener, relative_to};
 use crate::access::Anonymous;
 use crate::access::acl::roles::{Actions, Group, Role, Rule};
 use crate::access::http::is_url;
-use crate::access::token;
 use crate::access::token::jws::Algorithm;
+use crate::access::{callout, token};
 use crate::codec::{QoS, Version};
 use crate::doorman::bucket::Rate;
 use crate::journal::{Destination, Timestamp, is_strftime};
@@ -156,8 +156,8 @@ settings! { GLOBAL: Config;
     "stored_users" Kind::Bool, "false",
         "Whether the broker's own users may connect, whom `whimbrel user` adds and removes while it runs; beside those of a `password_file`, which goes first."
         => |c, v, _| c.stored_users = v.bool();
-    "authentication" Kind::Texts, "\"passwords\", then each `[[token]]`",
-        "The methods by which Clients prove who they are, in order: \"passwords\" for the `password_file` and the broker's own users, else the name of a `[[token]]`. A method that does not know a Client passes it on to the next; the first that knows it decides."
+    "authentication" Kind::Texts, "\"passwords\", then each `[[token]]`, then each `[[callout]]`",
+        "The methods by which Clients prove who they are, in order: \"passwords\" for the `password_file` and the broker's own users, else the name of a `[[token]]` or a `[[callout]]`. A method that does not know a Client passes it on to the next; the first that knows it decides."
         => |c, v, _| c.methods = Some(v.texts().to_vec());
     "acl_file" Kind::Path, "none",
         "What Clients may publish and read, as mosquitto's `acl_file` says it; read again on SIGHUP. With it, or with a `[[role]]`, all that no rule allows is denied."
@@ -656,6 +656,33 @@ settings! { TOKEN: token::Options;
         => |t, v, _| t.subscribe_claim = Some(v.text().into());
 }
 
+settings! { CALLOUT: callout::Options;
+    "name" Kind::Text, "needed",
+        "What `authentication` and the log call it."
+        => |c, v, _| c.name = v.text().into();
+    "url" URL, "needed",
+        "The address that is asked, by POST with JSON (docs/access.md)."
+        => |c, v, _| c.url = v.text().into();
+    "timeout" Kind::Time, "\"2s\"",
+        "Time for a request; then the Client is told that the Server is unavailable. Should be below `connect_timeout`."
+        => |c, v, _| c.deadline = v.time().max(Duration::from_millis(10));
+    "cafile" Kind::Path, "the authorities that browsers know",
+        "Authorities that vouch for `url` (PEM)."
+        => |c, v, base| c.authorities = Some(relative_to(base, v.text()));
+    "bearer_file" Kind::Path, "none",
+        "A file with what the broker proves by who it is: sent as `Authorization: Bearer`. Read at the start and on SIGHUP."
+        => |c, v, base| c.bearer_file = Some(relative_to(base, v.text()));
+    "max_requests" Kind::Int { min: 1, max: 256 }, "8",
+        "Requests at once, each on a thread of its own. Beside them `max_waiting_passwords` Clients may wait; others are told that the Server is busy."
+        => |c, v, _| c.requests_max = v.usize();
+    "cache_ttl" Kind::Time, "0",
+        "How long an answer holds for a Client that shows the same again from the same address; 0: each time it is asked. SIGHUP forgets all answers."
+        => |c, v, _| c.cache_ttl = v.time();
+    "max_cached" Kind::Int { min: 1, max: 10_000_000 }, "10000",
+        "Answers that are kept; the oldest go first. Some 200 bytes each, and what they say."
+        => |c, v, _| c.cached_max = v.usize();
+}
+
 /// Rows of a table in Markdown.
 fn rows<T>(settings: &[Setting<T>]) -> String {
     let row = |setting: &Setting<T>| {
@@ -669,13 +696,15 @@ fn rows<T>(settings: &[Setting<T>]) -> String {
 pub fn markdown() -> String {
     const HEAD: &str = "| key | value | default | meaning |\n| --- | --- | --- | --- |\n";
     let [global, listener, queue] = [rows(GLOBAL), rows(LISTENER), rows(QUEUE)];
-    let [token, group, role, rule] = [rows(TOKEN), rows(GROUP), rows(ROLE), rows(RULE)];
+    let [token, callout] = [rows(TOKEN), rows(CALLOUT)];
+    let [group, role, rule] = [rows(GROUP), rows(ROLE), rows(RULE)];
     format!(
         "# Settings\n\nWritten by `whimbrel settings`; a test keeps it up to date.\n\n\
          The file is TOML. At the top level:\n\n{HEAD}{global}\n\
          In each `[[listener]]`:\n\n{HEAD}{listener}\n\
          In each `[[queue]]`:\n\n{HEAD}{queue}\n\
          In each `[[token]]`:\n\n{HEAD}{token}\n\
+         In each `[[callout]]`:\n\n{HEAD}{callout}\n\
          In each `[[group]]` of users:\n\n{HEAD}{group}\n\
          In each `[[role]]`:\n\n{HEAD}{role}\n\
          In each `[[role.rule]]`, of which the first that matches decides:\n\n{HEAD}{rule}"

@@ -30,6 +30,8 @@ pub struct Admission {
     pub payload_max: usize,
     /// The listener's port, for the log; 0 for a unix socket.
     pub port: u16,
+    /// The same as text, or the path of the socket.
+    pub place: Arc<str>,
     /// How the log tells of these Clients. As mosquitto's: they are also answered as there where
     /// the standard leaves it open.
     pub look: Look,
@@ -50,6 +52,7 @@ impl Default for Admission {
             trusts_certificates: true,
             payload_max: usize::MAX,
             port: 0,
+            place: "".into(),
             look: Look::Own,
             is_reported: true,
         }

@@ -108,11 +108,20 @@ impl Opening<'_> {
             }
             Certified::Nameless => return Err(Denied::new(ReasonCode::NotAuthorized, "")),
         }
+        let admission = &options.admission;
+        let client_id = match admission.names_are_ids {
+            true => connect.username,
+            false => Some(connect.client_id).filter(|id| !id.is_empty()),
+        };
         let credentials = Credentials {
+            client_id,
             username: connect.username,
             password: connect.password,
             is_loopback: self.peer.is_loopback,
-            has_certificate: self.peer.has_certificate && options.admission.trusts_certificates,
+            has_certificate: self.peer.has_certificate && admission.trusts_certificates,
+            certificate_subject: self.peer.certificate_subject.as_deref(),
+            address: self.peer.address,
+            listener: &admission.place,
         };
         let (answer, verdict) = oneshot::channel();
         options.access.authenticate(&credentials, Box::new(Waiting(answer)));

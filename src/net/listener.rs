@@ -287,6 +287,7 @@ async fn handshake(
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     peer.has_certificate = certificate.is_some();
     peer.certified = Certified::by(naming, certificate.map(|der| &**der));
+    peer.certificate_subject = certificate.and_then(|der| tls::subject_of(der));
     Ok(match websocket {
         None => Transport::Tls(Box::new(stream)),
         Some(options) => {

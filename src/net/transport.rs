@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -118,6 +119,8 @@ pub struct Peer {
     pub is_loopback: bool,
     /// Whether it has shown a certificate that the listener trusts.
     pub has_certificate: bool,
+    /// The subject of that.
+    pub certificate_subject: Option<Arc<str>>,
     /// Who it is by its certificate, where the listener asks for that.
     pub certified: Certified,
 }
@@ -131,6 +134,7 @@ impl Peer {
             is_proxy: false,
             is_loopback,
             has_certificate: false,
+            certificate_subject: None,
             certified: Certified::NotAsked,
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,9 +14,11 @@ use crate::access::acl::file::AclFile;
 use crate::access::acl::guard::Rules;
 use crate::access::acl::roles::Roles;
 use crate::access::book::Book;
+use crate::access::callout::Callout;
 use crate::access::case::Method;
 use crate::access::checkers::Checkers;
 use crate::access::file::PasswordFile;
+use crate::access::http::Http;
 use crate::access::problem::FileError;
 use crate::access::token::Tokens;
 use crate::access::token::key::Keys;
@@ -31,6 +34,10 @@ pub(super) struct Files {
     acls: HashMap<Option<PathBuf>, Acl>,
     /// By the name of the `[[token]]`; none for keys that are fetched.
     keys: HashMap<String, Option<Keys>>,
+    /// By the name of the `[[callout]]`.
+    bearers: HashMap<String, Option<String>>,
+    /// How the addresses of tokens and callouts are asked, by their names.
+    https: HashMap<String, Http>,
 }
 
 impl Files {
@@ -51,13 +58,17 @@ impl Files {
                 vacant.insert(Acl::new(file, roles.clone()));
             }
         }
-        let mut keys = HashMap::new();
+        let (mut keys, mut https) = (HashMap::new(), HashMap::new());
         for token in &config.tokens {
-            // What it is fetched with is read again where it is used.
-            token.http()?;
             keys.insert(token.name.clone(), token.read()?);
+            https.insert(token.name.clone(), token.http()?);
         }
-        Ok(Self { passwords, acls, keys })
+        let mut bearers = HashMap::new();
+        for callout in &config.callouts {
+            bearers.insert(callout.name.clone(), callout.read()?);
+            https.insert(callout.name.clone(), callout.http()?);
+        }
+        Ok(Self { passwords, acls, keys, bearers, https })
     }
 }
 
@@ -66,6 +77,7 @@ pub(super) struct Admission {
     /// None where there are no users.
     book: Option<Arc<Book>>,
     tokens: Vec<Arc<Tokens>>,
+    callouts: Vec<Arc<Callout>>,
     /// None where nobody can prove anything.
     checkers: Option<Arc<Checkers>>,
     rules: HashMap<Option<PathBuf>, Arc<Rules>>,
@@ -85,7 +97,8 @@ impl Admission {
         let nothing =
             || Acl::new(Some(Arc::new(AclFile::empty(Path::new("acl_file")))), Arc::default());
         let absent = one.cloned().unwrap_or_else(|| Arc::new(Rules::new(nothing())));
-        Self { book: None, tokens: Vec::new(), checkers: None, rules, absent }
+        let (tokens, callouts) = (Vec::new(), Vec::new());
+        Self { book: None, tokens, callouts, checkers: None, rules, absent }
     }
 
     /// The rules for Clients that the store remembers.
@@ -104,15 +117,8 @@ impl Admission {
         if openings.iter().all(|opening| opening.proofs.is_empty()) {
             return Ok(());
         }
-        self.checkers = Some(Arc::new(Checkers::start(&config.checkers)?));
-        for token in &config.tokens {
-            let keys = files.keys.remove(&token.name).flatten();
-            if let Some(keys) = &keys {
-                tracing::info!(token = token.name, "keys: {}", keys.len());
-            }
-            let tokens = Tokens::start(token.clone(), keys, counts.clone())?;
-            self.tokens.push(Arc::new(tokens));
-        }
+        self.checkers = Some(Arc::new(Checkers::start("password", &config.checkers)?));
+        self.ask_and_fetch(config, &mut files, counts)?;
         if openings.iter().all(|opening| opening.users.is_none()) {
             return Ok(());
         }
@@ -125,6 +131,32 @@ impl Admission {
         }
         let book = Book::open(secret, files.passwords, &config.store.directory)?;
         self.book = Some(Arc::new(book));
+        Ok(())
+    }
+
+    fn ask_and_fetch(
+        &mut self,
+        config: &Config,
+        files: &mut Files,
+        counts: &Arc<Proofs>,
+    ) -> io::Result<()> {
+        for token in &config.tokens {
+            let keys = files.keys.remove(&token.name).flatten();
+            if let Some(keys) = &keys {
+                tracing::info!(token = token.name, "keys: {}", keys.len());
+            }
+            let Some(http) = files.https.remove(&token.name) else { continue };
+            let tokens = Tokens::start(token.clone(), keys, http, counts.clone())?;
+            self.tokens.push(Arc::new(tokens));
+        }
+        for callout in &config.callouts {
+            let bearer = files.bearers.remove(&callout.name).flatten();
+            let Some(http) = files.https.remove(&callout.name) else { continue };
+            let waiting_max = config.checkers.waiting_max;
+            let options = callout.clone();
+            let callout = Callout::start(options, http, bearer, waiting_max, counts.clone())?;
+            self.callouts.push(Arc::new(callout));
+        }
         Ok(())
     }
 
@@ -158,6 +190,10 @@ impl Admission {
                 let tokens = self.tokens.iter().find(|tokens| tokens.name() == name)?;
                 Some(Method::Tokens(tokens.clone()))
             }
+            Proof::Callout(name) => {
+                let callout = self.callouts.iter().find(|callout| callout.name() == name)?;
+                Some(Method::Callout(callout.clone()))
+            }
         }
     }
 
@@ -176,6 +212,9 @@ impl Admission {
         }
         for tokens in &self.tokens {
             tokens.replace(files.keys.remove(tokens.name()).flatten());
+        }
+        for callout in &self.callouts {
+            callout.replace(files.bearers.remove(callout.name()).flatten());
         }
         for (path, acl) in files.acls {
             if let Some(rules) = self.rules.get(&path) {

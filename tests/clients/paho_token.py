@@ -1,4 +1,4 @@
-"""paho with a token as its password: paho_token.py PORT TOKEN"""
+"""paho with a password, such as a token: paho_token.py PORT PASSWORD"""
 
 import queue
 import sys

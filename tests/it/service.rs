@@ -66,24 +66,25 @@ impl Service {
         format!("{scheme}://localhost:{}{path}", self.port)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// Where one of its files is.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// One of the files that say what it does; whole at every moment.
     pub fn put(&self, name: &str, text: &str) {
-        let new = self.file("new");
+        let new = self.path("new");
         std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.file(name)).unwrap();
+        std::fs::rename(new, self.path(name)).unwrap();
     }
 
     pub fn remove(&self, name: &str) {
-        std::fs::remove_file(self.file(name)).unwrap();
+        std::fs::remove_file(self.path(name)).unwrap();
     }
 
     /// The requests so far, a line each.
     pub fn asked(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.file("asked")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.path("asked")).unwrap_or_default();
         text.lines().map(Into::into).collect()
     }
 }

@@ -16,9 +16,6 @@ use crate::service::Service;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// For a broker that is shown many bad tokens.
-const PATIENT: &str = "failed_login_delay = 0\nmax_failed_logins = 0\n";
-
 /// Algorithm, its key, and what `key_file` or `secret_file` names.
 const ALGORITHMS: [(&str, &str, &str); 12] = [
     ("HS256", "secret", "secret"),
@@ -84,7 +81,7 @@ fn tokens(settings: &str) -> String {
 }
 
 fn broker(settings: &str) -> Broker {
-    Broker::start_with(&format!("log_level = \"trace\"\n{PATIENT}"), &tokens(settings))
+    Broker::start_with("log_level = \"trace\"", &tokens(settings))
 }
 
 fn code(port: u16, connect: &Connect, user: &str, password: &str) -> u8 {
@@ -96,7 +93,7 @@ fn connack(port: u16, user: &str, password: &str) -> u8 {
     code(port, &Connect::v5(""), user, password)
 }
 
-fn wait_for(broker: &Broker, said: &str) {
+pub fn wait_for(broker: &Broker, said: &str) {
     wait_for_times(broker, said, 1);
 }
 
@@ -130,7 +127,7 @@ fn a_token_of_every_algorithm_lets_its_user_in() {
          [[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\nauthentication = \"set\"\n",
         set.display()
     );
-    let broker = Broker::start_with(PATIENT, &methods);
+    let broker = Broker::start_with("", &methods);
     for (algorithm, key, _) in ALGORITHMS {
         let end = now_s() + 3600;
         let claims = format!("{{\"sub\": \"ali\", \"exp\": {end}, \"iss\": \"{algorithm}\"}}");
@@ -162,12 +159,17 @@ fn mosquittos_and_pahos_clients_come_in_with_a_token() {
         assert_eq!(publish(&token).0, Some(0), "{version}");
         assert_ne!(publish(&token[..token.len() - 1]).0, Some(0), "{version}");
     }
+    paho_comes_in(&port, &token);
+}
+
+/// paho's client with a password, where it may publish and subscribe to `up/#`.
+pub fn paho_comes_in(port: &str, password: &str) {
     let root = env!("CARGO_MANIFEST_DIR");
     let clients =
         std::env::var("TEST_CLIENTS").unwrap_or_else(|_| format!("{root}/target/clients"));
     let mut paho = Command::new("python3");
     paho.env("PYTHONPATH", format!("{clients}/python"));
-    paho.arg(format!("{root}/tests/clients/paho_token.py")).args([&port, &token]);
+    paho.arg(format!("{root}/tests/clients/paho_token.py")).args([port, password]);
     let (status, output) = run(&mut paho, SOON);
     assert_eq!((status, output.trim()), (Some(0), "received up/mine; denied down/x 0x87"));
 }
@@ -318,7 +320,7 @@ fn methods_are_tried_in_order_and_who_knows_the_user_decides() {
          [[listener]]\nport = {open}\nbind_address = \"127.0.0.1\"\nauthentication = [\"t\"]\nallow_anonymous = true\n",
         tokens("issuer = \"us\"")
     );
-    let settings = format!("{PATIENT}password_file = '{}'\n", users.display());
+    let settings = format!("password_file = '{}'\n", users.display());
     let broker = Broker::start_with(&settings, &listeners);
     let ours = token_with("ali", ", \"iss\": \"us\"");
     let theirs = token_with("ali", ", \"iss\": \"them\"");
@@ -349,7 +351,7 @@ fn keys_of_a_file_are_read_again_on_sighup() {
     let file = directory.path().join("keys.json");
     std::fs::write(&file, key_set(&["p256=old"])).unwrap();
     let listeners = format!("[[token]]\nname = \"t\"\nkey_file = '{}'\n", file.display());
-    let broker = Broker::start_with(PATIENT, &listeners);
+    let broker = Broker::start_with("", &listeners);
     let claims = format!("{{\"sub\": \"ali\", \"exp\": {}}}", now_s() + 3600);
     let old = sign("ES256", "p256.key", "{\"kid\": \"old\"}", &claims);
     let new = sign("EdDSA", "ed.key", "{\"kid\": \"new\"}", &claims);
@@ -369,7 +371,7 @@ fn keys_of_a_file_are_read_again_on_sighup() {
 fn fetching(service: &Service, settings: &str) -> Broker {
     let url = service.url("/keys");
     let listeners = format!("[[token]]\nname = \"t\"\nkeys_url = \"{url}\"\n{settings}\n");
-    Broker::start_with(PATIENT, &listeners)
+    Broker::start_with("", &listeners)
 }
 
 #[test]

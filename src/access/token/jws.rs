@@ -139,7 +139,7 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A text from a token as it may stand in the log.
-pub(super) struct Quoted<'a>(pub &'a str);
+pub(in crate::access) struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

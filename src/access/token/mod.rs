@@ -155,7 +155,12 @@ pub struct Tokens {
 
 impl Tokens {
     /// With keys that were read, or else are fetched.
-    pub fn start(options: Options, keys: Option<Keys>, counts: Arc<Proofs>) -> io::Result<Self> {
+    pub fn start(
+        options: Options,
+        keys: Option<Keys>,
+        http: Http,
+        counts: Arc<Proofs>,
+    ) -> io::Result<Self> {
         let held = Arc::new(RwLock::new(Arc::new(keys.unwrap_or_default())));
         let mut tokens = Self { options, keys: held, source: None, counts };
         let Some(url) = tokens.options.keys_url.clone() else { return Ok(tokens) };
@@ -164,7 +169,6 @@ impl Tokens {
             tracing::warn!(token = name, "whoever is on the way to {url} can give his own keys");
         }
         let name = tokens.options.name.as_str().into();
-        let http = tokens.options.http().map_err(io::Error::other)?;
         let source = source::Options { name, url, http, interval: tokens.options.keys_interval };
         tokens.source = Some(Source::start(source, tokens.keys.clone(), tokens.counts.clone())?);
         Ok(tokens)

@@ -129,7 +129,8 @@ fn only(kind: &str) -> Keys {
 }
 
 fn with(options: Options, keys: Keys) -> Tokens {
-    Tokens::start(options, Some(keys), Arc::default()).unwrap()
+    let http = options.http().unwrap();
+    Tokens::start(options, Some(keys), http, Arc::default()).unwrap()
 }
 
 /// The user, or why there is none.

@@ -20,6 +20,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use thiserror::Error;
 
 pub use live::Tls;
+pub(in crate::net) use name::subject_of;
 pub use name::{Certified, Naming};
 
 /// Settings of a listener's TLS.

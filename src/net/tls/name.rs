@@ -40,6 +40,11 @@ impl Certified {
     }
 }
 
+/// The subject of a certificate, DER-encoded, as RFC 2253 writes it.
+pub(in crate::net) fn subject_of(der: &[u8]) -> Option<Arc<str>> {
+    name(Naming::Subject, der).map(Into::into)
+}
+
 /// A certificate's name; none that a User Name could not be.
 fn name(naming: Naming, der: &[u8]) -> Option<String> {
     let (_, certificate) = parse_x509_certificate(der).ok()?;
