@@ -1,6 +1,7 @@
 //! The command line.
 
 mod acl;
+mod against;
 mod passwd;
 mod user;
 
@@ -35,6 +36,7 @@ Examples:
   whimbrel -c whimbrel.toml                serve as the file says
   whimbrel -c /etc/mosquitto/mosquitto.conf  serve in mosquitto's place
   whimbrel -c whimbrel.toml --check-config say what is wrong with the file
+  whimbrel -c new.toml --check-config --against old.toml  say what it would change
   whimbrel settings                        list all settings
   whimbrel passwd -c users alice           make a password file, with alice in it
   whimbrel user add alice                  add a user to a running broker
@@ -43,7 +45,8 @@ Examples:
   whimbrel store import mosquitto.db       take over what mosquitto has kept
 
 SIGTERM and SIGINT stop the broker: Clients are told, everything is committed, exit status 0.
-SIGHUP has users, passwords and rules read again; if anything is wrong with them nothing changes.")]
+SIGHUP has the configuration and all files that it names read again: listeners are opened, changed
+and closed, and whoever is connected stays so. If anything is wrong nothing changes.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -65,6 +68,10 @@ struct Arguments {
     /// Check the configuration and exit: status 0 if it is good
     #[arg(long, alias = "test-config")]
     check_config: bool,
+    /// With --check-config: say what would change in a broker that was started with this file, and
+    /// when; files that both name are not compared
+    #[arg(long, value_name = "FILE", requires = "check_config")]
+    against: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -221,14 +228,7 @@ pub fn run() -> Result<(), CliError> {
         return Ok(());
     }
     if arguments.check_config {
-        server::check(&config)?;
-        let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
-        let mut out = std::io::stdout().lock();
-        for warning in &config.warnings {
-            writeln!(out, "{warning}")?;
-        }
-        writeln!(out, "{}: ok", path.display())?;
-        return Ok(());
+        return check_config(&arguments, &config);
     }
     if arguments.daemon && is_left_to_a_child()? {
         return Ok(());
@@ -245,6 +245,22 @@ pub fn run() -> Result<(), CliError> {
         Ok(config)
     };
     server::run(&config, &journal, &reread)?;
+    Ok(())
+}
+
+/// Says what is wrong with a configuration, and what it would change.
+fn check_config(arguments: &Arguments, config: &Config) -> Result<(), CliError> {
+    server::check(config)?;
+    let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
+    let mut out = std::io::stdout().lock();
+    for warning in &config.warnings {
+        writeln!(out, "{warning}")?;
+    }
+    if let Some(running) = &arguments.against {
+        let running = read::read(running).map_err(CliError::Config)?;
+        out.write_all(against::lines(&running, config).as_bytes())?;
+    }
+    writeln!(out, "{}: ok", path.display())?;
     Ok(())
 }
 

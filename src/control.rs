@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -58,7 +58,7 @@ impl Control {
     }
 
     /// Answers requests, one after the other.
-    pub async fn serve(&self, broker: &Arc<Broker>, book: Option<&Arc<Book>>) {
+    pub async fn serve(&self, broker: &Arc<Broker>, book: &Arc<OnceLock<Arc<Book>>>) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -80,7 +80,7 @@ impl Drop for Control {
 async fn answer(
     mut stream: tokio::net::UnixStream,
     broker: &Arc<Broker>,
-    book: Option<&Arc<Book>>,
+    book: &Arc<OnceLock<Arc<Book>>>,
 ) -> io::Result<()> {
     let mut line = Vec::new();
     let (read, mut write) = stream.split();
@@ -90,7 +90,7 @@ async fn answer(
         None => "error\nunknown request\n".to_owned(),
         Some(request) => {
             tracing::info!(?request, "asked by the operator");
-            let (broker, book) = (broker.clone(), book.cloned());
+            let (broker, book) = (broker.clone(), book.get().cloned());
             let work = move || carry_out(&request, &broker, book.as_deref());
             match tokio::task::spawn_blocking(work).await? {
                 Ok(text) => format!("ok\n{text}"),

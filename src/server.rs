@@ -4,10 +4,11 @@
 //! Each worker is a thread with a runtime of its own. A connection stays with the worker it was
 //! given to, so its wake-ups do not cross threads unless its messages do.
 //!
-//! SIGHUP has the files of [`admission`] and of [`certificates`] read again.
+//! SIGHUP has the configuration and all that it names read again: [`reload`], [`doors`].
 
 mod admission;
 mod certificates;
+mod doors;
 mod rights;
 mod sys;
 
@@ -17,7 +18,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,12 +35,13 @@ use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::Control;
 use crate::doorman::Doorman;
-use crate::doorman::bucket::{Bucket, Rate};
 use crate::journal::Journal;
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
 use crate::store::{Durability, Health, OpenError};
 use admission::{Admission, Files};
+use certificates::Watched;
+use doors::{Connections, Doors, Hall};
 use rights::RightsError;
 
 /// How often the process looks at the memory that it uses.
@@ -49,7 +50,7 @@ const MEMORY_LOOK: Duration = Duration::from_millis(100);
 /// Looks in a second.
 const MEMORY_LOOKS: u32 = 10;
 
-pub use reload::Reread;
+pub use reload::{Effect, Reread, differences};
 
 /// Why the broker cannot start.
 #[derive(Debug, Error)]
@@ -154,8 +155,11 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
     let listeners = {
         // The first worker accepts: what it keeps costs no change of threads.
         let _entered = first.handle.enter();
-        listen(&openings)?
+        let opened = openings.iter().map(|opening| Ok((doors::open(opening)?, opening.clone())));
+        opened.collect::<Result<Vec<_>, ListenError>>()?
     };
+    let listeners =
+        listeners.into_iter().filter_map(|(listener, opening)| Some((listener?, opening)));
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
@@ -179,8 +183,8 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
         "store open"
     );
     let doorman = Arc::new(Doorman::new(config.doorman.clone()));
-    let house = House { config, broker: &broker, admission: &admission, doorman, journal, reread };
-    let served = runtime.block_on(house.serve(listeners, control, &workers));
+    let house = House { config, broker: &broker, admission, doorman, journal, reread };
+    let served = runtime.block_on(house.serve(listeners.collect(), control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();
@@ -190,33 +194,11 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
     served
 }
 
-fn listen(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError> {
-    let mut listeners = Vec::new();
-    for opening in openings {
-        match Listener::bind(&opening.options) {
-            Ok(listener) => {
-                let tls = if opening.options.tls.is_some() { " with TLS" } else { "" };
-                let websocket =
-                    if opening.options.websocket.is_some() { ", WebSocket" } else { "" };
-                let proxy = if opening.options.proxy.is_some() { ", PROXY protocol" } else { "" };
-                let bind = listener.local_address();
-                tracing::info!("listening on {bind}{tls}{websocket}{proxy}");
-                listeners.push((listener, opening.clone()));
-            }
-            Err(ListenError::Refused { bind, error }) if opening.is_optional => {
-                tracing::debug!("not listening on {bind}: {error}");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(listeners)
-}
-
 /// What is served, and how.
 struct House<'a> {
     config: &'a Config,
     broker: &'a Arc<Broker>,
-    admission: &'a Admission,
+    admission: Admission,
     doorman: Arc<Doorman>,
     journal: &'a Journal,
     reread: &'a Reread<'a>,
@@ -224,43 +206,33 @@ struct House<'a> {
 
 impl House<'_> {
     async fn serve(
-        &self,
+        mut self,
         listeners: Vec<(Listener, Opening)>,
         control: Option<Control>,
         workers: &[Worker],
     ) -> Result<(), ServerError> {
-        let Self { config, broker, admission, .. } = *self;
+        let (config, broker) = (self.config, self.broker);
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let connections = Arc::new(AtomicUsize::new(0));
-        let handles: Arc<[Handle]> = workers.iter().map(|worker| worker.handle.clone()).collect();
-        let mut tasks = Vec::new();
-        let tls = listeners
-            .iter()
-            .filter_map(|(listener, _)| Some((listener.local_address(), listener.tls()?.clone())));
-        let interval = config.certificate_check_interval;
-        let kept = certificates::keep(broker.clone(), tls.collect(), interval)?;
-        tasks.push(tokio::spawn(kept));
-        let accepting = handles.first().cloned().unwrap_or_else(Handle::current);
+        let connections = Arc::new(Connections::new(config.connections_total_max));
+        let hall = Hall {
+            broker: broker.clone(),
+            workers: workers.iter().map(|worker| worker.handle.clone()).collect(),
+            connections: connections.clone(),
+        };
+        let watched = Arc::new(Watched::default());
+        let mut doors = Doors::new(hall, watched.clone());
         for (listener, opening) in listeners {
-            let options = Arc::new(connection::Options {
-                doorman: self.doorman.clone(),
-                connect_timeout: config.connect_timeout,
-                access: Arc::new(admission.access(&opening)),
-                in_memory: opening.in_memory,
-                admission: opening.admission.clone(),
-            });
-            let (broker, handles) = (broker.clone(), handles.clone());
-            let (count, max) = (connections.clone(), config.connections_total_max);
-            let bounds = Bounds { count, max, rate: opening.connection_rate };
-            tasks.push(accepting.spawn(async move {
-                accept(&listener, &broker, &options, &handles, bounds).await;
-            }));
+            let options = self.options(config, &opening);
+            doors.add(listener, opening, Arc::new(options));
         }
+        doors.watch();
+        let kept = certificates::keep(broker.clone(), watched, config.certificate_check_interval);
+        let mut tasks = vec![tokio::spawn(kept)];
         if let Some(control) = control {
-            let (broker, book) = (broker.clone(), admission.book());
-            tasks.push(tokio::spawn(async move { control.serve(&broker, book.as_ref()).await }));
+            let (broker, book) = (broker.clone(), self.admission.book());
+            tasks.push(tokio::spawn(async move { control.serve(&broker, &book).await }));
         }
         if !config.sys_interval.is_zero() {
             tasks.push(tokio::spawn(sys::report(broker.clone(), config.sys_interval)));
@@ -272,7 +244,7 @@ impl House<'_> {
         tell_systemd(NotifyState::Ready);
         let name = loop {
             tokio::select! {
-                _ = hangup.recv() => self.reload(),
+                _ = hangup.recv() => self.reload(&mut doors, &connections).await,
                 _ = terminate.recv() => break "SIGTERM",
                 _ = interrupt.recv() => break "SIGINT",
                 _ = &mut keeper => break "the store is damaged",
@@ -281,6 +253,7 @@ impl House<'_> {
         keeper.abort();
         tracing::info!("{name}: stopping");
         tell_systemd(NotifyState::Stopping);
+        doors.close().await;
         for task in &tasks {
             task.abort();
         }
@@ -294,20 +267,41 @@ impl House<'_> {
         Ok(())
     }
 
+    /// What holds for those who come by a listener.
+    fn options(&self, config: &Config, opening: &Opening) -> connection::Options {
+        connection::Options {
+            doorman: self.doorman.clone(),
+            connect_timeout: config.connect_timeout,
+            access: Arc::new(self.admission.access(opening)),
+            in_memory: opening.in_memory,
+            admission: opening.admission.clone(),
+        }
+    }
+
     /// Reads the configuration, and who may come and what they may do, again. What is not good
     /// changes nothing.
-    fn reload(&self) {
+    async fn reload(&mut self, doors: &mut Doors, connections: &Connections) {
         let Some(new) = reload::read(self.journal, self.reread) else { return };
-        let openings = new.openings();
-        let read = |openings: Vec<_>| Files::read(&new, &openings).map_err(|e| e.to_string());
-        match openings.and_then(read) {
-            Ok(files) => {
-                self.admission.replace(files);
-                self.broker.rules_replaced();
+        match self.try_reload(&new, doors).await {
+            Ok(()) => {
+                connections.set_max(new.connections_total_max);
                 reload::take_over(self.config, new, self.broker, self.journal);
             }
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
         }
+    }
+
+    /// Listeners, and who may come by them.
+    async fn try_reload(&mut self, new: &Config, doors: &mut Doors) -> Result<(), ServerError> {
+        let openings = new.openings().map_err(ServerError::Settings)?;
+        let files = Files::read(new, &openings)?;
+        self.admission.prepare(new, &openings)?;
+        let mut plan = doors.plan(openings)?;
+        doors.make_room(&mut plan).await?;
+        self.admission.replace(files);
+        self.broker.rules_replaced();
+        doors.take_over(plan, |opening| self.options(new, opening)).await;
+        Ok(())
     }
 }
 
@@ -362,77 +356,17 @@ fn control(config: &Config) -> Option<Control> {
     Control::open(&config.store.directory).inspect_err(no_control).ok()
 }
 
-async fn accept(
-    listener: &Listener,
-    broker: &Arc<Broker>,
-    options: &Arc<connection::Options>,
-    workers: &[Handle],
-    bounds: Bounds,
-) {
-    let (metrics, mut arrivals) = (&broker.metrics, Bucket::default());
-    loop {
-        for worker in workers {
-            let accepted = listener.accept().await;
-            let now = broker.now();
-            if accepted.is_surplus() || bounds.count.load(Ordering::Relaxed) >= bounds.max {
-                metrics.connections_refused_too_many.increment();
-                tracing::debug!(peer = %accepted.peer(), "a connection too many");
-                continue;
-            }
-            if bounds.rate.is_some_and(|rate| !arrivals.take(rate, now)) {
-                metrics.connections_refused_for_rate.increment();
-                tracing::debug!(peer = %accepted.peer(), "a connection too fast");
-                continue;
-            }
-            if !options.doorman.admits(accepted.peer().origin(), now, metrics) {
-                continue;
-            }
-            let (broker, options) = (broker.clone(), options.clone());
-            let counted = Counted::new(&bounds.count);
-            worker.spawn(async move {
-                connection::serve(accepted, broker, options).await;
-                drop(counted);
-            });
-        }
-    }
-}
-
-/// Bounds of a listener's connections.
-struct Bounds {
-    /// Those of all listeners.
-    count: Arc<AtomicUsize>,
-    max: usize,
-    /// New ones in a second.
-    rate: Option<Rate>,
-}
-
-/// One connection in the count.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Ends all connections, and waits for them as long as the settings allow.
-async fn close(config: &Config, broker: &Broker, connections: &AtomicUsize) {
+async fn close(config: &Config, broker: &Broker, connections: &Connections) {
     let gone = async {
-        while connections.load(Ordering::Relaxed) > 0 {
+        while connections.count() > 0 {
             // Again each time: a Client may have been on its way in.
             broker.close_connections();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     if tokio::time::timeout(config.shutdown_timeout, gone).await.is_err() {
-        let left = connections.load(Ordering::Relaxed);
+        let left = connections.count();
         tracing::warn!("{left} connections did not end in time and are cut");
     }
 }

@@ -58,7 +58,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
         }
     }
     reading.problems.sort_by_key(|problem| problem.line);
-    config.given.extend(reading.given);
+    for (name, value) in reading.given {
+        // A role's rules have the same names.
+        let held = config.given.entry(name).or_default();
+        if !held.is_empty() {
+            held.push_str("; ");
+        }
+        held.push_str(&value);
+    }
     if reading.problems.is_empty() { Ok(config) } else { Err(reading.problems) }
 }
 

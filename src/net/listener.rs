@@ -2,7 +2,8 @@
 //!
 //! [`Listener::accept`] yields a socket that no reactor knows yet; [`Accepted::open`] is run by
 //! the worker that will serve it, so that it is registered once. When the process has no
-//! descriptors left, accepting pauses instead of spinning.
+//! descriptors left, accepting pauses instead of spinning. A listener's options can change: who has
+//! come before keeps those under which it came.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
@@ -113,7 +114,8 @@ pub struct Listener {
 struct Shared {
     options: Options,
     tls: Option<Arc<Tls>>,
-    connections: AtomicUsize,
+    /// Also those that came under other options.
+    connections: Arc<AtomicUsize>,
 }
 
 /// A connection that was accepted and is not served yet.
@@ -157,8 +159,24 @@ impl Listener {
             }
         })?;
         let options = options.clone();
-        let shared = Arc::new(Shared { options, tls, connections: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared { options, tls, connections: Arc::default() });
         Ok(Self { socket, shared })
+    }
+
+    /// Takes other options, and what [`Listener::read_tls`] made of them, for connections to come.
+    /// It listens where it did: `bind` and `interface` are those of before.
+    pub fn change(&mut self, options: &Options, tls: Option<Arc<Tls>>) {
+        if let Socks::Tcp(socket) = &self.socket {
+            // Where the system refuses, packets are delayed as before.
+            let _ = SockRef::from(socket.get_ref()).set_tcp_nodelay(options.nodelay);
+        }
+        let (options, connections) = (options.clone(), self.shared.connections.clone());
+        self.shared = Arc::new(Shared { options, tls, connections });
+    }
+
+    /// How many connections that it has accepted there are.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Reads what the options say of TLS.

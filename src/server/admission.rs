@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::ServerError;
 use crate::access::acl::Acl;
@@ -75,7 +75,7 @@ impl Files {
 /// What holds now.
 pub(super) struct Admission {
     /// None where there are no users.
-    book: Option<Arc<Book>>,
+    book: Arc<OnceLock<Arc<Book>>>,
     tokens: Vec<Arc<Tokens>>,
     callouts: Vec<Arc<Callout>>,
     /// None where nobody can prove anything.
@@ -98,7 +98,7 @@ impl Admission {
             || Acl::new(Some(Arc::new(AclFile::empty(Path::new("acl_file")))), Arc::default());
         let absent = one.cloned().unwrap_or_else(|| Arc::new(Rules::new(nothing())));
         let (tokens, callouts) = (Vec::new(), Vec::new());
-        Self { book: None, tokens, callouts, checkers: None, rules, absent }
+        Self { book: Arc::default(), tokens, callouts, checkers: None, rules, absent }
     }
 
     /// The rules for Clients that the store remembers.
@@ -114,23 +114,16 @@ impl Admission {
         mut files: Files,
         counts: &Arc<Proofs>,
     ) -> Result<(), ServerError> {
-        if openings.iter().all(|opening| opening.proofs.is_empty()) {
-            return Ok(());
+        if openings.iter().any(|opening| !opening.proofs.is_empty()) {
+            self.ask_and_fetch(config, &mut files, counts)?;
         }
-        self.checkers = Some(Arc::new(Checkers::start("password", &config.checkers)?));
-        self.ask_and_fetch(config, &mut files, counts)?;
-        if openings.iter().all(|opening| opening.users.is_none()) {
-            return Ok(());
-        }
-        let secret = match config.store.durability {
-            Durability::Memory => random::bytes()?,
-            _ => random::secret(&config.store.directory)?,
-        };
+        self.prepare(config, openings)?;
         for (path, file) in &files.passwords {
             tracing::info!("{} users in {}", file.names().len(), path.display());
         }
-        let book = Book::open(secret, files.passwords, &config.store.directory)?;
-        self.book = Some(Arc::new(book));
+        if let Some(book) = self.book.get() {
+            book.replace(files.passwords);
+        }
         Ok(())
     }
 
@@ -160,8 +153,40 @@ impl Admission {
         Ok(())
     }
 
-    /// The users, where there are any.
-    pub fn book(&self) -> Option<Arc<Book>> {
+    /// Has ready what these listeners need and those before did not; nothing that holds changes.
+    pub fn prepare(&mut self, config: &Config, openings: &[Opening]) -> Result<(), ServerError> {
+        let proofs = || openings.iter().flat_map(|opening| &opening.proofs);
+        for proof in proofs() {
+            let (table, name, is_there) = match proof {
+                Proof::Passwords => continue,
+                Proof::Token(name) => {
+                    ("token", name, self.tokens.iter().any(|tokens| tokens.name() == name))
+                }
+                Proof::Callout(name) => {
+                    ("callout", name, self.callouts.iter().any(|callout| callout.name() == name))
+                }
+            };
+            if !is_there {
+                let what = format!("a [[{table}]] that is new, as `{name}`, needs a restart");
+                return Err(ServerError::Settings(what));
+            }
+        }
+        if proofs().next().is_some() && self.checkers.is_none() {
+            self.checkers = Some(Arc::new(Checkers::start("password", &config.checkers)?));
+        }
+        if self.book.get().is_none() && openings.iter().any(|opening| !opening.users.is_none()) {
+            let secret = match config.store.durability {
+                Durability::Memory => random::bytes()?,
+                _ => random::secret(&config.store.directory)?,
+            };
+            let book = Book::open(secret, HashMap::new(), &config.store.directory)?;
+            self.book.get_or_init(|| Arc::new(book));
+        }
+        Ok(())
+    }
+
+    /// The users, once there are any.
+    pub fn book(&self) -> Arc<OnceLock<Arc<Book>>> {
         self.book.clone()
     }
 
@@ -183,9 +208,7 @@ impl Admission {
 
     fn method(&self, proof: &Proof, opening: &Opening) -> Option<Method> {
         match proof {
-            Proof::Passwords => {
-                Some(Method::Passwords(self.book.as_ref()?.directory(&opening.users)))
-            }
+            Proof::Passwords => Some(Method::Passwords(self.book.get()?.directory(&opening.users))),
             Proof::Token(name) => {
                 let tokens = self.tokens.iter().find(|tokens| tokens.name() == name)?;
                 Some(Method::Tokens(tokens.clone()))
@@ -197,17 +220,10 @@ impl Admission {
         }
     }
 
-    /// Takes over what was read again. What a file holds that was not there at the start is left
-    /// out: no listener asks for it.
-    pub fn replace(&self, mut files: Files) {
-        let is_new = |path: &&Option<PathBuf>| !self.rules.contains_key(*path);
-        let is_gone = |path: &&Option<PathBuf>| !files.acls.contains_key(*path);
-        let moved = files.acls.keys().filter(is_new).chain(self.rules.keys().filter(is_gone));
-        for path in moved.flatten() {
-            let path = path.display();
-            tracing::warn!("{path}: another `acl_file` is taken up when the broker is restarted");
-        }
-        if let Some(book) = &self.book {
+    /// Takes over what was read again. Who came under an `acl_file` that no listener has any more
+    /// keeps its rules.
+    pub fn replace(&mut self, mut files: Files) {
+        if let Some(book) = self.book.get() {
             book.replace(files.passwords);
         }
         for tokens in &self.tokens {
@@ -217,8 +233,9 @@ impl Admission {
             callout.replace(files.bearers.remove(callout.name()).flatten());
         }
         for (path, acl) in files.acls {
-            if let Some(rules) = self.rules.get(&path) {
-                rules.replace(acl);
+            match self.rules.entry(path) {
+                Entry::Occupied(held) => held.get().replace(acl),
+                Entry::Vacant(vacant) => drop(vacant.insert(Arc::new(Rules::new(acl)))),
             }
         }
     }

@@ -1,11 +1,11 @@
-//! Certificates are read again when their files change or on SIGHUP, and their end is told in
-//! time.
+//! Certificates are read again when their files change, and their end is told in time. SIGHUP has
+//! the listeners read them, and what they have then is watched from there on.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::broker::Broker;
@@ -21,37 +21,50 @@ const DAY_S: i64 = 86_400;
 /// Time between two looks at how long certificates last, in seconds.
 const LOOK_S: u64 = 3_600;
 
-/// Keeps the certificates of all listeners, for ever. SIGHUP is heeded from now on.
-pub(super) fn keep(
-    broker: Arc<Broker>,
-    listeners: Vec<(Bind, Arc<Tls>)>,
-    interval: Duration,
-) -> io::Result<impl Future<Output = ()>> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
-        let has_interval = !interval.is_zero() && !listeners.is_empty();
-        let mut looks = tokio::time::interval(if has_interval { interval } else { FOR_EVER });
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut hours = tokio::time::interval(Duration::from_secs(LOOK_S));
-        let mut told = Moment::default();
-        loop {
-            let is_asked = tokio::select! {
-                heard = hangup.recv() => heard.is_some(),
-                _ = looks.tick() => false,
-                _ = hours.tick() => {
-                    tell_ends(&broker, &listeners, &mut told);
-                    continue;
-                }
-            };
-            for (bind, tls) in &listeners {
-                if (is_asked || tls.has_changed()) && reload(bind, tls) {
-                    // Also of the new ones, once.
-                    told = Moment::default();
-                    tell_ends(&broker, &listeners, &mut told);
+/// What is in use, by where it is.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    listeners: Mutex<Vec<(Bind, Arc<Tls>)>>,
+    bell: Notify,
+}
+
+impl Watched {
+    /// This is in use from now on.
+    pub fn set(&self, listeners: Vec<(Bind, Arc<Tls>)>) {
+        *self.listeners.lock() = listeners;
+        self.bell.notify_one();
+    }
+
+    fn all(&self) -> Vec<(Bind, Arc<Tls>)> {
+        self.listeners.lock().clone()
+    }
+}
+
+/// Keeps the certificates of all listeners, for ever.
+pub(super) async fn keep(broker: Arc<Broker>, watched: Arc<Watched>, interval: Duration) {
+    let mut looks = tokio::time::interval(if interval.is_zero() { FOR_EVER } else { interval });
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hours = tokio::time::interval(Duration::from_secs(LOOK_S));
+    let mut told = Moment::default();
+    loop {
+        tokio::select! {
+            _ = hours.tick() => tell_ends(&broker, &watched.all(), &mut told),
+            () = watched.bell.notified() => {
+                // Also of the new ones, once.
+                told = Moment::default();
+                tell_ends(&broker, &watched.all(), &mut told);
+            }
+            _ = looks.tick() => {
+                let listeners = watched.all();
+                for (bind, tls) in &listeners {
+                    if tls.has_changed() && reload(bind, tls) {
+                        told = Moment::default();
+                        tell_ends(&broker, &listeners, &mut told);
+                    }
                 }
             }
         }
-    })
+    }
 }
 
 /// As long as nobody waits for.

@@ -1,6 +1,7 @@
 //! SIGHUP: the configuration is read again, and what can change while the broker runs does.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -10,8 +11,30 @@ use crate::process;
 /// Reads the configuration again; the error says what is wrong with it.
 pub type Reread<'a> = dyn Fn() -> Result<Config, String> + 'a;
 
-/// Settings that change at once; others are noted for the next start.
+/// When a setting that has changed holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// At once.
+    AtOnce,
+    /// For connections that come from then on.
+    NewConnections,
+    /// When the broker is started again.
+    Restart,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtOnce => "at once",
+            Self::NewConnections => "for new connections",
+            Self::Restart => "needs a restart",
+        })
+    }
+}
+
+/// Settings that change at once.
 const AT_ONCE: &[&str] = &[
+    "global_max_connections",
     "log_dest",
     "log_facility",
     "log_level",
@@ -30,8 +53,59 @@ const AT_ONCE: &[&str] = &[
     "upgrade_outgoing_qos",
 ];
 
+/// Settings that hold for connections to come.
+const FOR_NEW: &[&str] = &[
+    "accept_backoff",
+    "acl_file",
+    "allow_anonymous",
+    "allow_zero_length_clientid",
+    "authentication",
+    "auto_id_prefix",
+    "clientid_prefixes",
+    "connect_timeout",
+    "connection_messages",
+    "max_connection_rate",
+    "max_connections",
+    "max_inflight_bytes",
+    "max_inflight_messages",
+    "max_keepalive",
+    "max_packet_size",
+    "max_qos",
+    "max_topic_alias",
+    "max_topic_alias_broker",
+    "message_size_limit",
+    "password_file",
+    "persistent_client_expiration",
+    "receive_maximum",
+    "retain_available",
+    "set_tcp_nodelay",
+    "stored_users",
+];
+
 /// What changes at once of what is given several times, by what its names begin with.
 const TABLES_AT_ONCE: &[&str] = &["group ", "queue ", "role "];
+
+/// Listeners are opened and closed; whoever is connected stays so.
+const LISTENERS: &str = "listener ";
+
+/// When a setting of this name holds once it is changed.
+fn effect(name: &str) -> Effect {
+    if AT_ONCE.contains(&name) || TABLES_AT_ONCE.iter().any(|table| name.starts_with(table)) {
+        return Effect::AtOnce;
+    }
+    match FOR_NEW.contains(&name) || name.starts_with(LISTENERS) {
+        true => Effect::NewConnections,
+        false => Effect::Restart,
+    }
+}
+
+/// What differs between two configurations, and when what the second says holds in a broker that
+/// was started with the first and reads it on SIGHUP.
+pub fn differences(old: &Config, new: &Config) -> BTreeMap<String, Effect> {
+    let names = old.given.keys().chain(new.given.keys());
+    let differs = |name: &&String| old.given.get(*name) != new.given.get(*name);
+    names.filter(differs).map(|name| (name.clone(), effect(name))).collect()
+}
 
 /// Reads the configuration again; a file that is not good is said to be. The log's files are
 /// opened anew in any case: they may have been moved away.
@@ -52,7 +126,8 @@ pub(super) fn take_over(config: &Config, mut new: Config, broker: &Broker, journ
     for warning in &new.warnings {
         tracing::warn!("{warning}");
     }
-    for name in waiting(config, &new) {
+    let needs_restart = |(_, effect): &(String, Effect)| *effect == Effect::Restart;
+    for (name, _) in differences(config, &new).into_iter().filter(needs_restart) {
         tracing::warn!("SIGHUP: `{name}` is changed and needs a restart");
     }
     new.fit_memory(process::memory_total());
@@ -63,16 +138,6 @@ pub(super) fn take_over(config: &Config, mut new: Config, broker: &Broker, journ
     tracing::info!("SIGHUP: the configuration was read again");
 }
 
-/// What differs from how the broker was started and needs another start.
-fn waiting<'c>(old: &'c Config, new: &'c Config) -> BTreeSet<&'c str> {
-    let names = old.given.keys().chain(new.given.keys());
-    let differs = |name: &&String| old.given.get(*name) != new.given.get(*name);
-    let is_waiting = |name: &&str| {
-        !AT_ONCE.contains(name) && !TABLES_AT_ONCE.iter().any(|table| name.starts_with(table))
-    };
-    names.filter(differs).map(String::as_str).filter(is_waiting).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,10 +146,10 @@ mod tests {
     #[test]
     fn what_changes_at_once_is_a_setting() {
         let of_mosquitto = ["log_type"];
-        for name in AT_ONCE {
+        for name in AT_ONCE.iter().chain(FOR_NEW) {
             let is_ours = GLOBAL.iter().any(|setting| setting.key == *name);
             assert!(is_ours || of_mosquitto.contains(name), "{name}");
         }
-        assert!(AT_ONCE.is_sorted());
+        assert!(AT_ONCE.is_sorted() && FOR_NEW.is_sorted());
     }
 }

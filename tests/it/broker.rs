@@ -119,6 +119,24 @@ impl Broker {
         kept
     }
 
+    /// Other settings, also of its listeners; SIGHUP, and waits until the log has this once more.
+    pub fn reload(&self, config: &str, said: &str) {
+        let before = self.log().matches(said).count();
+        std::fs::write(&self.config, config).unwrap();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", "HUP", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.log().matches(said).count() == before {
+            assert!(Instant::now() < deadline, "no {said:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What its configuration says.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(&self.config).unwrap()
+    }
+
     /// SIGTERM; the exit status and what was logged.
     pub fn stop(mut self) -> (ExitStatus, String) {
         self.terminate();

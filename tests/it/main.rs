@@ -37,6 +37,7 @@ mod proxy;
 mod publish;
 mod queues;
 mod real_clients;
+mod reload;
 mod retained;
 mod rights;
 mod scram;

@@ -338,9 +338,9 @@ fn sighup_takes_over_what_it_can_and_a_bad_file_changes_nothing() {
     std::fs::rename(served.path("one"), served.path("moved")).unwrap();
     hangup(&format!("{text}colour blue\n"), "SIGHUP: nothing is changed: ");
     assert!(served.path("one").exists(), "its log is opened anew");
-    let more = "queue_qos0_messages true\nmax_keepalive 9\n";
+    let more = "queue_qos0_messages true\nsys_interval 9\n";
     hangup(&format!("{text}{more}"), "SIGHUP: the configuration was read again");
-    assert!(served.log().contains("SIGHUP: `max_keepalive` is changed and needs a restart"));
+    assert!(served.log().contains("SIGHUP: `sys_interval` is changed and needs a restart"));
     assert!(!served.log().contains("`queue_qos0_messages`"), "{}", served.log());
     let mut publisher = Client::v4(served.port, "publisher");
     publisher.publish(0, "q0", "kept");

@@ -115,7 +115,8 @@ fn files_that_change_are_read_again_and_bad_ones_change_nothing() {
     // The key of another.
     std::fs::copy(certificates().join("server.key"), directory.path().join("s.key")).unwrap();
     hang_up(&broker);
-    await_log(&broker, "stay as they are: the certificate", 1);
+    await_log(&broker, "SIGHUP: nothing is changed: ", 1);
+    await_log(&broker, "cannot be used with the key", 1);
     assert!(shown(port, "x").contains("second.example"));
     std::fs::write(directory.path().join("s.pem"), "nothing").unwrap();
     hang_up(&broker);
