@@ -11,7 +11,7 @@ export PYTHONPATH=$clients/python${PYTHONPATH:+:$PYTHONPATH} NODE_PATH=$clients/
 work=$(mktemp -d)
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 pids=()
-trap 'kill -9 "${pids[@]}" "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap '{ kill -9 "${pids[@]}" "$broker"; wait; } 2>/dev/null || true; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
 {

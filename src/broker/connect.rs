@@ -6,9 +6,9 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::futures::OwnedNotified;
 
 use super::Broker;
+use super::fate::Fate;
 use super::mailbox::{Mail, Mailbox};
 use super::registry::{Lease, Memberships, Parked, Parts, Place};
-use super::share::Fate;
 use super::timeline::Due;
 use super::turn::Turn;
 use crate::access::acl::guard::Guard;

@@ -11,9 +11,10 @@ use hashbrown::HashMap;
 use rustc_hash::FxHashMap;
 
 use super::Broker;
+use super::fate::Fate;
 use super::groups::everything;
 use super::receiver::Receiver;
-use super::share::{Fate, Inner, ShareGroup};
+use super::share::{Inner, ShareGroup};
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::property::PropertyBuffer;
@@ -33,25 +34,6 @@ const RECORD: u8 = 4;
 const REASON: &str = "whimbrel-dead-letter-reason";
 const SOURCE_QUEUE: &str = "whimbrel-source-queue";
 const ORIGINAL_TOPIC: &str = "whimbrel-original-topic";
-
-impl Fate {
-    /// As a dead letter says it.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Spent => "max-deliveries",
-            Self::Refused => "rejected",
-            Self::SessionEnded => "session-ended",
-        }
-    }
-
-    fn drop_reason(self) -> DropReason {
-        match self {
-            Self::Spent => DropReason::DeliveriesSpent,
-            Self::Refused => DropReason::Refused,
-            Self::SessionEnded => DropReason::SessionEnded,
-        }
-    }
-}
 
 /// A queue as the store knows it.
 pub(super) struct Record<'r> {

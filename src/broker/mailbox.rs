@@ -10,8 +10,8 @@ use std::task::Waker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::desk::Bell;
+use super::fate::Fate;
 use super::memory::{Memory, Share};
-use super::share::Fate;
 use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
 use crate::codec::{QoS, ReasonCode};

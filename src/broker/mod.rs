@@ -19,6 +19,7 @@ pub mod connect;
 pub mod declared;
 pub mod desk;
 pub mod expire;
+mod fate;
 pub mod groups;
 pub mod mailbox;
 mod members;

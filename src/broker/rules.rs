@@ -1,7 +1,7 @@
 //! What a declared queue does that a plain share group does not: it counts, lends for a time, keeps
 //! only last values, has priorities and a time to live, and may have no room.
 
-use super::share::Fate;
+use super::fate::Fate;
 use crate::clock::Moment;
 use crate::codec::{Properties, QoS};
 use crate::message::Message;

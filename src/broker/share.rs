@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::fate::Fate;
 use super::mailbox::{Mailbox, Remainder};
 use super::members::{Choice, Members};
 use super::memory::{Memory, Share};
@@ -57,17 +58,6 @@ impl Drop for ShareGroup {
     fn drop(&mut self) {
         self.inner.get_mut().share.end(&self.memory);
     }
-}
-
-/// Why a declared queue cannot keep a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It was handed out as often as it may.
-    Spent,
-    /// A consumer refused it.
-    Refused,
-    /// Its consumer's Session ended before it was done with QoS 2 [MQTT-4.8.2-5].
-    SessionEnded,
 }
 
 impl ShareGroup {

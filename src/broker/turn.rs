@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use super::fate::Fate;
 use super::mailbox::{Mailbox, Remainder};
 use super::receiver::Receiver;
-use super::share::{Fate, ShareGroup};
+use super::share::ShareGroup;
 use super::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::message::Message;
