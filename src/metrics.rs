@@ -155,6 +155,11 @@ counters! {
     /// Connections refused because there were too many at once: of their listener, of all, from
     /// their address, or of their user.
     connections_refused_too_many,
+    /// Subscriptions refused because their Session has as many as it may, or the process has used
+    /// up its memory.
+    subscriptions_refused,
+    /// Times that a Client was not read on for a while because it was too fast.
+    connections_slowed,
     /// Addresses and Client Identifiers that were forgotten before their time for want of room.
     peers_forgotten,
     /// CONNECT packets received.

@@ -26,6 +26,17 @@ pub enum Input {
     Own(Vec<u8>),
 }
 
+impl Input {
+    /// Bytes that are there, with those that were kept.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Closed => 0,
+            Self::Shared(len) => *len,
+            Self::Own(own) => own.len(),
+        }
+    }
+}
+
 /// The receiving half of a byte stream.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -43,14 +54,27 @@ impl Reader {
         io: &mut T,
         shared: &mut [u8],
     ) -> Poll<io::Result<Input>> {
+        self.poll_read_some(cx, io, shared, usize::MAX)
+    }
+
+    /// The same, of which so many bytes at most are new.
+    pub fn poll_read_some<T: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        shared: &mut [u8],
+        max: usize,
+    ) -> Poll<io::Result<Input>> {
         if self.needed > shared.len() {
-            return self.poll_read_own(cx, io, shared);
+            let max = max.min(shared.len());
+            return self.poll_read_own(cx, io, shared.get_mut(..max).unwrap_or_default());
         }
         let kept = self.tail.len();
         if let Some(front) = shared.get_mut(..kept) {
             front.copy_from_slice(&self.tail);
         }
-        let mut buffer = ReadBuf::new(shared.get_mut(kept..).unwrap_or_default());
+        let end = kept.saturating_add(max).min(shared.len());
+        let mut buffer = ReadBuf::new(shared.get_mut(kept..end).unwrap_or_default());
         ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
         let read = buffer.filled().len();
         if read == 0 {
@@ -262,6 +286,28 @@ mod tests {
         assert_eq!(own, b"abcdefg", "no more than the packet is read");
         reader.keep_own(own, 7, 0);
         assert!(matches!(read(&mut reader, b"h", &mut shared), Input::Shared(1)));
+    }
+
+    #[test]
+    fn no_more_is_read_than_was_asked_for() {
+        let (mut reader, mut shared) = (Reader::default(), [0; 8]);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut io: &[u8] = b"cdefghijkl";
+        let mut some = |reader: &mut Reader, max| match reader.poll_read_some(
+            &mut cx,
+            &mut io,
+            &mut shared,
+            max,
+        ) {
+            Poll::Ready(Ok(Input::Shared(len))) => shared[..len].to_vec(),
+            Poll::Ready(Ok(Input::Own(own))) => own,
+            other => panic!("{other:?}"),
+        };
+        reader.keep(b"ab", 7);
+        assert_eq!(some(&mut reader, 3), b"abcde");
+        reader.keep(b"abcde", 20);
+        assert_eq!(some(&mut reader, 2), b"abcdefg");
+        assert_eq!(some(&mut reader, 100), b"hijkl");
     }
 
     #[test]

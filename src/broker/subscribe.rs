@@ -95,6 +95,9 @@ impl Broker {
         }
         let is_full = held.len() >= subscriptions_max || self.memory_is_full();
         if is_full && !held.contains(filter.as_str()) {
+            self.metrics.subscriptions_refused.increment();
+            let client = parts.session.client_id();
+            tracing::debug!(?client, ?filter, "no room for a subscription");
             return Err(ReasonCode::QuotaExceeded);
         }
         let is_new = !held.insert(filter.as_str(), subscription);

@@ -18,7 +18,7 @@ use crate::access::acl::roles::{Group, Role};
 use crate::access::book::Sources;
 use crate::access::{Anonymous, callout, checkers, token};
 use crate::codec::{QoS, Version};
-use crate::connection::Admission;
+use crate::connection::{Admission, Rates};
 use crate::doorman::bucket::Rate;
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
@@ -73,6 +73,8 @@ pub struct Config {
     /// New connections of each listener in a second, where it does not say otherwise; `None`: no
     /// limit.
     pub connection_rate: Option<Rate>,
+    /// How fast each Client may be, where a listener does not say otherwise.
+    pub rates: Rates,
     /// Connections of all listeners together.
     pub connections_total_max: usize,
     /// Whether small packets are sent without delay, where a listener does not say otherwise.
@@ -132,6 +134,7 @@ impl Default for Config {
             accept_backoff_max: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
             connection_rate: None,
+            rates: Rates::default(),
             connections_total_max: usize::MAX,
             is_prompt: true,
             assigns_ids: true,
@@ -195,6 +198,10 @@ pub struct Listener {
     pub connections_max: Option<usize>,
     /// New connections in a second; of what is given, `None` is no limit.
     pub connection_rate: Option<Option<Rate>>,
+    /// Messages of each Client in a second.
+    pub message_rate: Option<Option<Rate>>,
+    /// Bytes of each Client in a second.
+    pub byte_rate: Option<Option<Rate>>,
     /// Who may come without proof of identity.
     pub anonymous: Option<Anonymous>,
     /// Users and their passwords.
@@ -440,6 +447,10 @@ impl Config {
             mount_point: listener.mount_point.as_deref().map(Into::into),
             trusts_certificates: !listener.distrusts_certificates,
             payload_max: self.payload_max,
+            rates: Rates {
+                messages: listener.message_rate.unwrap_or(self.rates.messages),
+                bytes: listener.byte_rate.unwrap_or(self.rates.bytes),
+            },
             port: listener.port.unwrap_or(0),
             place: match &listener.socket {
                 Some(path) => path.to_string_lossy().into(),

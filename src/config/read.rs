@@ -474,7 +474,7 @@ mod tests {
         let text = "offence_window = 0\nfree_failed_logins = 0\nfailed_login_delay = -1\n\
                     exempt_networks = \"10.0.0.0/8\"\nmax_tracked_peers = 1\n\
                     max_client_flaps = -3\nban_duration = \"0s\"\n\
-                    max_connection_rate = -1\n";
+                    max_connection_rate = -1\nmax_byte_rate = \"1 MB/s\"\n";
         let time = "such as 30 (seconds), \"500ms\", \"5m\", \"7d\"";
         assert_eq!(
             problems(text),
@@ -488,6 +488,8 @@ mod tests {
                 "w.toml:6: `max_client_flaps` must be an integer from 0 to 1000000000",
                 &format!("w.toml:7: `ban_duration` must be a time above 0, {time}"),
                 "w.toml:8: `max_connection_rate` must be an integer from 0 to 1000000000",
+                "w.toml:9: `max_byte_rate` must be a size from 0 to 1099511627776 bytes, such as \
+                 65536 or \"64 KiB\"",
             ]
         );
         let text = "failed_login_delay = \"10s\"\n";

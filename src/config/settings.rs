@@ -37,6 +37,7 @@ pub struct Setting<T> {
 const ANONYMOUS: Kind = Kind::Choice(&["true", "false", "loopback"]);
 const COUNT: Kind = Kind::Int { min: 1, max: u64::MAX };
 const LIMIT: Kind = Kind::Int { min: 0, max: 1_000_000_000 };
+const BYTES_LIMIT: Kind = Kind::Size { min: 0, max: 1 << 40 };
 const U16: Kind = Kind::Int { min: 0, max: 65_535 };
 const WINDOW: Kind = Kind::Int { min: 1, max: 65_535 };
 const PORT: Kind = Kind::Int { min: 0, max: 65_535 };
@@ -204,6 +205,12 @@ settings! { GLOBAL: Config;
     "max_connection_rate_per_address" LIMIT, "0",
         "New connections from one address in a second, and as many at once; others are closed as they come. 0: no limit."
         => |c, v, _| c.doorman.address_rate = rate(v);
+    "max_message_rate" LIMIT, "0",
+        "Messages that a Client may publish in a second, and as many at once; it is not read on until it may publish more, and loses nothing. 0: no limit."
+        => |c, v, _| c.rates.messages = rate(v);
+    "max_byte_rate" BYTES_LIMIT, "0",
+        "The same for the bytes that a Client sends, before TLS and WebSocket. 0: no limit."
+        => |c, v, _| c.rates.bytes = rate(v);
     "max_connections_per_address" LIMIT, "0",
         "Connections from one address at once; others are closed as they come. 0: no limit."
         => |c, v, _| c.doorman.address_connections_max = v.u32();
@@ -494,6 +501,12 @@ settings! { LISTENER: Listener;
     "max_connection_rate" LIMIT, "as above",
         "New connections in a second."
         => |l, v, _| l.connection_rate = Some(rate(v));
+    "max_message_rate" LIMIT, "as above",
+        "Messages that a Client may publish in a second."
+        => |l, v, _| l.message_rate = Some(rate(v));
+    "max_byte_rate" BYTES_LIMIT, "as above",
+        "Bytes that a Client may send in a second."
+        => |l, v, _| l.byte_rate = Some(rate(v));
     "allow_anonymous" ANONYMOUS, "as above",
         "Who may connect here without proving who they are."
         => |l, v, _| l.anonymous = Some(anonymous(v));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Rates;
 use crate::codec::{Connect, ReasonCode, Version};
 use crate::journal::Look;
 use crate::session::ProtocolError;
@@ -28,6 +29,8 @@ pub struct Admission {
     pub trusts_certificates: bool,
     /// Largest payload of a message that is published, in bytes.
     pub payload_max: usize,
+    /// How fast each of them may be.
+    pub rates: Rates,
     /// The listener's port, for the log; 0 for a unix socket.
     pub port: u16,
     /// The same as text, or the path of the socket.
@@ -51,6 +54,7 @@ impl Default for Admission {
             mount_point: None,
             trusts_certificates: true,
             payload_max: usize::MAX,
+            rates: Rates::default(),
             port: 0,
             place: "".into(),
             look: Look::Own,

@@ -38,11 +38,19 @@ impl Connection {
             return Ok(true);
         }
         let kept = self.reader.kept();
-        let read = match self.reader.poll_read(cx, &mut self.io, input) {
+        let max = self.pace().map_or(Some(usize::MAX), |pace| pace.readable(now));
+        let Some(max) = max else {
+            self.slowed("max_byte_rate");
+            return Ok(false);
+        };
+        let read = match self.reader.poll_read_some(cx, &mut self.io, input, max) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
             Poll::Ready(Ok(read)) => read,
         };
+        if let Some(pace) = self.pace() {
+            pace.has_read(now, read.len().saturating_sub(kept));
+        }
         let (consumed, len) = match read {
             Input::Closed => return Err(Ending::Closed),
             Input::Shared(len) => {
@@ -88,6 +96,9 @@ impl Connection {
             match frame::split_of(self.version, rest, maximum).map_err(broken_rule)? {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
                 Split::Frame(frame) => {
+                    if frame.kind == PacketType::Publish && self.is_too_fast(now) {
+                        return Ok((consumed, frame.len));
+                    }
                     self.handle(&frame, now, turn)?;
                     if self.is_held_back() {
                         return Ok((consumed, frame.len));

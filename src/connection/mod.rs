@@ -15,6 +15,7 @@ mod admission;
 mod authenticate;
 mod handle;
 mod open;
+mod pace;
 mod report;
 mod scratch;
 
@@ -44,6 +45,8 @@ use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 pub use admission::Admission;
 use alarms::Alarm;
+pub use pace::Rates;
+use pace::{Ear, Pace};
 use scratch::Scratch;
 
 /// Settings of connections.
@@ -225,6 +228,10 @@ struct Connection {
 struct Few {
     /// The Client authenticates again.
     exchange: Option<Exchange>,
+    /// How fast it may be.
+    pace: Option<Pace>,
+    /// Whether the log says that it was too fast.
+    was_slowed: bool,
     /// Held for their drop: where the connections of an address or a user are counted.
     _seats: Seats,
 }
@@ -233,7 +240,7 @@ impl Few {
     /// Whether the connection is one of the few.
     fn is_needed(&self) -> bool {
         let Seats { of_address, of_user } = &self._seats;
-        of_address.is_some() || of_user.is_some()
+        self.pace.is_some() || of_address.is_some() || of_user.is_some()
     }
 }
 
@@ -332,7 +339,7 @@ impl Connection {
         self.writer.borrow(&mut scratch.output);
         let result = self.take(now, scratch).and_then(|mut busy| {
             busy |= self.send_retained(now, scratch);
-            if self.is_heard() {
+            if self.is_heard(now) {
                 busy |= self.read(cx, now, scratch)?;
             } else if self.writer.backlog() < READ_BACKLOG_MAX {
                 // Nobody is silent whom the broker does not listen to.
@@ -369,8 +376,16 @@ impl Connection {
         self.held_back_until != Moment::default()
     }
 
-    /// Whether the Client is listened to: not while it owes us too much.
-    fn is_heard(&mut self) -> bool {
+    /// Whether the Client is listened to: not while it owes us too much, and not while it has said
+    /// more than it may.
+    fn is_heard(&mut self, now: Moment) -> bool {
+        if let Some(pace) = self.pace() {
+            match pace.ear(now) {
+                Ear::Shut => return false,
+                Ear::Opens => (self.has_early_bytes, self.heard_at) = (true, now),
+                Ear::Open => {}
+            }
+        }
         let broker = &self.lease.broker;
         if self.is_held_back() {
             if !broker.takes_messages() || broker.now() < self.held_back_until {
@@ -472,9 +487,10 @@ impl Connection {
         if let Poll::Ready(ending) = self.poll_timer(cx, now) {
             return Poll::Ready(ending);
         }
-        if self.is_held_back() {
+        let paced_ms = self.pace().and_then(|pace| pace.wait_ms(now));
+        if let Some(look_ms) = self.is_held_back().then_some(HELD_BACK_LOOK_MS).or(paced_ms) {
             self.timer = None;
-            if self.poll_sleep(cx, now, HELD_BACK_LOOK_MS) {
+            if self.poll_sleep(cx, now, look_ms) {
                 cx.waker().wake_by_ref();
             }
         }

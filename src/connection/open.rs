@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::authenticate::Admitted;
+use super::pace::Pace;
 use super::report::handshake_failed;
 use super::scratch::Scratch;
 use super::{Admission, Connection, Few, Options, Seats, linger};
@@ -384,7 +385,8 @@ impl Opening<'_> {
         permit: Option<Permit>,
     ) -> Box<Connection> {
         let LetIn { lease, terms, guard, seats } = let_in;
-        let few = Few { exchange: None, _seats: seats };
+        let pace = Pace::new(options.admission.rates);
+        let few = Few { exchange: None, pace, was_slowed: false, _seats: seats };
         let Self { io, peer, reader, writer, broker, .. } = self;
         Box::new(Connection {
             io,

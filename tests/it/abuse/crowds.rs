@@ -127,3 +127,17 @@ fn what_is_closed_at_the_door_is_closed_without_a_byte() {
     let _inside = stream(5, broker.port);
     assert!(is_closed(stream(5, broker.port)));
 }
+
+#[test]
+fn a_session_has_no_more_subscriptions_than_it_may() {
+    let broker = Broker::start("log_level = \"debug\"\nmax_subscriptions = 2");
+    for (mut client, refused) in
+        [(Client::v4(broker.port, "s4"), 0x80), (Client::v5(broker.port, "s5"), 0x97)]
+    {
+        let codes = ["a", "b", "c", "a"].map(|filter| client.subscribe(filter, 0));
+        assert_eq!(codes, [0, 0, refused, 0], "another time is no other one");
+        client.unsubscribe("a");
+        assert_eq!(client.subscribe("c", 0), 0);
+    }
+    logged(&broker, "no room for a subscription", 2);
+}

@@ -5,6 +5,7 @@
 mod bans;
 mod crowds;
 mod logins;
+mod pace;
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
