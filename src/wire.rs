@@ -28,7 +28,7 @@ pub enum Input {
 
 impl Input {
     /// Bytes that are there, with those that were kept.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Closed => 0,
             Self::Shared(len) => *len,

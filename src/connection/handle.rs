@@ -49,7 +49,7 @@ impl Connection {
             Poll::Ready(Ok(read)) => read,
         };
         if let Some(pace) = self.pace() {
-            pace.has_read(now, read.len().saturating_sub(kept));
+            pace.has_read(now, read.bytes().saturating_sub(kept));
         }
         let (consumed, len) = match read {
             Input::Closed => return Err(Ending::Closed),
