@@ -308,7 +308,8 @@ pub fn levels(topic: &str) -> usize {
 }
 
 /// The properties of a CONNACK that accepts: all that differs from what the specification
-/// assumes when it is absent.
+/// assumes when it is absent. In the order in which mosquitto 2.1 has them, since there are Clients
+/// and tests that compare bytes.
 pub fn connack_properties(
     terms: &Terms,
     limits: &Limits,
@@ -322,13 +323,20 @@ pub fn connack_properties(
     if terms.session_expiry_s != terms.asked_session_expiry_s {
         properties.u32(PropertyId::SessionExpiryInterval, terms.session_expiry_s);
     }
-    if limits.receive_maximum.get() != u16::MAX {
-        properties.u16(PropertyId::ReceiveMaximum, limits.receive_maximum.get());
+    if let Some(keep_alive_s) = terms.server_keep_alive_s {
+        properties.u16(PropertyId::ServerKeepAlive, keep_alive_s);
     }
-    match limits.maximum_qos {
-        QoS::AtMostOnce => properties.u8(PropertyId::MaximumQoS, 0),
-        QoS::AtLeastOnce => properties.u8(PropertyId::MaximumQoS, 1),
-        QoS::ExactlyOnce => {}
+    if limits.topic_alias_maximum > 0 {
+        properties.u16(PropertyId::TopicAliasMaximum, limits.topic_alias_maximum);
+    }
+    if let Some(client_id) = assigned_client_id {
+        properties.str(PropertyId::AssignedClientIdentifier, client_id);
+    }
+    if let Some(exchange) = exchange {
+        properties.str(PropertyId::AuthenticationMethod, exchange.method());
+        if !exchange.last_data().is_empty() {
+            properties.bytes(PropertyId::AuthenticationData, exchange.last_data());
+        }
     }
     if !limits.retain_available {
         properties.u8(PropertyId::RetainAvailable, 0);
@@ -336,20 +344,13 @@ pub fn connack_properties(
     if let Ok(size) = u32::try_from(limits.maximum_packet_size) {
         properties.u32(PropertyId::MaximumPacketSize, size);
     }
-    if let Some(client_id) = assigned_client_id {
-        properties.str(PropertyId::AssignedClientIdentifier, client_id);
+    if limits.receive_maximum.get() != u16::MAX {
+        properties.u16(PropertyId::ReceiveMaximum, limits.receive_maximum.get());
     }
-    if limits.topic_alias_maximum > 0 {
-        properties.u16(PropertyId::TopicAliasMaximum, limits.topic_alias_maximum);
-    }
-    if let Some(keep_alive_s) = terms.server_keep_alive_s {
-        properties.u16(PropertyId::ServerKeepAlive, keep_alive_s);
-    }
-    if let Some(exchange) = exchange {
-        properties.str(PropertyId::AuthenticationMethod, exchange.method());
-        if !exchange.last_data().is_empty() {
-            properties.bytes(PropertyId::AuthenticationData, exchange.last_data());
-        }
+    match limits.maximum_qos {
+        QoS::AtMostOnce => properties.u8(PropertyId::MaximumQoS, 0),
+        QoS::AtLeastOnce => properties.u8(PropertyId::MaximumQoS, 1),
+        QoS::ExactlyOnce => {}
     }
     properties
 }

@@ -143,6 +143,33 @@ fn an_mqtt_5_client_is_told_mosquittos_limits() {
     assert!(has(&[&[0x27][..], &2_000_000_u32.to_be_bytes()].concat()), "{connack:?}");
 }
 
+/// Byte for byte, also the order of the properties.
+#[test]
+fn connack_is_that_of_mosquitto() {
+    if !Path::new("/usr/sbin/mosquitto").exists() {
+        return;
+    }
+    let text = format!(
+        "retain_available false\nmax_packet_size 5000\nmax_inflight_messages 7\n{OPEN}max_qos 1\n"
+    );
+    // 2.0 answers a Keep Alive of 0 otherwise than 2.1.
+    let connect = |id: &str| Connect::v5(id).keep_alive(60);
+    let connacks = [program(), Command::new("/usr/sbin/mosquitto")].map(|program| {
+        let served = Served::of(program, &text);
+        let (_, named) = Client::connect_with(served.port, &connect("named"));
+        let (_, mut given) = Client::connect_with(served.port, &connect(""));
+        // The identifiers have different lengths; what is around them is the same.
+        let at = given.windows(5).position(|bytes| bytes == b"auto-").unwrap();
+        let len = usize::from(given[at - 1]);
+        given.drain(at - 1..at + len);
+        given[1] = 0;
+        given[4] = 0;
+        (named, given)
+    });
+    assert_eq!(connacks[0], connacks[1]);
+    assert!(connacks[0].0.ends_with(&[0x21, 0, 7, 0x24, 1]), "{connacks:02x?}");
+}
+
 #[test]
 fn a_keep_alive_that_is_too_long_is_refused_or_shortened() {
     let served = Served::start(&format!("{OPEN}max_keepalive 100\n"));

@@ -26,6 +26,7 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
   `allow_anonymous` or a password lets in, and a certificate alone is no password;
 * before MQTT 5.0 a Keep Alive above `max_keepalive` is answered with 0x02, a wrong password
   with 0x05;
+* the properties of CONNACK stand in the order of mosquitto's, which some compare byte for byte;
 * the log's lines for Clients that come, go or are refused are those of mosquitto 2.0.
 
 What is different: see the notes below. Settings of ours (docs/settings.md) may stand in the
