@@ -155,11 +155,8 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
     let listeners = {
         // The first worker accepts: what it keeps costs no change of threads.
         let _entered = first.handle.enter();
-        let opened = openings.iter().map(|opening| Ok((doors::open(opening)?, opening.clone())));
-        opened.collect::<Result<Vec<_>, ListenError>>()?
+        doors::open_all(&openings)?
     };
-    let listeners =
-        listeners.into_iter().filter_map(|(listener, opening)| Some((listener?, opening)));
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let workers: Vec<Worker> =
         std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
@@ -184,7 +181,7 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
     );
     let doorman = Arc::new(Doorman::new(config.doorman.clone()));
     let house = House { config, broker: &broker, admission, doorman, journal, reread };
-    let served = runtime.block_on(house.serve(listeners.collect(), control, &workers));
+    let served = runtime.block_on(house.serve(listeners, control, &workers));
     for Worker { stop, thread, .. } in workers {
         stop.notify_one();
         let _ = thread.join();

@@ -172,22 +172,34 @@ pub(super) struct Doors {
 }
 
 /// Opens a listener; `None`: the broker does without it.
-pub(super) fn open(opening: &Opening) -> Result<Option<Listener>, ListenError> {
+fn open(opening: &Opening) -> Result<Option<Listener>, ListenError> {
     match Listener::bind(&opening.options) {
-        Ok(listener) => {
-            let tls = if opening.options.tls.is_some() { " with TLS" } else { "" };
-            let websocket = if opening.options.websocket.is_some() { ", WebSocket" } else { "" };
-            let proxy = if opening.options.proxy.is_some() { ", PROXY protocol" } else { "" };
-            let bind = listener.local_address();
-            tracing::info!("listening on {bind}{tls}{websocket}{proxy}");
-            Ok(Some(listener))
-        }
+        Ok(listener) => Ok(Some(listener)),
         Err(ListenError::Refused { bind, error }) if opening.is_optional => {
             tracing::debug!("not listening on {bind}: {error}");
             Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Opens all, and says where they listen. To be called within the runtime that will accept.
+pub(super) fn open_all(openings: &[Opening]) -> Result<Vec<(Listener, Opening)>, ListenError> {
+    let mut listeners = Vec::new();
+    for opening in openings {
+        if let Some(listener) = open(opening)? {
+            tell_open(&listener, opening);
+            listeners.push((listener, opening.clone()));
+        }
+    }
+    Ok(listeners)
+}
+
+fn tell_open(listener: &Listener, opening: &Opening) {
+    let tls = if opening.options.tls.is_some() { " with TLS" } else { "" };
+    let websocket = if opening.options.websocket.is_some() { ", WebSocket" } else { "" };
+    let proxy = if opening.options.proxy.is_some() { ", PROXY protocol" } else { "" };
+    tracing::info!("listening on {}{tls}{websocket}{proxy}", listener.local_address());
 }
 
 fn opened(opening: Opening) -> Result<Option<(Listener, Opening)>, ListenError> {
@@ -290,7 +302,10 @@ impl Doors {
         };
         for (opening, options) in displaced {
             match opened(opening) {
-                Ok(Some((listener, opening))) => self.add(listener, opening, options),
+                Ok(Some((listener, opening))) => {
+                    tell_open(&listener, &opening);
+                    self.add(listener, opening, options);
+                }
                 Ok(None) => {}
                 Err(error) => tracing::error!("a listener is lost until the next restart: {error}"),
             }
@@ -323,6 +338,7 @@ impl Doors {
             tell_closed(&door);
         }
         for (listener, opening) in plan.opened {
+            tell_open(&listener, &opening);
             let options = Arc::new(options(&opening));
             self.add(listener, opening, options);
         }

@@ -68,6 +68,10 @@ fn a_listener_changes_for_who_comes_from_then_on() {
     assert!(!other("third"));
     before.publish(4, "t", "as before");
     second.expect_nothing();
+    // What holds for all listeners unless they say otherwise.
+    broker.reload(&format!("max_topic_alias = 3\n{more}"), DONE);
+    let (_, connack) = Client::connect_with(broker.port, &Connect::v5("alias"));
+    assert!(connack.windows(3).any(|bytes| bytes == [0x22, 0, 3]), "{connack:02x?}");
     // TLS where there was none.
     let c = certificates().display();
     let tls = format!("certfile = \"{c}/server.pem\"\nkeyfile = \"{c}/server.key\"");
@@ -167,6 +171,7 @@ fn what_is_not_good_changes_nothing_at_all() {
     ] {
         broker.reload(&format!("max_qos = 0\n{without}{}{wrong}", listener(other, "")), NOTHING);
         assert!(is_open(port) && !is_open(other), "{wrong}\n{}", broker.log());
+        assert!(!broker.log().contains(&format!("listening on 127.0.0.1:{other}")));
         let (_, connack) = Client::connect_with(port, &Connect::v5("x"));
         assert!(!connack.windows(2).any(|bytes| bytes == [0x24, 0]), "{connack:02x?}");
     }
