@@ -247,6 +247,38 @@ fn others_are_served_while_a_service_hangs_and_few_wait_for_it() {
     assert_eq!(service.asked().len(), let_in);
 }
 
+/// Waits for requests, then ends the broker, which must not wait for the answers.
+fn end_while_asking(service: &Service, mut broker: Broker) {
+    let deadline = Instant::now() + SOON;
+    while service.asked().is_empty() {
+        assert!(Instant::now() < deadline, "{}", broker.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    broker.terminate();
+    while broker.is_running() {
+        assert!(Instant::now() < deadline, "{}", broker.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(broker.log().contains("stopped") && !broker.log().contains("panicked"));
+}
+
+#[test]
+fn a_request_that_hangs_does_not_hold_up_the_end() {
+    let above = "connect_timeout = \"1h\"\nshutdown_timeout = \"100ms\"";
+    let service = service();
+    service.put("hang", "");
+    let broker = Broker::start_with(above, &callout(&service, "timeout = \"1h\""));
+    let mut asked = Client::open(broker.port, true);
+    asked.send(&Connect::v5("").user("ali", "x").bytes());
+    end_while_asking(&service, broker);
+    assert_eq!(asked.try_read(), None);
+    let keys = Service::start();
+    keys.put("hang", "");
+    let url = keys.url("/keys");
+    let fetching = format!("[[token]]\nname = \"t\"\nkeys_url = \"{url}\"\nkeys_timeout = \"1h\"");
+    end_while_asking(&keys, Broker::start_with(above, &fetching));
+}
+
 #[test]
 fn answers_are_kept_for_who_shows_the_same_until_sighup() {
     let service = service();

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -50,8 +49,9 @@ struct Shared {
 struct State {
     #[expect(clippy::vec_box, reason = "they come and go in their boxes")]
     waiting: Vec<Box<Case>>,
-    /// Whether the thread is to fetch, or is fetching.
+    /// Whether the thread is to fetch, once more if it is fetching.
     is_wanted: bool,
+    is_fetching: bool,
     began_at: Option<Moment>,
     has_failed: bool,
     is_closed: bool,
@@ -65,10 +65,10 @@ pub(in crate::access) enum NotAwaited {
     Crowded,
 }
 
-/// An address and its thread, which ends when this is dropped.
+/// An address and its thread, which is told to end when this is dropped. It is not waited for: a
+/// fetch that hangs must not hold up the broker's end, and this may be the thread that drops it.
 pub(super) struct Source {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Source {
@@ -83,8 +83,8 @@ impl Source {
         let shared = Arc::new(Shared { options, keys, counts, clock, state, bell });
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("token-keys".into());
-        let thread = Some(thread.spawn(move || own.keep())?);
-        Ok(Self { shared, thread })
+        thread.spawn(move || own.keep())?;
+        Ok(Self { shared })
     }
 
     /// Has the Case go on when keys have been fetched.
@@ -92,7 +92,8 @@ impl Source {
         let mut state = self.shared.state.lock();
         let now = self.shared.clock.now();
         let is_rested = state.began_at.is_none_or(|at| now.since(at) >= UNKNOWN_PAUSE_MS);
-        if !state.is_wanted && !is_rested {
+        let is_coming = state.is_wanted || state.is_fetching;
+        if !is_coming && !is_rested {
             return Err((case, NotAwaited::TooSoon));
         }
         if state.waiting.len() >= WAITING_MAX {
@@ -102,7 +103,7 @@ impl Source {
             }
         }
         state.waiting.push(case);
-        state.is_wanted = true;
+        state.is_wanted |= !is_coming;
         drop(state);
         self.shared.bell.notify_one();
         Ok(())
@@ -116,13 +117,9 @@ impl Source {
 }
 
 impl Drop for Source {
-    /// Waits for a fetch that is under way, which has a deadline.
     fn drop(&mut self) {
         self.shared.state.lock().is_closed = true;
         self.shared.bell.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -135,12 +132,15 @@ impl fmt::Debug for Source {
 impl Shared {
     fn keep(&self) {
         loop {
-            self.state.lock().began_at = Some(self.clock.now());
+            let mut state = self.state.lock();
+            (state.is_wanted, state.is_fetching) = (false, true);
+            state.began_at = Some(self.clock.now());
+            drop(state);
             let fetched = self.fetch();
             let is_good = fetched.is_ok();
             self.note(fetched);
             let mut state = self.state.lock();
-            state.is_wanted = false;
+            state.is_fetching = false;
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
             waiting.into_iter().for_each(Case::carry_out);
@@ -159,7 +159,6 @@ impl Shared {
                 break;
             }
         }
-        state.is_wanted = true;
         !state.is_closed
     }
 
