@@ -137,7 +137,7 @@ counters! {
     memory_limit_reached,
     /// PUBLISH packets refused, or not read on, because the process has used up its memory.
     publications_refused_for_memory,
-    /// CONNECT packets refused because too many passwords waited to be checked.
+    /// CONNECT packets refused because too many passwords, tokens or questions to a callout waited.
     passwords_not_checked,
     /// Clients that did not prove who they are: wrong passwords, and none where one is needed.
     failed_logins,

@@ -15,7 +15,7 @@ root=$PWD
 build=$root/target/fuzz
 work=${WORK:-$build}
 program=$build/debug/whimbrel-fuzz
-all="codec topic websocket proxy config store import"
+all="codec topic websocket proxy config store import token"
 
 what=${1:?fuzz.sh: how many seconds, how many inputs (100x), or keep?}
 shift

@@ -56,8 +56,9 @@ impl Shared {
     }
 }
 
-/// The threads; dropped, they end, and what waits is not answered. They are not waited for: one that
-/// waits for somebody else must not hold up the broker's end, and may be the one that drops this.
+/// The threads; dropped, they end, and what waits is not answered. They are not waited for: one
+/// that waits for somebody else must not hold up the broker's end, and may be the one that drops
+/// this.
 pub struct Checkers {
     shared: Arc<Shared>,
     waiting_max: usize,

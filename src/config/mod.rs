@@ -394,7 +394,7 @@ impl Config {
                 let found = others.iter().find(|(other, _)| *other == name);
                 found.map(|(_, proof)| proof.clone()).ok_or_else(|| {
                     format!(
-                        "`authentication` has \"{name}\", which is the `name` of no [[token]] and \
+                        "`authentication` has {name:?}, which is the `name` of no [[token]] and \
                          no [[callout]]"
                     )
                 })

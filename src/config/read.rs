@@ -177,7 +177,7 @@ impl Reading<'_> {
         } else if name == PASSWORDS {
             self.problem(Some(span), format!("a {what} cannot be called \"{PASSWORDS}\""));
         } else if known.any(|other| other == name) {
-            self.problem(Some(span), format!("two methods called `{name}`"));
+            self.problem(Some(span), format!("two methods called {name:?}"));
         }
     }
 

@@ -365,7 +365,7 @@ fn settings_of_a_callout_that_cannot_be_are_said() {
         (format!("[[callout]]\n{url}"), "w.toml:1: a callout needs `name`"),
         (
             format!("[[callout]]\nname = \"t\"\n{url}\n[[token]]\nname = \"t\"\nkey_file = \"k\""),
-            "two methods called `t`",
+            "two methods called \"t\"",
         ),
         (
             format!("[[callout]]\nname = \"s\"\n{url}\ncafile = \"none.pem\""),

@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::jws::{Algorithm, Token, decode};
+use super::jws::{Algorithm, Quoted, Token, decode};
 use crate::access::problem::FileError;
 
 /// Keys of one source.
@@ -204,7 +204,9 @@ impl Keys {
     /// Reads JSON: a key, or a set of keys, of which those are left out that are for something
     /// else. Secrets are taken where the source is a file.
     pub fn of_json(text: &str, takes_secrets: bool) -> Result<Self, String> {
-        let json = |error: serde_json::Error| format!("no JWK and no set of them: {error}");
+        let json = |error: serde_json::Error| {
+            format!("no JWK and no set of them: {}", Quoted(&error.to_string()))
+        };
         let value: serde_json::Value = serde_json::from_str(text).map_err(json)?;
         let written = match value.get("keys") {
             Some(serde_json::Value::Array(keys)) => keys.clone(),
@@ -217,7 +219,10 @@ impl Keys {
         let (mut keys, mut last) = (Vec::new(), "it has no keys".to_owned());
         for (at, value) in written.into_iter().enumerate() {
             let jwk: Result<Jwk, _> = serde_json::from_value(value);
-            match jwk.map_err(|error| error.to_string()).and_then(|jwk| jwk.key(takes_secrets)) {
+            match jwk
+                .map_err(|error| Quoted(&error.to_string()).to_string())
+                .and_then(|jwk| jwk.key(takes_secrets))
+            {
                 Ok(key) => keys.push(key),
                 Err(why) => last = format!("no key that can be used; of number {}: {why}", at + 1),
             }
@@ -322,7 +327,7 @@ impl Jwk {
             return Err("it is not for signatures".into());
         }
         let only = match self.alg.as_deref().map(|name| (name, Algorithm::named(name))) {
-            Some((name, None)) => return Err(format!("`alg` is {name:?}")),
+            Some((name, None)) => return Err(format!("`alg` is {}", Quoted(name))),
             Some((_, only)) => only,
             None => None,
         };
@@ -356,7 +361,7 @@ impl Jwk {
                 }
                 secret => Ok(Key::new(Material::Secret(secret))),
             },
-            (kind, curve) => Err(format!("a key of the kind {kind:?} {curve:?}")),
+            (kind, curve) => Err(format!("a key of the kind {} {}", Quoted(kind), Quoted(curve))),
         }
     }
 }

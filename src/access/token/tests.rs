@@ -306,7 +306,7 @@ fn keys_that_cannot_be_used_are_said() {
         (&b""[..], "it must be JSON, or PEM with a block -----BEGIN PUBLIC KEY-----"),
         (b"sesame", "it must be JSON, or PEM"),
         (b"\x30\x82\x01\xff", "it must be PEM or JSON"),
-        (b"{}", "of number 1: missing field `kty`"),
+        (b"{}", "of number 1: \"missing field `kty`"),
         (b"{\"keys\":[]}", "it has no keys"),
         (b"{\"keys\":7}", "its `keys` is no list"),
         (b"{\"kty\":\"oct\",\"k\":\"AAAA\"}", "a secret of fewer than 32 bytes"),

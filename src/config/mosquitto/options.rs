@@ -66,7 +66,7 @@ pub fn row(name: &str) -> Option<&'static Row> {
 }
 
 const PLUGIN: Fate = Fate::Refused(
-    "Whimbrel loads no plugins, and who relies on one for authentication or access control would be open without it; use password_file and acl_file",
+    "Whimbrel loads no plugins, and who relies on one for authentication or access control would be open without it; use password_file and acl_file, or [[token]] and [[callout]] in a TOML file (docs/access.md)",
 );
 const BRIDGE: Fate = Fate::Refused("Whimbrel does not bridge to other brokers yet");
 const PSK: Fate = Fate::Refused("pre-shared keys are not spoken by rustls; use certificates");

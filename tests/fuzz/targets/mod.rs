@@ -11,6 +11,7 @@ mod config;
 mod import;
 mod proxy;
 mod store;
+mod token;
 mod topic;
 mod websocket;
 
@@ -26,4 +27,5 @@ pub const TARGETS: &[Target] = &[
     ("config", config::run),
     ("store", store::run),
     ("import", import::run),
+    ("token", token::run),
 ];

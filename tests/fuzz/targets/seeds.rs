@@ -18,6 +18,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "config" => config(),
         "store" => store(),
         "import" => import(),
+        "token" => token(),
         _ => vec![],
     }
 }
@@ -35,6 +36,18 @@ pub fn words(target: &str) -> Vec<&'static [u8]> {
         "proxy" => {
             vec![b"PROXY ", b"UNKNOWN", b"TCP4 ", b"TCP6 ", b"\r\n", b"\r\n\r\n\0\r\nQUIT\n"]
         }
+        "token" => vec![
+            b"{\"alg\":\"ES256\"}.",
+            b"\"crit\":[]",
+            b"\"kid\":\"k\"",
+            b"\"exp\":1800000001",
+            b"\"nbf\":",
+            b"\"aud\":\"mqtt\"",
+            b"\"sub\":\"ali\"",
+            b"\"may\":{\"pub\":[\"a/+\"]}",
+            b"-----BEGIN PUBLIC KEY-----\n",
+            b"\"kty\":\"oct\",\"k\":\"",
+        ],
         "config" => {
             let keys = GLOBAL.iter().map(|setting| setting.key);
             let keys = keys.chain(LISTENER.iter().map(|setting| setting.key));
@@ -201,4 +214,23 @@ fn import() -> Vec<Vec<u8>> {
         .concat()
     };
     vec![file(5), file(6)]
+}
+
+/// Tokens before they are put into base64, and keys.
+fn token() -> Vec<Vec<u8>> {
+    let header = r#"{"alg":"HS256","kid":"k"}"#;
+    let claims =
+        r#"{"sub":"ali","exp":1800000001,"aud":["mqtt"],"roles":"a b","may":{"pub":"x/%u"}}"#;
+    let text = |first: char, rest: &str| format!("{first}{rest}").into_bytes();
+    vec![
+        text('t', &format!("{header}.{claims}.12345678901234567890123456789012")),
+        text('t', r#"{"alg":"none"}.{}."#),
+        text('r', "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"),
+        text('k', r#"{"kty":"oct","k":"MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI"}"#),
+        text(
+            'k',
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"},{"kty":"EC","crv":"P-256"}]}"#,
+        ),
+        text('k', r#"{"kty":"RSA","n":"AQAB","e":"AQAB","use":"sig","alg":"RS256","kid":"r"}"#),
+    ]
 }
