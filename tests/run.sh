@@ -56,6 +56,15 @@ cargo fmt --check "${rumqttc[@]}"
 cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 say "lints"
 cargo clippy --all-targets --quiet -- -D warnings
+say "packages"
+# Their licenses, origins and versions, as deny.toml wants them. Not the advisories: those are on
+# GitHub, which a machine that tests need not reach; `cargo deny check` looks at them too.
+deny=0.20.2
+export PATH=$TEST_CLIENTS/bin:$PATH
+if [ "$(cargo deny --version 2>/dev/null)" != "cargo-deny $deny" ]; then
+  cargo install --quiet --locked --debug --root "$TEST_CLIENTS" "cargo-deny@$deny"
+fi
+cargo deny --log-level error check bans licenses sources
 say "tests"
 cargo test --quiet "$@"
 if [ $# = 0 ]; then
