@@ -282,6 +282,7 @@ impl House<'_> {
         match self.try_reload(&new, doors).await {
             Ok(()) => {
                 connections.set_max(new.connections_total_max);
+                self.doorman.tune(new.doorman.clone());
                 reload::take_over(self.config, new, self.broker, self.journal);
             }
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),

@@ -1,6 +1,7 @@
 //! Who the Client is: at CONNECT by user name and password or by an exchange of AUTH packets, and
 //! again later by another exchange (MQTT 5.0, section 4.12).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,12 +9,15 @@ use tokio::sync::oneshot;
 use super::open::{Opening, Refusal, gone};
 use super::{Connection, Ending, Options};
 use crate::access::{Answer, Credentials, Denied, Identity, Verdict};
+use crate::broker::Broker;
 use crate::codec::frame::{self, Split};
 use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
+use crate::doorman::Doorman;
 use crate::net::tls::Certified;
+use crate::net::transport::Origin;
 use crate::session::ProtocolError;
 use crate::session::auth::{self, Exchange};
-use crate::session::connect::Terms;
+use crate::session::connect::{Identifier, Terms};
 
 /// How often who waits looks whether the broker is about to end.
 const DELAY_STEP: Duration = Duration::from_millis(250);
@@ -25,16 +29,22 @@ pub(super) struct Admitted {
     pub exchange: Option<Exchange>,
 }
 
-/// Who waits for a verdict is the task at the other end.
-struct Waiting(oneshot::Sender<Verdict>);
+/// Who waits for a verdict is the task at the other end; not whoever was banned meanwhile.
+struct Waiting {
+    answer: oneshot::Sender<Verdict>,
+    peer: Origin,
+    doorman: Arc<Doorman>,
+    broker: Arc<Broker>,
+}
 
 impl Answer for Waiting {
     fn is_awaited(&self) -> bool {
-        !self.0.is_closed()
+        let is_banned = || self.doorman.is_banned(self.peer, self.broker.now());
+        !self.answer.is_closed() && !is_banned()
     }
 
     fn give(self: Box<Self>, verdict: Verdict) {
-        let _ = self.0.send(verdict);
+        let _ = self.answer.send(verdict);
     }
 }
 
@@ -54,7 +64,10 @@ impl Opening<'_> {
             let broker = self.broker;
             let peer = self.peer.origin();
             let delay = options.doorman.login_failed(peer, broker.now(), &broker.metrics);
-            self.delay(delay).await;
+            tokio::select! {
+                () = self.delay(delay) => {}
+                () = self.io.gone() => {}
+            }
         }
         result
     }
@@ -76,7 +89,14 @@ impl Opening<'_> {
     ) -> Result<Admitted, Refusal> {
         let told = |reason, why: String| Refusal::Told(terms.version, reason, why);
         if terms.authentication_method.is_none() {
-            let verdict = self.verdict(connect, options).await;
+            let verdict = tokio::select! {
+                biased;
+                verdict = self.verdict(connect, options) => verdict,
+                // The threads have others to judge.
+                () = self.io.gone() => {
+                    return Err(Refusal::Gone("it left before it was judged".into()));
+                }
+            };
             let identity = verdict.map_err(|Denied { reason, why }| {
                 if reason == ReasonCode::ServerBusy {
                     self.broker.metrics.passwords_not_checked.increment();
@@ -124,9 +144,14 @@ impl Opening<'_> {
             listener: &admission.place,
         };
         let (answer, verdict) = oneshot::channel();
-        options.access.authenticate(&credentials, Box::new(Waiting(answer)));
+        let (peer, broker, doorman) = (self.peer.origin(), self.broker.clone(), &options.doorman);
+        let waiting = Waiting { answer, peer, doorman: doorman.clone(), broker };
+        options.access.authenticate(&credentials, Box::new(waiting));
         match tokio::time::timeout(options.connect_timeout, verdict).await {
             Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) if !self.is_let_in(&Identifier::ToAssign, options) => {
+                Err(Denied::new(ReasonCode::Banned, "banned before it was judged"))
+            }
             Ok(Err(_)) => Err(Denied::new(ReasonCode::ServerUnavailable, "")),
             Err(_) => Err(Denied::new(ReasonCode::ServerBusy, "not judged in time")),
         }

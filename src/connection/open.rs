@@ -33,7 +33,7 @@ use crate::wire::{Input, Reader, Writer};
 
 /// A connection whose Client is not known yet.
 pub(super) struct Opening<'a> {
-    io: Transport,
+    pub(super) io: Transport,
     pub(super) peer: Peer,
     reader: Reader,
     pub(super) writer: Writer,
@@ -287,7 +287,7 @@ impl Opening<'_> {
     }
 
     /// Whether neither the Client nor its address is banned.
-    fn is_let_in(&self, identifier: &Identifier<'_>, options: &Options) -> bool {
+    pub(super) fn is_let_in(&self, identifier: &Identifier<'_>, options: &Options) -> bool {
         let (now, metrics) = (self.broker.now(), &self.broker.metrics);
         let (peer, doorman) = (self.peer.origin(), &options.doorman);
         match identifier {

@@ -38,6 +38,11 @@ impl Bans {
         Self { by_who: HashMap::new(), by_end: BTreeSet::new(), max }
     }
 
+    /// So many from now on.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     pub fn len(&self) -> usize {
         self.by_who.len()
     }
@@ -61,7 +66,7 @@ impl Bans {
     /// Bans somebody who is not banned; those that have to end for that.
     pub fn add(&mut self, who: Who, name: String, until: Moment) -> Vec<Ban> {
         let mut ended: Vec<Ban> = self.remove(who).into_iter().collect();
-        if self.by_who.len() >= self.max
+        while self.by_who.len() >= self.max
             && let Some(&(_, first)) = self.by_end.first()
         {
             ended.extend(self.remove(first));

@@ -18,10 +18,11 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Moment;
 use crate::metrics::Metrics;
@@ -176,7 +177,7 @@ impl fmt::Display for Offence {
 /// Who watches the door.
 #[derive(Debug)]
 pub struct Doorman {
-    options: Options,
+    options: RwLock<Arc<Options>>,
     tables: Mutex<Tables>,
     seats: Seats,
     /// Bans in the list, so that nobody waits for a look at an empty one.
@@ -208,7 +209,24 @@ impl Doorman {
         let arrivals = Recent::new(options.tracked_max, ARRIVALS_MS);
         let tables = Tables { failures: table(), errors: table(), flaps: table(), arrivals, bans };
         let (banned, seed) = (AtomicUsize::new(0), RandomState::new());
-        Self { tables: Mutex::new(tables), seats: Seats::default(), options, banned, seed }
+        let (tables, options) = (Mutex::new(tables), RwLock::new(Arc::new(options)));
+        Self { options, tables, seats: Seats::default(), banned, seed }
+    }
+
+    /// What is to be counted from now on, and how far. What was counted stays, and so do bans, but
+    /// for addresses that are exempt now.
+    pub fn tune(&self, options: Options) {
+        let mut tables = self.tables.lock();
+        let (max, span_ms) = (options.tracked_max, options.window_ms());
+        let Tables { failures, errors, flaps, arrivals, bans } = &mut *tables;
+        [failures, errors, flaps].into_iter().for_each(|table| table.set(max, span_ms));
+        arrivals.set(max, ARRIVALS_MS);
+        bans.set_max(max);
+        *self.options.write() = Arc::new(options);
+    }
+
+    fn options(&self) -> Arc<Options> {
+        self.options.read().clone()
     }
 
     /// Of a Client Identifier.
@@ -219,14 +237,14 @@ impl Doorman {
     /// By what a peer is counted; `None`: it is not.
     pub fn address(&self, peer: Origin) -> Option<Address> {
         let address = peer.client_address()?.ip().to_canonical();
-        let is_exempt = self.options.exempt.iter().any(|network| network.contains(address));
+        let is_exempt = self.options().exempt.iter().any(|network| network.contains(address));
         (!is_exempt).then(|| address.into())
     }
 
     /// Whether a connection that comes from there is let in, as far as is known before it says
     /// anything.
     pub fn admits(&self, peer: Origin, now: Moment, metrics: &Metrics) -> bool {
-        let rate = self.options.address_rate;
+        let rate = self.options().address_rate;
         if self.has_no_bans() && rate.is_none() {
             return true;
         }
@@ -245,6 +263,12 @@ impl Doorman {
             tracing::debug!(%address, "not let in: more than {rate} connections in a second");
         }
         comes_slowly
+    }
+
+    /// Whether somebody who has come in is banned by now.
+    pub fn is_banned(&self, peer: Origin, now: Moment) -> bool {
+        let has = |address| self.tables.lock().bans.has(Who::Address(address), now);
+        !self.has_no_bans() && self.address(peer).is_some_and(has)
     }
 
     fn has_no_bans(&self) -> bool {
@@ -294,12 +318,12 @@ impl Doorman {
         let failures = self.note(Offence::FailedLogin, Who::Address(address), now, metrics, || {
             address.to_string()
         });
-        let delay = self.options.delay_of(failures);
+        let delay = self.options().delay_of(failures);
         if !delay.is_zero() {
             metrics.failed_logins_delayed.increment();
-            let window = self.options.window;
+            let window = self.options().window;
             tracing::debug!(%address, "{failures} failed logins in {window:?}: delayed {delay:?}");
-            if failures == self.options.failures_free.saturating_add(1) {
+            if failures == self.options().failures_free.saturating_add(1) {
                 tracing::warn!(%address, "{failures} failed logins in {window:?}: slowed down");
             }
         }
@@ -334,7 +358,7 @@ impl Doorman {
         name: impl FnOnce() -> String,
     ) -> u32 {
         let max = self.limit(offence, who);
-        let delays = offence == Offence::FailedLogin && !self.options.delay.is_zero();
+        let delays = offence == Offence::FailedLogin && !self.options().delay.is_zero();
         if max == 0 && !delays {
             return 0;
         }
@@ -345,13 +369,13 @@ impl Doorman {
             Offence::Flap => &mut tables.flaps,
         };
         let (count, forgotten) = table.entry(who);
-        let times = count.note(now, self.options.window_ms());
+        let times = count.note(now, self.options().window_ms());
         metrics.peers_forgotten.add(forgotten as u64);
         if max == 0 || times < max || tables.bans.has(who, now) {
             return times;
         }
         let name = name();
-        let (ban, window) = (self.options.ban, self.options.window);
+        let (ban, window) = (self.options().ban, self.options().window);
         tracing::warn!(who = %name, "banned for {ban:?}: {times} {offence} in {window:?}");
         metrics.bans.increment();
         let ended = tables.bans.add(who, name, now.after_ms(millis(ban)));
@@ -362,7 +386,7 @@ impl Doorman {
     }
 
     fn limit(&self, offence: Offence, who: Who) -> u32 {
-        let max = &self.options.offences_max;
+        let max = self.options().offences_max;
         match (offence, who) {
             (Offence::FailedLogin, _) => max.failed_logins,
             (Offence::ProtocolError, _) => max.protocol_errors,

@@ -29,6 +29,11 @@ impl<K: Hash + Eq, V: Default> Recent<K, V> {
         Self { young, old, half_max, span_ms, turned_at: Moment::default() }
     }
 
+    /// So many from now on, each for so long.
+    pub fn set(&mut self, entries_max: usize, span_ms: u64) {
+        (self.half_max, self.span_ms) = ((entries_max / 2).max(1), span_ms);
+    }
+
     /// The entry of a key, made if there is none; and how many had to be forgotten for it.
     pub fn entry(&mut self, key: K) -> (&mut V, usize) {
         let mut forgotten = 0;

@@ -43,7 +43,7 @@ enum Of {
 impl Doorman {
     /// A seat for a connection from there, where they are counted.
     pub fn seat(self: &Arc<Self>, peer: Origin, metrics: &Metrics) -> Result<Option<Seat>, Full> {
-        let max = self.options.address_connections_max;
+        let max = self.options().address_connections_max;
         let Some(address) = (max > 0).then(|| self.address(peer)).flatten() else {
             return Ok(None);
         };
@@ -65,7 +65,7 @@ impl Doorman {
         client_id: &str,
         metrics: &Metrics,
     ) -> Result<Option<Seat>, Full> {
-        let max = self.options.user_connections_max as usize;
+        let max = self.options().user_connections_max as usize;
         let Some(user) = user.filter(|_| max > 0) else { return Ok(None) };
         let client = self.hash(client_id);
         let mut taken = self.seats.0.lock();

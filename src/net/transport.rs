@@ -74,6 +74,17 @@ impl Transport {
         matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
+    /// Waits until the peer has closed its side or broken the connection, as far as that can be
+    /// seen without reading: of plain TCP, and not behind bytes that wait to be read.
+    pub async fn gone(&self) {
+        if let Self::Tcp(stream) = self
+            && matches!(stream.peek(&mut [0]).await, Ok(0) | Err(_))
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
     /// Whether what is written at once arrives as a frame that the peer sees.
     pub fn has_frames(&self) -> bool {
         matches!(self, Self::WebSocket(_) | Self::SecureWebSocket(_))

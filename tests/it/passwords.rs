@@ -13,7 +13,7 @@ use crate::raw::{Client, Connect};
 const SOON: Duration = Duration::from_secs(30);
 
 /// A hash that takes a good while and that no password has.
-const SLOW: &str = "slow:$7$300000$AAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
+pub const SLOW: &str = "slow:$7$300000$AAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
                     AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n";
 
 /// Users of every kind of line, all with the password "sesame".

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use super::{OPEN, code, from, guarded, is_closed, is_let_in, is_shut_out, logged, stream};
+use crate::acl::{READ_AGAIN, hang_up};
 use crate::broker::{Broker, free_port};
 use crate::listeners::certificates;
 use crate::raw::{Client, Connect};
@@ -168,4 +169,39 @@ fn behind_a_proxy_the_client_is_banned_and_not_the_proxy() {
     for _ in 0..9 {
         fail(1, broker.port);
     }
+}
+
+#[test]
+fn who_is_banned_while_its_password_waits_is_not_judged() {
+    let (broker, _files) = guarded("password_threads = 1\nmax_failed_logins = 2", "");
+    let slow = [Connect::v4("slow"), Connect::v5("slow")].map(|c| c.user("slow", "x"));
+    let mut before = [6, 7, 8, 9].map(|host| from(host, broker.port, &slow[0]));
+    let mut waiting = slow.each_ref().map(|connect| from(5, broker.port, connect));
+    (0..2).for_each(|_| fail(5, broker.port));
+    logged(&broker, "banned for 600s: 2 failed logins in 60s", 1);
+    assert_eq!(waiting.each_mut().map(code), [Some(5), Some(0x8A)]);
+    assert_eq!(before.each_mut().map(code), [Some(4); 4]);
+    assert!(!broker.log().contains("3 failed logins"));
+}
+
+#[test]
+fn what_is_kept_out_can_be_changed_while_the_broker_runs() {
+    let (broker, _files) = guarded(&format!("{THREE}workers = 1\n"), "");
+    let ali = Connect::v5("ali").user("ali", "sesame");
+    (0..3).for_each(|_| fail(5, broker.port));
+    assert!(is_shut_out(5, broker.port));
+    let file = broker.directory().join("whimbrel.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let exempt = "exempt_networks = [\"127.0.0.5\"]\nmax_connections_per_address = 1";
+    let text = text.replace("exempt_networks = [\"127.0.0.1\"]", exempt);
+    std::fs::write(&file, text.replace("max_failed_logins = 3", "max_failed_logins = 2")).unwrap();
+    hang_up(&broker, READ_AGAIN);
+    assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
+    assert!(is_let_in(5, broker.port, &ali));
+    (0..9).for_each(|_| fail(5, broker.port));
+    (0..2).for_each(|_| while code(&mut from(6, broker.port, &Connect::v4("x"))) != Some(5) {});
+    logged(&broker, "banned for 3600s: 2 failed logins in 60s", 1);
+    let held = stream(7, broker.port);
+    assert!(is_shut_out(7, broker.port), "the limit of connections holds too");
+    drop(held);
 }

@@ -87,3 +87,16 @@ fn nobody_is_slowed_down_on_this_machine_by_default() {
     }
     assert!(!broker.log().contains("slowed down"));
 }
+
+/// Threads that check passwords are not kept busy by who has gone.
+#[test]
+fn who_leaves_before_it_is_judged_is_not_judged() {
+    let (broker, _files) = guarded("password_threads = 1", "");
+    let slow = Connect::v5("slow").user("slow", "x");
+    let mut first = from(6, broker.port, &slow);
+    let waiting: Vec<_> = (0..50).map(|_| from(5, broker.port, &slow)).collect();
+    drop(waiting);
+    logged(&broker, "it left before it was judged", 45);
+    assert_eq!(code(&mut first), Some(0x86));
+    assert_eq!(code(&mut from(5, broker.port, &Connect::v4("a").user("ali", "sesame"))), Some(0));
+}

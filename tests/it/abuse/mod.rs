@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::broker::Broker;
 use crate::passwd::set;
+use crate::passwords::SLOW;
 use crate::raw::{Client, Connect};
 
 /// A stream from 127.0.0.`host`.
@@ -70,12 +71,14 @@ fn is_let_in(host: u8, port: u16, connect: &Connect) -> bool {
     is_let_in
 }
 
-/// A broker that asks for a password, "sesame" of "ali", and knows no exempt address but
+/// A broker that asks for a password, "sesame" of "ali" and none of "slow", and knows no exempt address but
 /// 127.0.0.1.
 fn guarded(settings: &str, listeners: &str) -> (Broker, TempDir) {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("passwords");
     set(&["-c", "-b"], &file, &["ali", "sesame"], "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}{SLOW}")).unwrap();
     let settings = format!(
         "password_file = '{}'\nexempt_networks = [\"127.0.0.1\"]\nlog_level = \"debug\"\n\
          connect_timeout = \"300s\"\n\

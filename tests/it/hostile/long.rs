@@ -1,4 +1,4 @@
-//! The heavier siege: run only when it is asked for, since it takes two minutes and all of the
+//! The heavier siege: run only when it is asked for, since it takes three minutes and all of the
 //! machine.
 //!
 //!     HOSTILE=long cargo test --test it hostile::long -- --nocapture
@@ -7,13 +7,18 @@
 //! Clients exchanges a message of QoS 1 every 5 ms before, during and after each attack; printed
 //! are the time from before PUBLISH is sent to after it has arrived, and the broker's memory.
 
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
 
 use super::Siege;
+use crate::passwd::set;
 use crate::raw::{Client, Connect, field, packet};
 
 /// Connections that say nothing.
@@ -110,15 +115,115 @@ fn under(
     taken
 }
 
-#[test]
-fn a_long_siege_is_survived() {
+/// Whether a long siege is asked for; it then has all descriptors that it may have.
+fn is_asked_for() -> bool {
     if std::env::var("HOSTILE").as_deref() != Ok("long") {
         println!("not asked for: HOSTILE=long");
-        return;
+        return false;
     }
     let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
     rlimit::Resource::NOFILE.set(hard, hard).unwrap();
     println!("descriptors: {soft} raised to {hard}");
+    true
+}
+
+/// What comes before CONNECT, or instead of it.
+fn assault_the_door(siege: &mut Siege) {
+    let (port, tls, ws, wss) = (siege.port, siege.tls, siege.ws, siege.wss);
+    let held = Mutex::new(VecDeque::new());
+    under(siege, "CONNECT, a byte now and then", 4, |n| {
+        let mut stream = from_somewhere(n, port).unwrap();
+        for byte in &Connect::v5("slow").bytes()[..8] {
+            let _ = stream.write_all(&[*byte]);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut held = held.lock().unwrap();
+        held.push_back(stream);
+        if held.len() > 2000 {
+            held.pop_front();
+        }
+    });
+    held.into_inner().unwrap().clear();
+    // 9 MiB of which 1 comes.
+    let giant = [&[0x30, 0x80, 0x80, 0xC0, 0x04, 0, 1, b'g', 0][..], &vec![b'x'; 1 << 20]].concat();
+    under(siege, "PUBLISH, giant and unfinished", 4, |n| {
+        let mut client = Client::over(from_somewhere(n, port).unwrap(), true);
+        client.try_send(&Connect::v5(&format!("giant-{n}")).bytes());
+        assert_eq!(client.read()[3], 0);
+        client.try_send(&giant);
+    });
+    under(siege, "random bytes on every listener", 4, |n| {
+        let mut stream = from_somewhere(n, [port, tls, ws, wss][n % 4]).unwrap();
+        let mut random = n as u64 + 1;
+        let bytes: Vec<u8> = (0..2000)
+            .map(|_| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random as u8
+            })
+            .collect();
+        let _ = stream.write_all(&bytes);
+    });
+}
+
+/// Passwords are guessed by those who do not wait for an answer; first nothing is done about it,
+/// then what is done by default to who is not exempt.
+#[test]
+fn a_long_siege_of_guesses_is_survived() {
+    if !is_asked_for() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("passwords");
+    set(&["-c", "-b"], &file, &["ali", "sesame"], "");
+    let users = format!(
+        "password_file = '{}'\nallow_anonymous = true\nexempt_networks = [\"127.0.0.1\"]\n",
+        file.display()
+    );
+    let nothing = "failed_login_delay = 0\nmax_failed_logins = 0\n";
+    for (what, more) in [("guesses, nothing done", nothing), ("guesses, delays and bans", "")] {
+        let mut siege = Siege::begin(&format!("{users}{more}"));
+        let port = siege.port;
+        let quiet = Pair::new(port, "quiet").exchange("quiet", |n| n == 1000);
+        report("before", &siege, quiet);
+        let [judged, busy, shut_out] = [(); 3].map(|()| AtomicUsize::new(0));
+        under(&mut siege, what, 16, |n| {
+            let mut stream = from_somewhere(n, port).unwrap();
+            let guess = Connect::v5("guess").user("ali", &n.to_string());
+            let _ = stream.write_all(&guess.bytes());
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let mut connack = [0; 16];
+            let counter = match stream.read(&mut connack).map(|len| (len, connack[3])) {
+                Ok((1.., 0x86)) => &judged,
+                Ok((1.., 0x89)) => &busy,
+                Ok((1.., 0x8A) | (0, _)) => &shut_out,
+                Ok((_, code)) => panic!("{code:#x}"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Shut out with the guess unread.
+                Err(_) => &shut_out,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let bans = siege.broker.log().matches("banned for").count();
+        println!(
+            "{} guesses judged, {} told that the broker is busy, {} shut out, {bans} addresses banned",
+            judged.into_inner(),
+            busy.into_inner(),
+            shut_out.into_inner()
+        );
+        assert_eq!(bans > 0, more.is_empty());
+        let ali = Connect::v5("ali").user("ali", "sesame");
+        assert!(Client::open(port, true).try_connect(&ali), "who knows it comes in");
+        siege.survived(512);
+    }
+}
+
+#[test]
+fn a_long_siege_is_survived() {
+    if !is_asked_for() {
+        return;
+    }
     // Longer than the attack, so that the idle ones stay.
     let mut siege = Siege::begin("connect_timeout = \"60s\"");
     let port = siege.port;
@@ -172,6 +277,7 @@ fn a_long_siege_is_survived() {
             client.expect(&[0xD0, 0]);
         }
     });
+    assault_the_door(&mut siege);
     drop(idle);
     let mut pair = Pair::new(port, "after");
     report("after", &siege, pair.exchange("after", |n| n == 1000));
