@@ -4,14 +4,14 @@
 //! unfinished tail of a packet. A [`Writer`] collects a turn's packets in a buffer that is lent
 //! by the thread too, and keeps only what the peer did not take.
 //!
-//! Bounds: a Reader never holds more than twice what has come of the packet that is being received;
-//! the length that a header claims reserves nothing.
+//! Bounds: a Reader never holds more than twice what has come of the packet that is being received,
+//! or a kilobyte more; the length that a header claims reserves nothing.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::codec::frame::{self, PACKET_MAX, Split};
 
@@ -22,7 +22,7 @@ pub enum Input {
     Closed,
     /// In the shared buffer, so many from its start.
     Shared(usize),
-    /// In a buffer of their own, since the packet is larger than the shared one.
+    /// In a buffer of their own, since the packet is large.
     Own(Vec<u8>),
 }
 
@@ -36,6 +36,13 @@ impl Input {
         }
     }
 }
+
+/// Bytes of an unfinished packet from which on the rest is read to behind them: to copy so many
+/// before each read costs more than reads for single packets.
+const OWN_BYTES: usize = 16 << 10;
+
+/// Room for the rest of a packet of which less than this has come.
+const LEAST_BYTES: usize = 1 << 10;
 
 /// The receiving half of a byte stream.
 #[derive(Debug, Default)]
@@ -65,9 +72,8 @@ impl Reader {
         shared: &mut [u8],
         max: usize,
     ) -> Poll<io::Result<Input>> {
-        if self.needed > shared.len() {
-            let max = max.min(shared.len());
-            return self.poll_read_own(cx, io, shared.get_mut(..max).unwrap_or_default());
+        if self.needed > shared.len() || self.tail.len() >= OWN_BYTES {
+            return self.poll_read_own(cx, io, max);
         }
         let kept = self.tail.len();
         if let Some(front) = shared.get_mut(..kept) {
@@ -84,21 +90,22 @@ impl Reader {
         Poll::Ready(Ok(Input::Shared(kept + read)))
     }
 
-    /// By way of the shared buffer, so that what has not come takes no room: a claim of 256 MiB
-    /// costs its sender the bytes.
+    /// To where the packet's beginning is, and hardly more than the packet. What has not come takes
+    /// no more room than what has: a claim of 256 MiB costs its sender the bytes.
     fn poll_read_own<T: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
-        shared: &mut [u8],
+        max: usize,
     ) -> Poll<io::Result<Input>> {
-        let room = self.needed.saturating_sub(self.tail.len()).min(shared.len());
-        let mut buffer = ReadBuf::new(shared.get_mut(..room).unwrap_or_default());
-        ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
-        if buffer.filled().is_empty() {
+        if self.tail.capacity() == self.tail.len() {
+            let missing = self.needed.saturating_sub(self.tail.len());
+            self.tail.reserve_exact(missing.clamp(1, self.tail.len().max(LEAST_BYTES)));
+        }
+        let mut some = io.take(max as u64);
+        if ready!(pin!(some.read_buf(&mut self.tail)).poll(cx))? == 0 {
             return Poll::Ready(Ok(Input::Closed));
         }
-        self.tail.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(Input::Own(std::mem::take(&mut self.tail))))
     }
 
@@ -115,6 +122,7 @@ impl Reader {
 
     /// Keeps the beginning of a packet that will be `needed` bytes long, as far as is known.
     pub fn keep(&mut self, rest: &[u8], needed: usize) {
+        self.tail.reserve_exact(rest.len());
         self.tail.extend_from_slice(rest);
         self.needed = if rest.is_empty() { 0 } else { needed };
     }
@@ -308,6 +316,22 @@ mod tests {
         reader.keep(b"abcde", 20);
         assert_eq!(some(&mut reader, 2), b"abcdefg");
         assert_eq!(some(&mut reader, 100), b"hijkl");
+    }
+
+    #[test]
+    fn a_large_packet_takes_no_more_than_twice_what_has_come_of_it() {
+        let (mut reader, mut shared) = (Reader::default(), vec![0; 1 << 17]);
+        let first = vec![b'x'; OWN_BYTES];
+        reader.keep(&first, 10 * OWN_BYTES);
+        let mut len = first.len();
+        let rest = vec![b'y'; 10 * OWN_BYTES];
+        while len < 10 * OWN_BYTES {
+            let Input::Own(own) = read(&mut reader, &rest, &mut shared) else { panic!() };
+            assert!(own.len() > len && own.capacity() <= 2 * len, "{} {len}", own.capacity());
+            len = own.len();
+            reader.keep_own(own, 0, 10 * OWN_BYTES);
+        }
+        assert_eq!(len, 10 * OWN_BYTES, "no more than the packet is read");
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl ShareGroup {
     pub fn online(&self, mailbox: &Mailbox, window: usize, now: Moment, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
         inner.rejoin_apart();
+        let window = inner.rules.declaration().window(window);
         inner.members.online(mailbox.key(), window);
         self.hand_out(&mut inner, now, remainder);
     }
@@ -242,6 +243,7 @@ impl ShareGroup {
     ) {
         let mut inner = self.inner.lock();
         inner.rejoin_apart();
+        let window = window.map(|window| inner.rules.declaration().window(window));
         inner.members.admit(mailbox, interest, window);
         self.hand_out(&mut inner, now, remainder);
     }

@@ -413,6 +413,9 @@ settings! { QUEUE: Declaration;
     "lease" Kind::Time, "none",
         "How long a consumer may take to acknowledge a message of QoS 1 before it goes to another; looked at once a second. QoS 2 stays with its consumer."
         => |q, v, _| q.lease_ms = Some(u64::try_from(v.time().as_millis()).unwrap_or(u64::MAX).max(1));
+    "prefetch" Kind::Int { min: 1, max: 65_535 }, "100",
+        "How many messages one consumer holds at most that it has not acknowledged; its Receive Maximum and `max_inflight_messages` hold too. A slow consumer holds up that many."
+        => |q, v, _| q.prefetch = Some(u16::try_from(v.int()).unwrap_or(u16::MAX));
     "strategy" STRATEGY, "as `share_strategy`",
         "Who gets the next message."
         => |q, v, _| q.strategy = Some(strategy(v));

@@ -43,6 +43,10 @@ pub enum LastValue {
 /// Priorities are 0 to 9, the highest first.
 pub const PRIORITY_MAX: u8 = 9;
 
+/// Messages that one consumer of a declared queue holds at most: enough for a far one to be busy,
+/// and what a slow one holds does not wait for long.
+pub const PREFETCH: u16 = 100;
+
 /// See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declaration {
@@ -64,6 +68,9 @@ pub struct Declaration {
     pub dead_letter: Option<Box<str>>,
     /// Milliseconds after which a consumer that has not answered loses a message of QoS 1.
     pub lease_ms: Option<u64>,
+    /// Messages that one consumer holds at most, whatever it has room for; [`PREFETCH`] when not
+    /// given.
+    pub prefetch: Option<u16>,
     /// Who gets the next message; as in share groups that nobody declared when not given.
     pub strategy: Option<Strategy>,
     /// What becomes of a message that a consumer refuses.
@@ -85,6 +92,14 @@ impl Declaration {
     /// Whether somebody declared it.
     pub fn is_declared(&self) -> bool {
         !self.name.is_empty()
+    }
+
+    /// How many messages a consumer may hold that has room for so many.
+    pub fn window(&self, room: usize) -> usize {
+        if !self.is_declared() {
+            return room;
+        }
+        room.min(self.prefetch.unwrap_or(PREFETCH).into())
     }
 
     /// What becomes of a message that a consumer refuses.

@@ -578,6 +578,23 @@ fn with_the_hash_of_the_topic_a_slow_consumer_does_not_slow_the_others() {
 }
 
 #[test]
+fn a_consumer_holds_no_more_than_its_prefetch() {
+    let broker = broker(&format!("{JOBS}prefetch = 2"));
+    publish_all(&broker, 1, &["1", "2", "3", "4", "5"]);
+    let mut slow = consumer(&broker, "slow", "jobs", 1);
+    let first = slow.read_publish();
+    assert_eq!((first.text(), slow.read_publish().text()), ("1", "2"));
+    slow.expect_nothing();
+    let mut other = consumer(&broker, "other", "jobs", 1);
+    assert_eq!(texts(&mut other, 3), ["3", "4", "5"]);
+    other.disconnect();
+    publish_all(&broker, 1, &["6"]);
+    slow.expect_nothing();
+    acknowledge(&mut slow, &first);
+    assert_eq!(slow.read_publish().text(), "6");
+}
+
+#[test]
 fn bad_declarations_are_refused_with_the_rule() {
     let refused = |queues: &str| {
         let directory = tempfile::tempdir().unwrap();
