@@ -159,6 +159,36 @@ mod tests {
     use super::*;
     use crate::config::settings::GLOBAL;
 
+    /// What is read at the start alone.
+    const NEEDS_RESTART: &[&str] = &[
+        "certificate_check_interval",
+        "commit_interval",
+        "durability",
+        "max_store_backlog",
+        "max_waiting_passwords",
+        "memory_limit",
+        "min_free_space",
+        "password_threads",
+        "persistence_location",
+        "pid_file",
+        "session_takeover",
+        "share_strategy",
+        "shutdown_timeout",
+        "store_cache_size",
+        "sys_interval",
+        "user",
+        "workers",
+    ];
+
+    #[test]
+    fn of_every_setting_it_is_said_when_it_holds() {
+        for setting in GLOBAL {
+            let lists = [AT_ONCE, FOR_NEW, NEEDS_RESTART];
+            let times = lists.iter().filter(|list| list.contains(&setting.key)).count();
+            assert_eq!(times, 1, "{}: is it in one of these lists?", setting.key);
+        }
+    }
+
     #[test]
     fn what_changes_at_once_is_a_setting() {
         let of_mosquitto = ["log_type"];
