@@ -110,6 +110,8 @@ impl Hall {
                     drop(counted);
                 });
             }
+            // Who comes in crowds must not keep those waiting whom this thread serves.
+            tokio::task::yield_now().await;
         }
     }
 }
