@@ -44,6 +44,20 @@ impl Mosquitto {
         started
     }
 
+    /// SIGUSR1; the file that it has written.
+    fn save(&self) -> PathBuf {
+        let file = self.directory.path().join("mosquitto.db");
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", "USR1", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + SOON;
+        // It is put in its place when it is whole.
+        while !file.exists() {
+            assert!(Instant::now() < deadline, "mosquitto writes no file");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        file
+    }
+
     /// SIGTERM; the file that it has written.
     fn stop(&mut self) -> PathBuf {
         let pid = self.child.id().to_string();
@@ -250,6 +264,35 @@ fn exchanges_go_on_where_they_stood() {
     assert_eq!((open.text(), open.flags), ("o", 4));
     client.send(&[0x70, 2, high, low]);
     client.expect_nothing();
+}
+
+/// Its Clients were connected, and some had their messages and had not said so.
+#[test]
+fn the_file_of_a_mosquitto_that_runs_is_taken_over_too() {
+    let mosquitto = Mosquitto::start("max_inflight_messages 2");
+    let busy = Connect::v5("busy").with(&[0x11, 0, 0, 0x0E, 0x10]);
+    let busy = Connect { clean: false, ..busy };
+    let mut client = Client::connect(mosquitto.port, &busy);
+    client.subscribe("t", 1);
+    let mut sender = Client::v4(mosquitto.port, "sender");
+    for number in 1..=4 {
+        sender.publish(2, "t", number.to_string());
+    }
+    let ids: Vec<u16> = (0..2).map(|_| client.read_publish().id).collect();
+    let file = mosquitto.save();
+    let directory = TempDir::new().unwrap();
+    let lines =
+        ["sessions: 1", "messages waiting: 4", "Packet Identifiers in use toward Clients: 2"];
+    let (status, output) = import(&file, directory.path());
+    assert_eq!(status, Some(0), "{output}");
+    assert!(lines.iter().all(|line| output.lines().any(|said| said == *line)), "{output}");
+    let broker = broker(&directory);
+    let (mut client, present) = Client::resume(broker.port, &busy);
+    assert!(present);
+    let got: Vec<_> = (0..4).map(|_| client.receive()).collect();
+    let texts: Vec<_> = got.iter().map(|got| (got.text(), got.dup())).collect();
+    assert_eq!(texts, [("1", true), ("2", true), ("3", false), ("4", false)]);
+    assert_eq!([got[0].id, got[1].id], ids[..]);
 }
 
 /// Where users prove who they are nobody else gets a Session; elsewhere nobody could.
