@@ -365,6 +365,15 @@ fn keys_of_a_file_are_read_again_on_sighup() {
     hang_up(&broker, READ_AGAIN);
     assert_eq!(codes(), [0x86, 0]);
     assert!(client.try_ping());
+    // Also from a file of another name.
+    let other = directory.path().join("other.json");
+    std::fs::write(&other, key_set(&["p256=old"])).unwrap();
+    let config = broker.directory().join("whimbrel.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("keys.json", "other.json")).unwrap();
+    hang_up(&broker, READ_AGAIN);
+    assert_eq!(codes(), [0, 0x86]);
+    assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
 }
 
 /// A broker that fetches its keys.
