@@ -311,3 +311,31 @@ fn python_logs_in_by_scram_and_authenticates_again() {
     assert_eq!(status, Some(0), "{output}\n{}", users.broker.log());
     assert!(output.ends_with("4 of 4\n"), "{output}");
 }
+
+#[test]
+fn a_wrong_proof_is_a_failed_login_also_when_it_comes_again() {
+    let directory = TempDir::new().unwrap();
+    let settings = "exempt_networks = []\nmax_failed_logins = 3\nfailed_login_delay = 0";
+    let broker = broker(settings, &password_file(directory.path()));
+    let fail = || {
+        let mut dialogue = Dialogue::new("both", "simsim");
+        let (mut client, challenge) = challenged(broker.port, &connect("scram-ban", &dialogue));
+        client.send(&auth(CONTINUE, METHOD, &dialogue.last(&challenge)));
+        refused(&mut client, 0x87);
+    };
+    let mut inside = logged_in(broker.port, "scram-inside", "both");
+    let mut stays = logged_in(broker.port, "scram-stays", "both");
+    (0..2).for_each(|_| fail());
+    let mut dialogue = Dialogue::new("both", "simsim");
+    inside.send(&auth(AGAIN, METHOD, &dialogue.first()));
+    let challenge = data_of(&inside.read(), CONTINUE);
+    inside.send(&auth(CONTINUE, METHOD, &dialogue.last(&challenge)));
+    inside.expect_close(0x87);
+    while !broker.log().contains("banned for 600s: 3 failed logins in 60s") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut late = Client::open(broker.port, true);
+    late.try_send(&connect("scram-late", &Dialogue::new("both", "sesame")).bytes());
+    assert_eq!(late.try_read(), None);
+    assert!(stays.try_ping());
+}
