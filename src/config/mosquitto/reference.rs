@@ -30,9 +30,10 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
 * the log's lines for Clients that come, go or are refused are those of mosquitto 2.0.
 
 What is different: see the notes below. Who fails again and again to log in, and is not on this
-machine, is answered later and later and banned for a time (docs/limits.md). Settings of ours (docs/settings.md) may stand in the
-file too, such as `durability written` or `proxy_protocol_from 10.0.0.0/8`. What mosquitto has
-stored is not taken over by starting, but by `whimbrel store import`.
+machine, is answered later and later and banned for a time (docs/limits.md). Settings of ours
+(docs/settings.md) may stand in the file too, such as `durability written` or `proxy_protocol_from
+10.0.0.0/8`. What mosquitto has stored is not taken over by starting, but by `whimbrel store
+import`.
 
 ## Taking over what mosquitto has stored
 
