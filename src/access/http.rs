@@ -2,6 +2,7 @@
 //! wait; each takes no longer than its deadline, and is given up when its answer is too long.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,9 +104,12 @@ pub fn is_url(text: &str) -> bool {
 /// Whether what is sent to an address can be read and changed on the way.
 pub fn is_open(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else { return false };
-    let host = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = host.rsplit('@').next().unwrap_or_default();
-    !["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local))
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let end = if host.starts_with('[') { host.find(']').map(|at| at + 1) } else { host.find(':') };
+    let host = end.and_then(|end| host.get(..end)).unwrap_or(host);
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host != "localhost" && !address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -120,7 +124,12 @@ mod tests {
         for bad in ["", "a.example", "ftp://a", "http://", "https:///x", "http://a b/"] {
             assert!(!is_url(bad), "{bad}");
         }
-        assert!(is_open("http://a.example/x") && is_open("http://127.1@a.example/"));
-        assert!(!is_open("https://a.example/") && !is_open("http://127.0.0.1:80/x"));
+        for open in ["a.example/x", "127.0.0.1@a.example/", "127.0.0.1.example:80", "localhost.a"] {
+            assert!(is_open(&format!("http://{open}")), "{open}");
+        }
+        for local in ["127.0.0.1:80/x", "localhost:8080", "localhost", "[::1]:80/", "u@[::1]"] {
+            assert!(!is_open(&format!("http://{local}")), "{local}");
+        }
+        assert!(!is_open("https://a.example/"));
     }
 }

@@ -294,6 +294,9 @@ fn answers_are_kept_for_who_shows_the_same_until_sighup() {
     assert_eq!((asked("broken", "x"), asked("broken", "x")), ((0x88, 1), (0x88, 1)));
     let mut other = Client::connect(broker.port, &Connect::v5("other").user("ali", "x"));
     assert_eq!(asked("ali", "x"), (0, 0));
+    let long = format!("{{\"result\": \"allow\", \"roles\": [\"{}\"]}}", "x".repeat(16 << 10));
+    service.put("answers", &format!("{{\"long\": {long}}}"));
+    assert_eq!((asked("long", "x"), asked("long", "x")), ((0, 1), (0, 1)));
     service.put("answers", r#"{"": {"result": "deny"}}"#);
     assert_eq!(asked("ali", "x"), (0, 0));
     hang_up(&broker, READ_AGAIN);

@@ -63,6 +63,9 @@ impl Default for Options {
     }
 }
 
+/// Bytes of an answer that is kept.
+const KEPT_LEN_MAX: usize = 16 << 10;
+
 /// Bytes of a bearer token.
 const BEARER_LEN_MAX: usize = 8192;
 
@@ -196,19 +199,21 @@ impl Callout {
         self.counts.callouts_asked.increment();
         let asked = self.request(shown, wall);
         self.note(asked.as_ref().err());
-        let word = asked?;
-        if !self.options.cache_ttl.is_zero() {
+        let (word, len) = asked?;
+        if !self.options.cache_ttl.is_zero() && len <= KEPT_LEN_MAX {
             let ttl_ms = u64::try_from(self.options.cache_ttl.as_millis()).unwrap_or(u64::MAX);
             self.cache.lock().put(shown, word.clone(), wall.after_ms(ttl_ms));
         }
         Ok(word)
     }
 
-    fn request(&self, shown: &Shown, wall: Moment) -> Result<Word, String> {
+    /// What it says, and how long that is.
+    fn request(&self, shown: &Shown, wall: Moment) -> Result<(Word, usize), String> {
         let question = serde_json::to_vec(&Question::new(shown)).map_err(|e| e.to_string())?;
         let bearer = self.bearer.read().clone();
         let text = self.http.post(&self.options.url, bearer.as_deref(), &question)?;
-        answer::read(&text, shown.username.as_deref(), wall)
+        let word = answer::read(&text, shown.username.as_deref(), wall)?;
+        Ok((word, text.len()))
     }
 
     /// Says when it begins to fail and when it ends to.
