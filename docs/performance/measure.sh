@@ -4,9 +4,9 @@
 #   cargo build --release && MQLOAD_DIR=../mqload docs/performance/measure.sh
 #
 # MQLOAD_DIR is a built checkout of the load generator. Needs two cores; takes half an hour; wants a
-# machine that does nothing else. Environment: REPS (3), DUR (seconds of a run, 3), RUMQTTD (path of
-# that broker, if it is to be measured too), ONLY (of: standard payload latency memory route), FILTERS
-# (of each of 50 Clients: 20 200 2000 20000).
+# machine that does nothing else. Environment: REPS (3), DUR (seconds of a run, 3), FLASHMQ and
+# RUMQTTD (paths of these brokers, if they are to be measured too), ONLY (of: standard payload latency
+# memory route), FILTERS (of each of 50 Clients: 20 200 2000 20000).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -24,6 +24,7 @@ ulimit -n "$(ulimit -Hn)"
 brokers=(whimbrel)
 command -v mosquitto >/dev/null && brokers+=(mosquitto)
 [ -n "${RUMQTTD:-}" ] && brokers+=(rumqttd)
+[ -n "${FLASHMQ:-}" ] && brokers+=(flashmq)
 start_of() { [ "$1" = null ] && echo "$MQLOAD_DIR/start/null.sh" || echo "$here/start-$1.sh"; }
 
 pid=
@@ -116,6 +117,7 @@ versions="whimbrel $(git -C "$root" rev-parse --short HEAD)"
 for broker in "${brokers[@]}"; do
   case $broker in
     mosquitto) versions+=", $(mosquitto -h | head -1)" ;;
+    flashmq) versions+=", $("$FLASHMQ" --version 2>/dev/null | head -1)" ;;
     rumqttd) versions+=", $("$RUMQTTD" --version 2>/dev/null || echo rumqttd)" ;;
   esac
 done

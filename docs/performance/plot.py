@@ -8,8 +8,10 @@ import statistics
 
 HERE = pathlib.Path(__file__).parent
 PAGE = HERE.parent / "performance.md"
-COLOURS = {"whimbrel": "#0a6", "mosquitto": "#36c", "rumqttd": "#c63", "null": "#999"}
-NAMES = {"null": "null relay"}
+COLOURS = {
+    "whimbrel": "#0a6", "mosquitto": "#36c", "flashmq": "#a3c", "rumqttd": "#c63", "null": "#999"
+}
+NAMES = {"null": "null relay", "flashmq": "FlashMQ"}
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 70, 130, 36, 48
 
 
