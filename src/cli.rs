@@ -2,6 +2,7 @@
 
 mod acl;
 mod against;
+mod ban;
 mod passwd;
 mod user;
 
@@ -22,6 +23,7 @@ use crate::process::user::{UserError, wanted};
 use crate::server::{self, ServerError};
 use crate::store::tools::{Request, ToolError};
 use acl::{Explain, ExplainError};
+use ban::Ban;
 use passwd::{Passwd, PasswdError};
 use user::User;
 
@@ -40,6 +42,7 @@ Examples:
   whimbrel settings                        list all settings
   whimbrel passwd -c users alice           make a password file, with alice in it
   whimbrel user add alice                  add a user to a running broker
+  whimbrel ban list                        say whom a running broker keeps out
   whimbrel acl explain alice x publish t   say which rule decides what alice may do
   whimbrel store backup FILE               copy the store, also while the broker runs
   whimbrel store import mosquitto.db       take over what mosquitto has kept
@@ -95,6 +98,17 @@ enum Command {
         #[command(subcommand)]
         command: User,
         /// Configuration file (TOML)
+        #[arg(short, long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The store's directory, if the configuration does not name it
+        #[arg(long, global = true, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
+    /// Say who is banned by a running broker, and end bans
+    Ban {
+        #[command(subcommand)]
+        command: Ban,
+        /// Configuration file: TOML, or a mosquitto.conf
         #[arg(short, long, global = true, value_name = "FILE")]
         config: Option<PathBuf>,
         /// The store's directory, if the configuration does not name it
@@ -199,6 +213,7 @@ pub fn run() -> Result<(), CliError> {
         Command::Serve { config }
         | Command::Store { config, .. }
         | Command::User { config, .. }
+        | Command::Ban { config, .. }
         | Command::Acl { config, .. },
     ) = &mut arguments.command
     {
@@ -213,14 +228,12 @@ pub fn run() -> Result<(), CliError> {
         return store(command, &config);
     }
     if let Some(Command::User { command, directory, .. }) = &arguments.command {
-        let directory = directory.as_ref().unwrap_or(&config.store.directory);
         let request = control::Request::User(user::request(command)?);
-        let nobody =
-            "no broker runs on this store; start it, or name another with -c or --directory";
-        let answer = control::ask(directory, &request).ok_or(CliError::Arguments(nobody))?;
-        let text = answer?.map_err(CliError::Control)?;
-        std::io::stdout().write_all(text.as_bytes())?;
-        return Ok(());
+        return have_done(&request, directory.as_ref().unwrap_or(&config.store.directory));
+    }
+    if let Some(Command::Ban { command, directory, .. }) = &arguments.command {
+        let request = control::Request::Ban(ban::request(command)?);
+        return have_done(&request, directory.as_ref().unwrap_or(&config.store.directory));
     }
     if let Some(Command::Acl { command: AclCommand::Explain(explain), .. }) = &arguments.command {
         let answer = acl::explain(explain, &config)?;
@@ -245,6 +258,15 @@ pub fn run() -> Result<(), CliError> {
         Ok(config)
     };
     server::run(&config, &journal, &reread)?;
+    Ok(())
+}
+
+/// Has the broker that runs on a store do something.
+fn have_done(request: &control::Request, directory: &Path) -> Result<(), CliError> {
+    let nobody = "no broker runs on this store; start it, or name another with -c or --directory";
+    let answer = control::ask(directory, request).ok_or(CliError::Arguments(nobody))?;
+    let text = answer?.map_err(CliError::Control)?;
+    std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 

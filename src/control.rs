@@ -1,9 +1,9 @@
 //! The operator's way to a running broker: a unix socket beside the store, which only the broker's
 //! user may open.
 //!
-//! One request for each connection, one line: `stats`, `check`, `backup` and an absolute path, or
-//! `user` and what is to become of one, its parts between tabulators. The answer is a line `ok`
-//! or `error`, and text to the end.
+//! One request for each connection, one line: `stats`, `check`, `backup` and an absolute path,
+//! `bans`, `lift` and an address or Client Identifier, or `user` and what is to become of one,
+//! its parts between tabulators. The answer is a line `ok` or `error`, and text to the end.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 
 use crate::access::book::{self, Book};
 use crate::broker::Broker;
+use crate::doorman::{Doorman, operator};
 use crate::store::tools;
 
 /// The name of the socket in the store's directory.
@@ -35,6 +36,19 @@ pub enum Request {
     Store(tools::Request),
     /// Something with the broker's own users.
     User(book::Request),
+    /// Something with the list of bans.
+    Ban(operator::Request),
+}
+
+/// What requests are about.
+#[derive(Clone)]
+pub struct Offices {
+    /// What all Clients share.
+    pub broker: Arc<Broker>,
+    /// The broker's own users, once there may be any.
+    pub book: Arc<OnceLock<Arc<Book>>>,
+    /// Who keeps the list of bans.
+    pub doorman: Arc<Doorman>,
 }
 
 /// The socket; removed when dropped.
@@ -58,13 +72,13 @@ impl Control {
     }
 
     /// Answers requests, one after the other.
-    pub async fn serve(&self, broker: &Arc<Broker>, book: &Arc<OnceLock<Arc<Book>>>) {
+    pub async fn serve(&self, offices: &Offices) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             };
-            if let Err(error) = answer(stream, broker, book).await {
+            if let Err(error) = answer(stream, offices).await {
                 tracing::debug!("control: {error}");
             }
         }
@@ -77,11 +91,7 @@ impl Drop for Control {
     }
 }
 
-async fn answer(
-    mut stream: tokio::net::UnixStream,
-    broker: &Arc<Broker>,
-    book: &Arc<OnceLock<Arc<Book>>>,
-) -> io::Result<()> {
+async fn answer(mut stream: tokio::net::UnixStream, offices: &Offices) -> io::Result<()> {
     let mut line = Vec::new();
     let (read, mut write) = stream.split();
     let mut read = tokio::io::BufReader::new(read.take(REQUEST_MAX));
@@ -90,8 +100,8 @@ async fn answer(
         None => "error\nunknown request\n".to_owned(),
         Some(request) => {
             tracing::info!(?request, "asked by the operator");
-            let (broker, book) = (broker.clone(), book.get().cloned());
-            let work = move || carry_out(&request, &broker, book.as_deref());
+            let offices = offices.clone();
+            let work = move || carry_out(&request, &offices);
             match tokio::task::spawn_blocking(work).await? {
                 Ok(text) => format!("ok\n{text}"),
                 Err(error) => format!("error\n{error}\n"),
@@ -102,14 +112,18 @@ async fn answer(
 }
 
 /// Does what is asked; for a thread that may wait.
-fn carry_out(request: &Request, broker: &Broker, book: Option<&Book>) -> Result<String, String> {
+fn carry_out(request: &Request, offices: &Offices) -> Result<String, String> {
+    let Offices { broker, book, doorman } = offices;
     let user = match request {
         Request::Store(request) => {
             return broker.store_tool(request).map_err(|error| error.to_string());
         }
+        Request::Ban(request) => {
+            return doorman.carry_out(request, broker.now(), &broker.metrics);
+        }
         Request::User(user) => user,
     };
-    let Some(book) = book else { return Err("no listener has `stored_users = true`".into()) };
+    let Some(book) = book.get() else { return Err("no listener has `stored_users = true`".into()) };
     let text = book.carry_out(user).map_err(|error| error.to_string())?;
     if let book::Request::Remove(name) = user {
         broker.expel(name);
@@ -121,6 +135,11 @@ fn parse(line: &[u8]) -> Option<Request> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     if let Some(user) = line.strip_prefix("user\t") {
         return parse_user(user).map(Request::User);
+    }
+    match line.split_once(' ') {
+        None if line == "bans" => return Some(Request::Ban(operator::Request::List)),
+        Some(("lift", who)) => return Some(Request::Ban(operator::Request::Lift(who.into()))),
+        _ => {}
     }
     Some(Request::Store(match line.split_once(' ') {
         None if line == "stats" => tools::Request::Stats,
@@ -154,6 +173,8 @@ fn line(request: &Request) -> String {
         Request::Store(tools::Request::Stats) => "stats\n".to_owned(),
         Request::Store(tools::Request::Check) => "check\n".to_owned(),
         Request::Store(tools::Request::Backup(path)) => format!("backup {}\n", path.display()),
+        Request::Ban(operator::Request::List) => "bans\n".to_owned(),
+        Request::Ban(operator::Request::Lift(who)) => format!("lift {who}\n"),
         Request::User(book::Request::List) => "user\tlist\n".to_owned(),
         Request::User(book::Request::Remove(name)) => format!("user\tremove\t{name}\n"),
         Request::User(book::Request::Add(name, secrets)) => with("add", name, secrets),
@@ -193,6 +214,8 @@ mod tests {
             Request::Store(Stats),
             Request::Store(Check),
             Request::Store(Backup("/a b".into())),
+            Request::Ban(operator::Request::List),
+            Request::Ban(operator::Request::Lift(" 2001:db8::1".into())),
             Request::User(book::Request::List),
             Request::User(book::Request::Remove("a b".into())),
             Request::User(book::Request::Add("ali".into(), secrets.clone())),

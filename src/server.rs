@@ -33,7 +33,7 @@ use crate::broker::desk::Desk;
 use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
-use crate::control::Control;
+use crate::control::{Control, Offices};
 use crate::doorman::Doorman;
 use crate::journal::Journal;
 use crate::net::listener::{ListenError, Listener};
@@ -228,8 +228,10 @@ impl House<'_> {
         let kept = certificates::keep(broker.clone(), watched, config.certificate_check_interval);
         let mut tasks = vec![tokio::spawn(kept)];
         if let Some(control) = control {
-            let (broker, book) = (broker.clone(), self.admission.book());
-            tasks.push(tokio::spawn(async move { control.serve(&broker, &book).await }));
+            let (broker, book, doorman) =
+                (broker.clone(), self.admission.book(), self.doorman.clone());
+            let offices = Offices { broker, book, doorman };
+            tasks.push(tokio::spawn(async move { control.serve(&offices).await }));
         }
         if !config.sys_interval.is_zero() {
             tasks.push(tokio::spawn(sys::report(broker.clone(), config.sys_interval)));

@@ -87,7 +87,13 @@ impl Bans {
         ended
     }
 
-    fn remove(&mut self, who: Who) -> Option<Ban> {
+    /// All of them, those first that end first.
+    pub fn iter(&self) -> impl Iterator<Item = &Ban> {
+        self.by_end.iter().filter_map(|(_, who)| self.by_who.get(who))
+    }
+
+    /// Takes one off the list.
+    pub fn remove(&mut self, who: Who) -> Option<Ban> {
         let ban = self.by_who.remove(&who)?;
         self.by_end.remove(&(ban.until, who));
         Some(ban)

@@ -11,6 +11,7 @@
 
 mod bans;
 pub mod bucket;
+pub mod operator;
 mod recent;
 pub mod seats;
 
@@ -381,7 +382,7 @@ impl Doorman {
         let ended = tables.bans.add(who, name, now.after_ms(millis(ban)));
         self.banned.store(tables.bans.len(), Ordering::Relaxed);
         drop(tables);
-        report_ended(&ended, now, metrics);
+        report_ended(&ended, "the list is full", now, metrics);
         times
     }
 
@@ -405,17 +406,18 @@ impl Doorman {
         let ended = tables.bans.expire(now);
         self.banned.store(tables.bans.len(), Ordering::Relaxed);
         drop(tables);
-        report_ended(&ended, now, metrics);
+        report_ended(&ended, "the list is full", now, metrics);
     }
 }
 
-fn report_ended(ended: &[Ban], now: Moment, metrics: &Metrics) {
+/// Reports bans that have ended; `why` they did if that was before their time.
+fn report_ended(ended: &[Ban], why: &str, now: Moment, metrics: &Metrics) {
     for Ban { until, name, refused } in ended {
         metrics.bans_ended.increment();
         if *until <= now {
             tracing::info!(who = %name, refused, "no longer banned");
         } else {
-            tracing::warn!(who = %name, refused, "no longer banned: the list is full");
+            tracing::warn!(who = %name, refused, "no longer banned: {why}");
         }
     }
 }

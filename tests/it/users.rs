@@ -23,6 +23,13 @@ fn user(broker: &Broker, arguments: &[&str], input: &str) -> (Option<i32>, Strin
     run(&mut command, SOON)
 }
 
+/// Runs `whimbrel ban`; its status and what it said.
+pub fn ban(broker: &Broker, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = program();
+    command.arg("ban").args(arguments).arg("-c").arg(broker.directory().join("whimbrel.toml"));
+    run(&mut command, SOON)
+}
+
 fn connack(port: u16, user: &str, password: &str) -> u8 {
     Client::connect_with(port, &Connect::v5("").user(user, password)).1[3]
 }

@@ -7,6 +7,7 @@ use crate::acl::{READ_AGAIN, hang_up};
 use crate::broker::{Broker, free_port};
 use crate::listeners::certificates;
 use crate::raw::{Client, Connect};
+use crate::users::ban;
 
 /// Fails to log in, and is told so.
 fn fail(host: u8, port: u16) {
@@ -204,4 +205,30 @@ fn what_is_kept_out_can_be_changed_while_the_broker_runs() {
     let held = stream(7, broker.port);
     assert!(is_shut_out(7, broker.port), "the limit of connections holds too");
     drop(held);
+}
+
+#[test]
+fn the_operator_sees_who_is_banned_and_ends_it() {
+    let (broker, _files) = guarded(&format!("{THREE}max_client_flaps = 1\n"), "");
+    let ali = Connect::v5("flaps twice").user("ali", "sesame");
+    assert_eq!(ban(&broker, &["list"]), (Some(0), String::new()));
+    assert!(is_let_in(1, broker.port, &ali));
+    (0..3).for_each(|_| fail(5, broker.port));
+    logged(&broker, "banned for 3600s", 2);
+    assert!(is_shut_out(5, broker.port));
+    let (status, list) = ban(&broker, &["list"]);
+    assert_eq!((status, list.lines().count()), (Some(0), 2), "{list}");
+    assert!(
+        list.contains("client \"flaps twice\": ") && list.contains(" s left, 0 refused"),
+        "{list}"
+    );
+    assert!(list.contains("127.0.0.5: ") && list.contains(" s left, 1 refused"), "{list}");
+    for who in ["127.0.0.5", "flaps twice"] {
+        assert_eq!(ban(&broker, &["lift", who]), (Some(0), String::new()));
+        let (status, said) = ban(&broker, &["lift", who]);
+        assert!(status == Some(1) && said.contains("is not banned"), "{said}");
+    }
+    logged(&broker, "no longer banned: the operator wants it", 2);
+    assert!(is_let_in(5, broker.port, &ali));
+    assert!(list.lines().count() == 2 && ban(&broker, &["list"]).1.lines().count() <= 1);
 }
