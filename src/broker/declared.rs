@@ -38,7 +38,6 @@ const ORIGINAL_TOPIC: &str = "whimbrel-original-topic";
 /// A queue as the store knows it.
 pub(super) struct Record<'r> {
     pub(super) name: &'r str,
-    /// Empty: what waits may not match the filter that was declared last.
     pub(super) filter: &'r str,
 }
 
@@ -214,8 +213,10 @@ impl Broker {
         let queue = self.groups.by_source(delivery.source).filter(|queue| queue.is_declared());
         let on_reject = queue.as_ref().map_or(OnReject::Drop, |queue| queue.on_reject());
         if let (OnReject::Requeue, Some(queue)) = (on_reject, queue) {
+            // Before another may have it.
             if let Some((session, packet_id)) = exchange {
-                turn.change(Change::Unbound { session, packet_id: packet_id.get() });
+                let mut unbound = vec![Change::Unbound { session, packet_id: packet_id.get() }];
+                self.store.submit(&mut unbound, None);
             }
             self.unhold(own, std::slice::from_ref(&delivery));
             queue.take_back(member, delivery, self.now(), turn.remainder());

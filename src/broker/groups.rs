@@ -7,6 +7,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::Broker;
 use super::mailbox::Mailbox;
+use super::members::Credit;
 use super::receiver::Receiver;
 use super::share::ShareGroup;
 use super::turn::Turn;
@@ -68,8 +69,8 @@ pub struct Joining<'a> {
     pub mailbox: &'a Arc<Mailbox>,
     /// What it wants.
     pub interest: Interest,
-    /// Deliveries it may hold at once; `None` while it is away.
-    pub window: Option<usize>,
+    /// What it may be given.
+    pub credit: Credit,
 }
 
 impl Broker {
@@ -129,8 +130,8 @@ impl Broker {
                 group.store_from(self.store.next_message_id());
             }
         }
-        let Joining { mailbox, interest, window, .. } = *joining;
-        group.admit(mailbox, interest, window, self.now(), turn.remainder());
+        let Joining { mailbox, interest, credit, .. } = *joining;
+        group.admit(mailbox, interest, credit, self.now(), turn.remainder());
     }
 
     /// Removes a member from a share group; the last one takes the group with it, if nobody

@@ -10,7 +10,7 @@ use triomphe::ThinArc;
 use super::mailbox::{Mailbox, Remainder};
 use crate::clock::Moment;
 use crate::codec::QoS;
-use crate::queue::declaration::Strategy;
+use crate::queue::declaration::{Declaration, Strategy};
 use crate::queue::{Delivery, Limits, SubscriptionIds};
 use crate::router::Interest;
 
@@ -28,7 +28,8 @@ pub(super) struct Member {
     interest: Interest,
     subscription_ids: SubscriptionIds,
     online: bool,
-    /// Deliveries that it may hold at once.
+    /// Deliveries that its Session has room for, and those that it may hold at once.
+    room: usize,
     window: usize,
     /// Deliveries that it holds.
     taken: usize,
@@ -60,6 +61,15 @@ impl Member {
         self.taken += 1;
         self.outbox.push(delivery);
     }
+}
+
+/// What a new member may be given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credit {
+    /// Deliveries that its Session has room for at once; `None` while it is away.
+    pub room: Option<usize>,
+    /// Deliveries of the queue that it holds already, having been a member before.
+    pub taken: usize,
 }
 
 /// Who is to get a delivery.
@@ -109,10 +119,18 @@ impl Members {
         }
     }
 
-    /// A member is connected, with this window.
-    pub(super) fn online(&mut self, key: u64, window: usize) {
+    /// A member is connected, with room for so many deliveries.
+    pub(super) fn online(&mut self, key: u64, room: usize, declaration: &Declaration) {
         if let Some(member) = self.find(key) {
-            (member.online, member.window, member.taken) = (true, window, 0);
+            (member.online, member.room, member.taken) = (true, room, 0);
+            member.window = declaration.window(room);
+        }
+    }
+
+    /// The declaration is another.
+    pub(super) fn changed(&mut self, declaration: &Declaration) {
+        for member in &mut self.members {
+            member.window = declaration.window(member.room);
         }
     }
 
@@ -123,13 +141,15 @@ impl Members {
         }
     }
 
-    /// Adds a member, with its window if it is connected, or changes what it wants.
+    /// Adds a member with its credit, or changes what it wants.
     pub(super) fn admit(
         &mut self,
         mailbox: &Arc<Mailbox>,
         interest: Interest,
-        window: Option<usize>,
+        credit: Credit,
+        declaration: &Declaration,
     ) {
+        let room = credit.room.unwrap_or(0);
         let subscription_ids =
             interest.id.map(|id| ThinArc::from_header_and_slice((), &[id.get()]));
         match self.find(mailbox.key()) {
@@ -140,9 +160,10 @@ impl Members {
                 mailbox: mailbox.clone(),
                 interest,
                 subscription_ids,
-                online: window.is_some(),
-                window: window.unwrap_or(0),
-                taken: 0,
+                online: credit.room.is_some(),
+                room,
+                window: declaration.window(room),
+                taken: credit.taken,
                 apart: VecDeque::new(),
                 outbox: Vec::new(),
             }),

@@ -399,7 +399,8 @@ impl Broker {
 
     /// Whether every receiver that may reject a message has room for it now.
     fn is_let_in(&self, routes: &Routes<Receiver>, arrival: &Arrival<'_>, turn: &mut Turn) -> bool {
-        let may_reject = routes.iter().any(|route| route.subscriber.is_declared());
+        let may_reject = arrival.qos != QoS::AtMostOnce
+            && routes.iter().any(|route| route.subscriber.is_declared());
         if !may_reject || self.targets(routes, arrival, turn).is_err() {
             return !may_reject;
         }

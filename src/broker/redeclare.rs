@@ -5,29 +5,27 @@ use std::sync::Arc;
 use dashmap::mapref::entry::Entry;
 
 use super::Broker;
-use super::declared::Record;
 use super::groups::everything;
 use super::receiver::Receiver;
-use super::share::ShareGroup;
+use super::share::{Inner, ShareGroup};
 use super::turn::Turn;
 use crate::queue::declaration::Declaration;
-use crate::store::Change;
-use crate::topic::TopicFilter;
+use crate::topic::{QUEUE_PREFIX, TopicFilter};
 
 /// What became of a declaration that was changed.
 struct Changed {
-    /// The filter before.
-    former: Box<str>,
-    /// Whether anything came into the queue.
-    was_open: bool,
+    /// The filter.
+    filter: Box<str>,
+    /// Whether anything comes into the queue again.
+    is_opened: bool,
     is_changed: bool,
     /// What needs a restart, in words.
     later: Vec<String>,
 }
 
 impl Broker {
-    /// Takes over declarations, which were checked, in place of those before; what waits stays as
-    /// far as the filters still match it. Returns what needs a restart, in words.
+    /// Takes over declarations, which were checked, in place of those before. Returns what needs a
+    /// restart, in words.
     pub fn redeclare(&self, declarations: &[Declaration]) -> Vec<String> {
         let (mut turn, mut later) = (Turn::default(), Vec::new());
         for declaration in declarations {
@@ -36,7 +34,7 @@ impl Broker {
             let declaration = Declaration { strategy, ..declaration.clone() };
             let queue = self.groups.by_name.get(&name).map(|queue| queue.clone());
             let said = match queue {
-                Some(queue) => self.change_queue(&queue, declaration, &mut turn),
+                Some(queue) => self.change_queue(&queue, declaration),
                 None => self.add_queue(declaration, &mut turn),
             };
             later.extend(said.into_iter().map(|what| format!("queue `{name}`: {what}")));
@@ -53,6 +51,13 @@ impl Broker {
     }
 
     fn add_queue(&self, declaration: Declaration, turn: &mut Turn) -> Vec<String> {
+        // A Session that outlived the queue may be the member of a group of that name.
+        let queue = [QUEUE_PREFIX, &declaration.name].concat();
+        if self.groups.by_filter.contains_key(queue.as_str()) {
+            return vec![format!(
+                "`{queue}` has consumers of before; a restart makes them its own"
+            )];
+        }
         let shared = format!("$share/{}/{}", declaration.name, declaration.filter);
         match self.groups.by_filter.entry(shared.as_str().into()) {
             Entry::Occupied(_) => {
@@ -67,31 +72,14 @@ impl Broker {
         }
     }
 
-    fn change_queue(
-        &self,
-        queue: &Arc<ShareGroup>,
-        declaration: Declaration,
-        turn: &mut Turn,
-    ) -> Vec<String> {
-        let (name, filter) = (declaration.name.clone(), declaration.filter.clone());
-        let Changed { former, was_open, is_changed, later } = queue.change(declaration);
-        let is_same = former == filter;
-        if (!was_open || !is_same)
-            && let Ok(filter) = TopicFilter::new(&filter)
-        {
+    fn change_queue(&self, queue: &Arc<ShareGroup>, declaration: Declaration) -> Vec<String> {
+        let name = declaration.name.clone();
+        let Changed { filter, is_opened, is_changed, later } = queue.change(declaration);
+        if let (true, Ok(filter)) = (is_opened, TopicFilter::new(&filter)) {
             let receiver = Receiver::Group(queue.clone());
             self.router.subscribe(filter.filter(), receiver, everything());
         }
-        // After the other: what both match is not missed.
-        if was_open && !is_same {
-            self.router.unsubscribe(&former, queue.key());
-        }
-        if let (false, Some(session)) = (is_same, queue.stored()) {
-            // The next start has to look at each message.
-            let record = Record { name: &name, filter: "" }.encode();
-            turn.change(Change::SessionPut { session, record });
-        }
-        if is_changed || !was_open {
+        if is_changed || is_opened {
             tracing::info!(queue = ?name, "the declaration of the queue is changed");
         }
         later
@@ -114,12 +102,13 @@ impl ShareGroup {
         let mut inner = self.inner.lock();
         // Others may have what was kept for somebody by the strategy before.
         inner.rejoin_apart();
-        let rules = &mut inner.rules;
-        let was_open = rules.is_open();
-        let before = rules.declaration().clone();
+        let Inner { rules, members, .. } = &mut *inner;
+        let (before, was_open) = (rules.declaration().clone(), rules.is_open());
         let later = rules.change(declaration);
+        members.changed(rules.declaration());
         let is_changed = *rules.declaration() != before;
-        Changed { former: before.filter, was_open, is_changed, later }
+        let is_opened = rules.is_open() && !was_open;
+        Changed { filter: before.filter, is_opened, is_changed, later }
     }
 
     /// Lets nothing more in; the filter of what came in, if anything did.

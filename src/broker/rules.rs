@@ -12,7 +12,6 @@ use crate::queue::last_value::{LastValues, Superseded};
 use crate::queue::lent::Lent;
 use crate::queue::{Delivery, Dropped, Limits, Overflow, Trace, seconds};
 use crate::store;
-use crate::topic::{TopicFilter, TopicName};
 
 /// A priority as a User Property says it; what is no number is 0.
 fn priority(text: &str) -> u8 {
@@ -25,8 +24,6 @@ pub(super) struct Rules {
     declaration: Declaration,
     /// Whether anything comes in.
     is_open: bool,
-    /// Whether what waits may not match the filter, which has changed.
-    is_mixed: bool,
     lent: Lent,
     last_values: Option<Box<LastValues>>,
     /// Messages that were let in and have not come yet, and their weight.
@@ -39,7 +36,7 @@ impl Rules {
             declaration.last_value.clone().map(|rule| Box::new(LastValues::new(rule)));
         let is_open = !declaration.filter.is_empty();
         let (lent, reserved) = (Lent::default(), (0, 0));
-        Self { declaration, is_open, is_mixed: false, lent, last_values, reserved }
+        Self { declaration, is_open, lent, last_values, reserved }
     }
 
     pub(super) fn declaration(&self) -> &Declaration {
@@ -99,6 +96,13 @@ impl Rules {
     pub(super) fn change(&mut self, mut declaration: Declaration) -> Vec<String> {
         let former = &self.declaration;
         let mut later = Vec::new();
+        if former.filter == declaration.filter {
+            self.is_open = true;
+        } else {
+            // What waits would have to be looked at, and consumers know the queue by it.
+            declaration.filter.clone_from(&former.filter);
+            later.push("`filter` changes with a restart".into());
+        }
         if former.last_value != declaration.last_value {
             declaration.last_value.clone_from(&former.last_value);
             later.push("`last_value` changes with a restart".into());
@@ -107,8 +111,6 @@ impl Rules {
             declaration.priority.clone_from(&former.priority);
             later.push("`priority` changes with a restart".into());
         }
-        self.is_mixed |= former.filter != declaration.filter;
-        self.is_open = true;
         self.declaration = declaration;
         later
     }
@@ -121,16 +123,6 @@ impl Rules {
     /// Lets nothing more in; false: nothing came in before.
     pub(super) fn close(&mut self) -> bool {
         std::mem::replace(&mut self.is_open, false)
-    }
-
-    /// Whether a message that waited is one that the filter matches.
-    pub(super) fn takes(&self, message: &Message) -> bool {
-        let is_match = || {
-            let filter = TopicFilter::new(&self.declaration.filter);
-            let topic = TopicName::new(message.topic_str());
-            matches!((filter, topic), (Ok(filter), Ok(topic)) if filter.matches(topic))
-        };
-        !self.is_mixed || is_match()
     }
 
     /// Whether only the last value of each key is kept.
@@ -190,9 +182,7 @@ impl Rules {
 
     /// Whether room was kept for a delivery, which has come.
     pub(super) fn use_reserved(&mut self, delivery: &Delivery) -> bool {
-        let is_reserved = self.declaration.overflow == Overflow::Reject
-            && delivery.qos != QoS::AtMostOnce
-            && self.reserved.0 > 0;
+        let is_reserved = delivery.qos != QoS::AtMostOnce && self.reserved.0 > 0;
         if is_reserved {
             self.unreserve();
         }

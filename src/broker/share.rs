@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::fate::Fate;
 use super::mailbox::{Mailbox, Remainder};
-use super::members::{Choice, Members};
+use super::members::{Choice, Credit, Members};
 use super::memory::{Memory, Share};
 use super::rules::Rules;
 use crate::clock::Moment;
@@ -166,8 +166,8 @@ impl ShareGroup {
     pub fn online(&self, mailbox: &Mailbox, window: usize, now: Moment, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
         inner.rejoin_apart();
-        let window = inner.rules.declaration().window(window);
-        inner.members.online(mailbox.key(), window);
+        let Inner { members, rules, .. } = &mut *inner;
+        members.online(mailbox.key(), window, rules.declaration());
         self.hand_out(&mut inner, now, remainder);
     }
 
@@ -232,19 +232,19 @@ impl ShareGroup {
         self.inner.lock().queue.store_from(first);
     }
 
-    /// Adds a member, with its window if it is connected, or changes what a member wants.
+    /// Adds a member with its credit, or changes what a member wants.
     pub(super) fn admit(
         &self,
         mailbox: &Arc<Mailbox>,
         interest: Interest,
-        window: Option<usize>,
+        credit: Credit,
         now: Moment,
         remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
         inner.rejoin_apart();
-        let window = window.map(|window| inner.rules.declaration().window(window));
-        inner.members.admit(mailbox, interest, window);
+        let Inner { members, rules, .. } = &mut *inner;
+        members.admit(mailbox, interest, credit, rules.declaration());
         self.hand_out(&mut inner, now, remainder);
     }
 
@@ -346,7 +346,7 @@ impl Inner {
             if !self.members.is_ready(strategy) {
                 break;
             }
-            let Some(delivery) = self.take(&mut remainder.overflow) else { break };
+            let Some(delivery) = self.queue.take() else { break };
             match self.members.choose(strategy, delivery.message.topic()) {
                 Some(Choice::Now(at)) => self.give(at, delivery, now),
                 Some(Choice::Later(at)) => self.members.keep_apart(at, delivery),
@@ -362,18 +362,6 @@ impl Inner {
             remainder.wanted.extend(wanted);
         }
         self.members.hand_over(remainder);
-    }
-
-    /// The next message that is still one of the queue's.
-    fn take(&mut self, overflow: &mut Dropped) -> Option<Delivery> {
-        loop {
-            let delivery = self.queue.take()?;
-            if self.rules.takes(&delivery.message) {
-                return Some(delivery);
-            }
-            self.rules.settle(delivery.message.id());
-            overflow.push((delivery.trace(), DropReason::NotInFilter));
-        }
     }
 
     /// Why nobody can have the next message; `None`: somebody can.
@@ -450,9 +438,6 @@ impl Inner {
         for delivery in back {
             if let Some(fate) = self.rules.fate(delivery.message.id()) {
                 self.give_up(source, delivery, fate, remainder);
-            } else if !self.rules.takes(&delivery.message) {
-                self.rules.settle(delivery.message.id());
-                remainder.overflow.push((delivery.trace(), DropReason::NotInFilter));
             } else if self.rules.is_superseded(&delivery) {
                 self.rules.settle(delivery.message.id());
                 remainder.overflow.push((delivery.trace(), DropReason::Superseded));

@@ -2,6 +2,7 @@
 
 use super::Broker;
 use super::groups::Joining;
+use super::members::Credit;
 use super::publish::identity;
 use super::receiver::Receiver;
 use super::registry::Parts;
@@ -144,8 +145,10 @@ impl Broker {
             return;
         }
         let online = joins.unwrap_or(true);
-        let window = online.then(|| parts.session.terms().send_window.into());
-        let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, window }, turn);
+        let room = online.then(|| parts.session.terms().send_window.into());
+        let taken = self.declared(filter).map_or(0, |queue| parts.session.held_of(queue.source()));
+        let credit = Credit { room, taken };
+        let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, credit }, turn);
         // A declared queue has two names.
         let is_in = group.is_declared() && parts.groups.iter().any(|g| g.key() == group.key());
         if joins.is_some() && !is_in {
@@ -274,6 +277,7 @@ impl Broker {
         let queue = TopicFilter::new(filter).ok().and_then(|filter| self.declared(filter));
         let name = queue.as_ref().map_or(filter, |queue| queue.filter());
         let Some(group) = parts.groups.take_out(name) else { return };
+        group.pause(parts.mailbox.key());
         let mut back = parts.mailbox.give_up(group.source());
         group.offline(parts.mailbox.key(), &mut back, self.now(), turn.remainder());
         if group.is_declared() {

@@ -13,6 +13,7 @@ use super::{Config, Listener, PASSWORDS, listener_name, mosquitto};
 use crate::access::acl::Place;
 use crate::access::acl::roles::{Group, Role, Rule};
 use crate::access::{callout, token};
+use crate::queue::Overflow;
 use crate::queue::declaration::{Declaration, check_together};
 
 /// Something wrong with a file, and where.
@@ -111,7 +112,9 @@ impl Reading<'_> {
     }
 
     fn queue(&mut self, value: &Spanned<DeValue<'_>>, table: &DeTable<'_>, config: &mut Config) {
-        let (mut queue, before) = (Declaration::default(), self.problems.len());
+        // What was acknowledged is not dropped, where nothing else is said.
+        let queue = Declaration { overflow: Overflow::Reject, ..Declaration::default() };
+        let (mut queue, before) = (queue, self.problems.len());
         let above = self.given.len();
         for (key, value) in table {
             self.setting(QUEUE, &[], key, value, &mut queue);

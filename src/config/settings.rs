@@ -394,12 +394,12 @@ settings! { QUEUE: Declaration;
     "max_bytes" Kind::Size { min: 1, max: 1 << 50 }, "as `max_queued_bytes`",
         "Size of the messages that wait."
         => |q, v, _| q.bytes_max = Some(v.usize());
-    "overflow" Kind::Choice(&["drop-oldest", "drop-newest", "reject"]), "\"drop-newest\"",
+    "overflow" Kind::Choice(&["drop-oldest", "drop-newest", "reject"]), "\"reject\"",
         "What happens beyond these bounds. \"reject\": the publisher is answered 0x97 (Quota exceeded), or before MQTT 5.0 not read until there is room; QoS 0 is dropped."
         => |q, v, _| q.overflow = match v.text() {
             "drop-oldest" => Overflow::DropOldest,
-            "reject" => Overflow::Reject,
-            _ => Overflow::DropNewest,
+            "drop-newest" => Overflow::DropNewest,
+            _ => Overflow::Reject,
         };
     "message_ttl" Kind::Time, "none",
         "Longest time that a message waits, in whole seconds; its own Message Expiry Interval holds too."

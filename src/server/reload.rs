@@ -121,12 +121,27 @@ fn effect(name: &str) -> Effect {
     }
 }
 
+/// Whether this is something that a queue cannot change while the broker runs, of one that there
+/// is before and after.
+fn is_set_of_queue(name: &str, old: &Config, new: &Config) -> bool {
+    let Some((queue, key)) = name.split_once(": ").filter(|(table, _)| table.starts_with("queue "))
+    else {
+        return false;
+    };
+    let is_there = |config: &Config| config.given.contains_key(&format!("{queue}: name"));
+    ["filter", "last_value", "priority"].contains(&key) && is_there(old) && is_there(new)
+}
+
 /// What differs between two configurations, and when what the second says holds in a broker that
 /// was started with the first and reads it on SIGHUP.
 pub fn differences(old: &Config, new: &Config) -> BTreeMap<String, Effect> {
     let names = old.given.keys().chain(new.given.keys());
     let differs = |name: &&String| old.given.get(*name) != new.given.get(*name);
-    names.filter(differs).map(|name| (name.clone(), effect(name))).collect()
+    let when = |name: &str| match is_set_of_queue(name, old, new) {
+        true => Effect::Restart,
+        false => effect(name),
+    };
+    names.filter(differs).map(|name| (name.clone(), when(name))).collect()
 }
 
 /// Reads the configuration again; a file that is not good is said to be. The log's files are
@@ -148,7 +163,10 @@ pub(super) fn take_over(config: &Config, mut new: Config, broker: &Broker, journ
     for warning in &new.warnings {
         tracing::warn!("{warning}");
     }
-    let needs_restart = |(_, effect): &(String, Effect)| *effect == Effect::Restart;
+    // What a queue cannot change it says itself.
+    let needs_restart = |(name, effect): &(String, Effect)| {
+        *effect == Effect::Restart && !name.starts_with("queue ")
+    };
     for (name, _) in differences(config, &new).into_iter().filter(needs_restart) {
         tracing::warn!("SIGHUP: `{name}` is changed and needs a restart");
     }

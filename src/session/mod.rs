@@ -503,6 +503,11 @@ impl Session {
         self.outgoing.give_back_shared(ends)
     }
 
+    /// How many deliveries of a share group are in flight.
+    pub fn held_of(&self, source: u32) -> usize {
+        self.outgoing.held_of(source)
+    }
+
     /// See [`Outgoing::keep_shared`].
     pub fn keep_shared(
         &mut self,

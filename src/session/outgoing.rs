@@ -293,6 +293,13 @@ impl Outgoing {
         }
     }
 
+    /// How many deliveries of a share group are in flight.
+    pub fn held_of(&self, source: u32) -> usize {
+        let all = self.flow.iter().flat_map(|flow| flow.table.iter()).flatten();
+        let deliveries = all.filter_map(|exchange| exchange.delivery.as_ref());
+        deliveries.filter(|delivery| delivery.source == source).count()
+    }
+
     /// See [`super::Session::give_back_shared`].
     pub fn give_back_shared(&mut self, ends: bool) -> Vec<Delivery> {
         let ids = self.in_order();

@@ -208,9 +208,12 @@ impl Ledger {
     }
 
     fn lend(&mut self, queue: SessionId, message: u64, lent: Lent) {
-        let is_here = self.pending.fresh.contains_key(&message)
-            || self.live.slot(message).is_some()
-            || self.broken;
+        let is_fresh = self
+            .pending
+            .fresh
+            .get(&message)
+            .is_some_and(|fresh| fresh.targets.iter().any(|target| target.session == queue));
+        let is_here = is_fresh || self.live.sessions(message).contains(&queue.0) || self.broken;
         if lent == Lent::default() {
             self.lent.get_mut(&queue.0).map(|lent| lent.remove(&message));
         } else if is_here {

@@ -135,9 +135,12 @@ fn lent(
     for entry in table.iter()? {
         let (key, lent) = entry?;
         let (id, _) = key.value();
-        let Some(session) = sessions.get_mut(&id) else { continue };
+        let mut session = sessions.get_mut(&id);
         for (message, lent) in row::lent(lent.value())? {
-            if ledger.restore_lent(id, message, lent) {
+            // What is of no use any more is taken out of the file.
+            if ledger.restore_lent(id, message, lent)
+                && let Some(session) = &mut session
+            {
                 session.lent.push((message, lent));
             }
         }

@@ -259,8 +259,8 @@ fn a_full_queue_drops_or_rejects_as_declared() {
 }
 
 #[test]
-fn a_queue_that_rejects_tells_its_publishers() {
-    let broker = broker(&format!("{JOBS}max_messages = 2\noverflow = \"reject\""));
+fn a_queue_that_is_full_tells_its_publishers() {
+    let broker = broker(&format!("{JOBS}max_messages = 2"));
     let mut sender = Client::v5(broker.port, "sender");
     sender.publish(2, "jobs/a", "1");
     sender.publish(4, "jobs/a", "2");
@@ -431,39 +431,50 @@ fn queues_are_declared_changed_and_given_up_while_the_broker_runs() {
     for topic in ["jobs/a", "jobs/b", "jobs/a/b"] {
         sender.publish(2, topic, topic);
     }
-    // The filter and the bound change: what still matches stays, what comes must match.
-    declare(&broker, &JOBS.replace("jobs/#", "jobs/a/#\"\nmax_messages = 4\noverflow = \"reject"));
-    sender.publish(2, "jobs/b", "other");
-    sender.publish(2, "jobs/a", "new");
+    // Bounds change, and what consumers may hold.
+    let mut worker = consumer(&broker, "worker", "jobs", 1);
+    let held = worker.read_publish();
+    assert_eq!(
+        (worker.read_publish().text(), worker.read_publish().text()),
+        ("jobs/b", "jobs/a/b")
+    );
+    let narrow = format!("{JOBS}prefetch = 3\nmax_messages = 1\noverflow = \"reject\"\n");
+    declare(&broker, &narrow);
+    sender.publish(2, "jobs/b", "new");
+    worker.expect_nothing();
     let one_more = sender.publish_bytes(2, "jobs/a", 5, &[], "too many");
     sender.send(&one_more);
     assert_eq!(sender.read(), [0x40, 3, 0, 5, 0x97]);
+    acknowledge(&mut worker, &held);
+    assert_eq!(worker.read_publish().text(), "new");
     assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
+    worker.vanish();
     // Over a restart too.
     broker.kill_and_restart();
     let mut worker = consumer(&broker, "worker", "jobs", 1);
-    assert_eq!(texts(&mut worker, 3), ["jobs/a", "jobs/a/b", "new"]);
+    assert_eq!(texts(&mut worker, 3), ["jobs/b", "jobs/a/b", "new"]);
     worker.expect_nothing();
     worker.vanish();
     let mut sender = Client::v5(broker.port, "sender");
-    for topic in ["jobs/a", "jobs/a/b"] {
-        sender.publish(2, topic, topic);
-    }
+    sender.publish(2, "jobs/a", "waits");
     // Given up, it takes nothing new, can be emptied, and may come back.
     declare(&broker, "");
     assert!(broker.log().contains("not declared any more"), "{}", broker.log());
-    publish_all(&broker, 1, &["too late"]);
-    declare(&broker, &JOBS.replace("jobs/#", "jobs/+"));
-    publish_all(&broker, 1, &["back"]);
+    sender.publish(2, "jobs/a", "too late");
+    declare(&broker, JOBS);
+    sender.publish(2, "jobs/a", "back");
     let mut worker = consumer(&broker, "worker", "jobs", 1);
-    assert_eq!(texts(&mut worker, 2), ["jobs/a", "back"]);
+    assert_eq!(texts(&mut worker, 2), ["waits", "back"]);
     worker.expect_nothing();
     // What the queue cannot change now it says; a bad file changes nothing.
-    declare(&broker, &format!("{JOBS}priority = \"urgency\"\n"));
-    assert!(broker.log().contains("queue `jobs`: `priority` changes with a restart"));
+    declare(&broker, &format!("{}priority = \"urgency\"\n", JOBS.replace("jobs/#", "jobs/+")));
+    for key in ["filter", "priority"] {
+        let said = format!("queue `jobs`: `{key}` changes with a restart");
+        assert_eq!(broker.log().matches(&said).count(), 1, "{}", broker.log());
+    }
     std::fs::write(&config, base.replace(dead, &JOBS.replace("jobs/#", "jobs/#/a"))).unwrap();
     hang_up(&broker, "nothing is changed");
-    publish_all(&broker, 1, &["still there"]);
+    sender.publish(2, "jobs/a/b", "still there");
     assert_eq!(texts(&mut worker, 1), ["still there"]);
 }
 
