@@ -2,14 +2,15 @@
 //! Client passes it on; the first that knows it decides. Who is known to none is let in only if it
 //! has shown nothing, as the listener lets strangers in.
 //!
-//! The way is slow: it is gone on the threads of [`super::checkers`], and goes on on another that
-//! had something to be waited for.
+//! The way is slow: it is gone on the threads of [`super::checkers`]. What has to be waited for is
+//! asked on other threads, which are few, or one: they hand the Client back for all the rest.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::book::Directory;
 use super::callout::{Callout, Word};
+use super::checkers::Checkers;
 use super::token::{Judgement, NotAwaited, Tokens};
 use super::users::{Question, Users};
 use super::{Answer, Credentials, Denied, Verdict};
@@ -64,13 +65,17 @@ pub(super) struct Case {
     methods: Arc<[Method]>,
     /// The method whose turn it is.
     at: usize,
-    /// Whether the Client has waited for that method already.
+    /// Whether the Client has waited for that method, and so is on a thread of it.
     has_waited: bool,
+    /// Where it comes from, and goes on when it has waited.
+    home: Weak<Checkers>,
     shown: Shown,
     /// Whose password this is not: a user name that nobody has.
     stranger: Option<(Arc<Users>, Question)>,
     /// Why the last method that had something to say does not know the Client.
     why: Option<String>,
+    /// What the method has said that knows the Client.
+    verdict: Option<Verdict>,
     /// What holds for somebody who shows nothing.
     unproven: Verdict,
     answer: Box<dyn Answer>,
@@ -92,10 +97,22 @@ impl Case {
         shown: Shown,
         unproven: Verdict,
         answer: Box<dyn Answer>,
+        home: Weak<Checkers>,
     ) -> Box<Self> {
-        let (stranger, why) = (None, None);
+        let (stranger, why, verdict) = (None, None, None);
         let (at, has_waited) = (0, false);
-        Box::new(Self { methods, at, has_waited, shown, stranger, why, unproven, answer })
+        Box::new(Self {
+            methods,
+            at,
+            has_waited,
+            home,
+            shown,
+            stranger,
+            why,
+            verdict,
+            unproven,
+            answer,
+        })
     }
 
     /// Whether the Client still waits.
@@ -113,9 +130,14 @@ impl Case {
         if !self.is_awaited() {
             return;
         }
-        while let Some(method) = self.methods.get(self.at).cloned() {
+        while self.verdict.is_none()
+            && let Some(method) = self.methods.get(self.at).cloned()
+        {
             match self.step(&method) {
-                Step::Decided(verdict) => return self.answer.give(verdict),
+                Step::Decided(verdict) => {
+                    self.verdict = Some(verdict);
+                    break;
+                }
                 Step::PassedOn => {}
                 Step::Waits(tokens, why) => match self.wait(&tokens, why) {
                     Some(case) => self = case,
@@ -126,7 +148,10 @@ impl Case {
                     return callout.submit(self);
                 }
             }
-            (self.at, self.has_waited) = (self.at + 1, false);
+            self.at += 1;
+            if self.has_waited {
+                return self.go_home();
+            }
         }
         self.end();
     }
@@ -218,13 +243,22 @@ impl Case {
                 case.turn_away();
                 None
             }
-            NotAwaited::TooSoon => match case.without_key(tokens, &why) {
-                Step::Decided(verdict) => {
-                    case.answer.give(verdict);
-                    None
+            NotAwaited::TooSoon => {
+                case.has_waited = false;
+                if let Step::Decided(verdict) = case.without_key(tokens, &why) {
+                    case.verdict = Some(verdict);
                 }
-                _ => Some(case),
-            },
+                Some(case)
+            }
+        }
+    }
+
+    /// Goes on on a thread that has nothing to wait for, if there is room.
+    fn go_home(mut self: Box<Self>) {
+        self.has_waited = false;
+        // Without them the broker is about to end, and answers nobody.
+        if let Some(checkers) = self.home.upgrade() {
+            checkers.submit(self);
         }
     }
 
@@ -239,20 +273,29 @@ impl Case {
         Step::Decided(Err(Denied { reason: ReasonCode::ServerUnavailable, why }))
     }
 
-    /// Nobody knows the Client.
-    fn end(self: Box<Self>) {
-        if let Some((users, question)) = &self.stranger {
+    /// A method has decided, or nobody knows the Client.
+    fn end(mut self: Box<Self>) {
+        let verdict = self.verdict.take().unwrap_or_else(|| self.unknown());
+        if verdict.is_err()
+            && let Some((users, question)) = &self.stranger
+        {
+            if self.has_waited {
+                self.verdict = Some(verdict);
+                return self.go_home();
+            }
             // A stranger costs what a user costs, and cannot be told from one.
             users.answer(question);
         }
-        let Self { shown, why, unproven, answer, .. } = *self;
-        answer.give(match (&shown.username, why) {
-            (None, None) => unproven,
-            (_, why) => {
-                let reason = ReasonCode::BadUserNameOrPassword;
-                Err(Denied { reason, why: why.unwrap_or_default() })
-            }
-        });
+        self.answer.give(verdict);
+    }
+
+    /// What is said of somebody who is known to nobody.
+    fn unknown(&mut self) -> Verdict {
+        if self.shown.username.is_none() && self.shown.password.is_none() {
+            return self.unproven.clone();
+        }
+        let why = self.why.take().unwrap_or_default();
+        Err(Denied { reason: ReasonCode::BadUserNameOrPassword, why })
     }
 }
 
@@ -262,4 +305,62 @@ fn said(tokens: &Tokens, why: &str) -> String {
 
 fn denied(tokens: &Tokens, why: &str) -> Denied {
     Denied { reason: ReasonCode::BadUserNameOrPassword, why: said(tokens, why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::access::Identity;
+    use crate::access::checkers::Options;
+    use crate::access::file::PasswordFile;
+    use crate::access::password::argon2id;
+
+    /// Says on which thread a verdict was given.
+    struct Told(Sender<(String, bool)>);
+
+    impl Answer for Told {
+        fn is_awaited(&self) -> bool {
+            true
+        }
+
+        fn give(self: Box<Self>, verdict: Verdict) {
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            self.0.send((thread, verdict.is_ok())).unwrap();
+        }
+    }
+
+    #[test]
+    fn who_has_waited_goes_back_for_all_that_takes_long() {
+        let hash = argon2id(b"sesame", &[1; 16]).unwrap();
+        let file = PasswordFile::parse(&format!("ali:{hash}")).unwrap();
+        let directory = Arc::new(Directory::new(Users::new(file, [7; 32])));
+        let options = Options { threads: 1, ..Options::default() };
+        let home = Arc::new(Checkers::start("home", &options).unwrap());
+        let judged = |prepare: &dyn Fn(&mut Case)| {
+            let (sender, verdict) = channel();
+            let methods = Arc::new([Method::Passwords(directory.clone())]);
+            let (username, password) = (Some("stranger".into()), Some(b"x"[..].into()));
+            let shown = Shown { username, password, ..Shown::default() };
+            let (unproven, answer) = (Ok(Identity::default()), Box::new(Told(sender)));
+            let mut case = Case::new(methods, shown, unproven, answer, Arc::downgrade(&home));
+            prepare(&mut case);
+            case.carry_out();
+            verdict.recv().unwrap()
+        };
+        let here = std::thread::current().name().unwrap_or_default().to_owned();
+        let there = "home-0".to_owned();
+        let decide = |case: &mut Case, verdict| {
+            let users = directory.users();
+            let question = users.question("stranger", None);
+            case.stranger = Some((users, question));
+            (case.verdict, case.has_waited) = (Some(verdict), true);
+        };
+        assert_eq!(judged(&|_| {}), (here.clone(), false));
+        assert_eq!(judged(&|case| case.has_waited = true), (there.clone(), false));
+        let denied = || Err(Denied::new(ReasonCode::BadUserNameOrPassword, ""));
+        assert_eq!(judged(&|case| decide(case, denied())), (there, false));
+        assert_eq!(judged(&|case| decide(case, Ok(Identity::default()))), (here, true));
+    }
 }

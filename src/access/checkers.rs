@@ -120,6 +120,7 @@ impl fmt::Debug for Checkers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Weak;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -162,7 +163,9 @@ mod tests {
         let answer = Box::new(Asked { verdicts, is_awaited: Arc::new(is_awaited.into()) });
         let password = Some(password.as_bytes().into());
         let shown = Shown { username: Some("ali".into()), password, ..Shown::default() };
-        (Case::new(users.clone(), shown, Ok(Identity::default()), answer), receiver)
+        let case =
+            Case::new(users.clone(), shown, Ok(Identity::default()), answer, Weak::default());
+        (case, receiver)
     }
 
     #[test]

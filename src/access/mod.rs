@@ -8,8 +8,9 @@
 //! the file of passwords. What an admitted Client may publish, subscribe to and receive is for
 //! [`acl`] to say.
 //!
-//! Whoever has no password learns nothing from ours: an unknown user is answered as a wrong
-//! password is, after the same work (see [`users`]).
+//! Whoever has no password learns nothing from ours: an unknown user is refused as a wrong password
+//! is, after the same work (see [`users`]). What methods behind the passwords add to that can be
+//! told: how long a callout takes, and that the Server is unavailable while one does not answer.
 
 pub mod acl;
 pub mod book;
@@ -178,7 +179,8 @@ impl Access {
             }
         }
         let shown = Shown::new(credentials);
-        checkers.submit(Case::new(methods.clone(), shown, unproven, answer));
+        let home = Arc::downgrade(checkers);
+        checkers.submit(Case::new(methods.clone(), shown, unproven, answer, home));
     }
 
     fn unproven_verdict(&self, credentials: &Credentials<'_>) -> Verdict {
@@ -195,13 +197,13 @@ impl Access {
     }
 
     /// A new exchange by the mechanism of enhanced authentication with this name, if it is
-    /// offered: SCRAM where the password file has a user for it.
+    /// offered: SCRAM where the password file has a user for it, and no other method goes before
+    /// the passwords, which it would be a way round.
     pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
-        let of_passwords = |method: &Method| match method {
-            Method::Passwords(directory) => Some(directory.users()),
-            _ => None,
+        let Some(Method::Passwords(directory)) = self.methods.as_ref()?.0.first() else {
+            return None;
         };
-        let users = self.methods.as_ref()?.0.iter().find_map(of_passwords)?;
+        let users = directory.users();
         if method != scram::METHOD || !users.have_scram() {
             return None;
         }

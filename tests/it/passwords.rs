@@ -85,11 +85,12 @@ fn with_a_password_file_nobody_comes_anonymously_unless_that_is_allowed() {
     assert_eq!(connack(closed.port, &Connect::v4("")), 5);
     assert_eq!(connack(closed.port, &Connect::v5("")), 0x87);
     let only_password = Connect { password: Some("sesame".into()), ..Connect::v5("") };
-    assert_eq!(connack(closed.port, &only_password), 0x87);
+    assert_eq!(connack(closed.port, &only_password), 0x86);
     for allowed in ["true", "\"loopback\""] {
         let open = broker(&format!("allow_anonymous = {allowed}"), &file);
         assert_eq!(connack(open.port, &Connect::v4("")), 0);
-        // Who gives a name means it.
+        // Who gives a name or a password means it.
+        assert_eq!(connack(open.port, &only_password), 0x86);
         assert_eq!(connack(open.port, &Connect::v4("").user("pbkdf2", "simsim")), 4);
         assert_eq!(connack(open.port, &Connect::v4("").user("nobody", "x")), 4);
     }

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::broker::{Broker, run, shared};
+use crate::broker::{Broker, free_port, run, shared};
 use crate::passwords::{broker, password_file};
 use crate::raw::{Client, Connect, field, packet, properties};
 
@@ -338,4 +338,23 @@ fn a_wrong_proof_is_a_failed_login_also_when_it_comes_again() {
     late.try_send(&connect("scram-late", &Dialogue::new("both", "sesame")).bytes());
     assert_eq!(late.try_read(), None);
     assert!(stays.try_ping());
+}
+
+#[test]
+fn scram_is_no_way_round_a_method_before_the_passwords() {
+    let directory = TempDir::new().unwrap();
+    let file = password_file(directory.path());
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "x".repeat(64)).unwrap();
+    let behind = free_port();
+    let listeners = format!(
+        "[[token]]\nname = \"t\"\nsecret_file = '{}'\n[[listener]]\nport = {behind}\n\
+         bind_address = \"127.0.0.1\"\nauthentication = [\"t\", \"passwords\"]\n",
+        secret.display()
+    );
+    let broker = Broker::start_with(&format!("password_file = '{}'", file.display()), &listeners);
+    let dialogue = Dialogue::new("both", "sesame");
+    let refused = Client::connect_with(behind, &connect("scram-behind", &dialogue)).1;
+    assert_eq!((refused[0], refused[3]), (0x20, 0x8C), "{refused:02x?}");
+    logged_in(broker.port, "scram-before", "both").disconnect();
 }
