@@ -185,7 +185,7 @@ settings! { GLOBAL: Config;
         "The longest of them."
         => |c, v, _| c.doorman.delay_max = v.time();
     "max_failed_logins" LIMIT, "100",
-        "Failed logins within `offence_window` for which an address is banned; 0: never. A Client that waits for its answers does not come to so many."
+        "Failed logins within `offence_window`, each with another User Name or Password, for which an address is banned; 0: never."
         => |c, v, _| c.doorman.offences_max.failed_logins = v.u32();
     "max_protocol_errors" LIMIT, "0",
         "Packets and handshakes that break the rules, within `offence_window`, for which an address is banned; 0: never."

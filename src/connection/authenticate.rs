@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::codec::frame::{self, Split};
 use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
 use crate::doorman::Doorman;
+use crate::doorman::guesses::Attempt;
 use crate::net::tls::Certified;
 use crate::net::transport::Origin;
 use crate::session::ProtocolError;
@@ -59,11 +60,11 @@ impl Opening<'_> {
     ) -> Result<Admitted, Refusal> {
         let result = self.prove(connect, terms, options).await;
         if let Err(Refusal::Told(_, reason, _)) = &result
-            && is_failed_login(*reason)
+            && let Some(attempt) = attempt(*reason, connect, terms)
         {
             let broker = self.broker;
             let peer = self.peer.origin();
-            let delay = options.doorman.login_failed(peer, broker.now(), &broker.metrics);
+            let delay = options.doorman.login_failed(peer, attempt, broker.now(), &broker.metrics);
             tokio::select! {
                 () = self.delay(delay) => {}
                 () = self.io.gone() => {}
@@ -221,7 +222,8 @@ impl Connection {
         if handled.as_ref().is_err_and(|error| is_failed_login(error.reason)) {
             let broker = &self.lease.broker;
             // It is cut off for it: there is no answer to be delayed.
-            let _ = self.options.doorman.login_failed(self.peer, broker.now(), &broker.metrics);
+            let (now, metrics) = (broker.now(), &broker.metrics);
+            let _ = self.options.doorman.login_failed(self.peer, Attempt::Proof, now, metrics);
         }
         let is_over = handled.map_err(Ending::Rule)?;
         if is_over && exchange.username() != self.guard.subject.username.as_deref() {
@@ -240,6 +242,18 @@ impl Connection {
 /// Whether somebody is refused for not having shown who it is.
 fn is_failed_login(reason: ReasonCode) -> bool {
     matches!(reason, ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized)
+}
+
+/// What a login failed with, if it did.
+fn attempt<'a>(reason: ReasonCode, connect: &Connect<'a>, terms: &Terms) -> Option<Attempt<'a>> {
+    if !is_failed_login(reason) {
+        return None;
+    }
+    Some(match reason {
+        _ if terms.authentication_method.is_some() => Attempt::Proof,
+        ReasonCode::NotAuthorized => Attempt::Silence,
+        _ => Attempt::Guess(connect.username, connect.password),
+    })
 }
 
 /// An exchange by the method that the Client chose.

@@ -11,6 +11,7 @@
 
 mod bans;
 pub mod bucket;
+pub mod guesses;
 pub mod operator;
 mod recent;
 pub mod seats;
@@ -31,6 +32,7 @@ use crate::net::proxy::Network;
 use crate::net::transport::Origin;
 use bans::{Ban, Bans, Who};
 use bucket::{Bucket, Rate};
+use guesses::{Attempt, Guesses};
 use recent::{Count, Recent};
 use seats::Seats;
 
@@ -64,7 +66,7 @@ pub struct Options {
 /// How often something is done within the window until who does it is banned; 0: it never is.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Logins from an address that fail.
+    /// Logins from an address that fail, each with something else.
     pub failed_logins: u32,
     /// Packets and handshakes from an address that break the rules.
     pub protocol_errors: u32,
@@ -189,6 +191,8 @@ pub struct Doorman {
 #[derive(Debug)]
 struct Tables {
     failures: Recent<Who, Count>,
+    guesses: Recent<Who, Count>,
+    tried: Recent<Who, Guesses>,
     errors: Recent<Who, Count>,
     flaps: Recent<Who, Count>,
     arrivals: Recent<Address, Bucket>,
@@ -208,7 +212,9 @@ impl Doorman {
         let bans = Bans::new(options.tracked_max);
         // A bucket that is full again is as good as a new one.
         let arrivals = Recent::new(options.tracked_max, ARRIVALS_MS);
-        let tables = Tables { failures: table(), errors: table(), flaps: table(), arrivals, bans };
+        let [failures, guesses, errors, flaps] = std::array::from_fn(|_| table());
+        let tried = Recent::new(options.tracked_max, options.window_ms());
+        let tables = Tables { failures, guesses, tried, errors, flaps, arrivals, bans };
         let (banned, seed) = (AtomicUsize::new(0), RandomState::new());
         let (tables, options) = (Mutex::new(tables), RwLock::new(Arc::new(options)));
         Self { options, tables, seats: Seats::default(), banned, seed }
@@ -219,8 +225,9 @@ impl Doorman {
     pub fn tune(&self, options: Options) {
         let mut tables = self.tables.lock();
         let (max, span_ms) = (options.tracked_max, options.window_ms());
-        let Tables { failures, errors, flaps, arrivals, bans } = &mut *tables;
-        [failures, errors, flaps].into_iter().for_each(|table| table.set(max, span_ms));
+        let Tables { failures, guesses, tried, errors, flaps, arrivals, bans } = &mut *tables;
+        [failures, guesses, errors, flaps].into_iter().for_each(|table| table.set(max, span_ms));
+        tried.set(max, span_ms);
         arrivals.set(max, ARRIVALS_MS);
         bans.set_max(max);
         *self.options.write() = Arc::new(options);
@@ -313,12 +320,20 @@ impl Doorman {
     }
 
     /// A login from there failed; by how much the answer is to be delayed.
-    pub fn login_failed(&self, peer: Origin, now: Moment, metrics: &Metrics) -> Duration {
+    pub fn login_failed(
+        &self,
+        peer: Origin,
+        attempt: Attempt<'_>,
+        now: Moment,
+        metrics: &Metrics,
+    ) -> Duration {
         metrics.failed_logins.increment();
         let Some(address) = self.address(peer) else { return Duration::ZERO };
-        let failures = self.note(Offence::FailedLogin, Who::Address(address), now, metrics, || {
-            address.to_string()
-        });
+        let who = Who::Address(address);
+        if self.is_offence(who, attempt, metrics) {
+            self.note(Offence::FailedLogin, who, now, metrics, || address.to_string());
+        }
+        let failures = self.failures(who, now, metrics);
         let delay = self.options().delay_of(failures);
         if !delay.is_zero() {
             metrics.failed_logins_delayed.increment();
@@ -329,6 +344,34 @@ impl Doorman {
             }
         }
         delay
+    }
+
+    /// Whether a ban may come of it: whoever shows nothing, or the same as before, guesses nothing.
+    fn is_offence(&self, who: Who, attempt: Attempt<'_>, metrics: &Metrics) -> bool {
+        if self.limit(Offence::FailedLogin, who) == 0 {
+            return false;
+        }
+        let (username, password) = match attempt {
+            Attempt::Silence => return false,
+            Attempt::Proof => return true,
+            Attempt::Guess(username, password) => (username, password),
+        };
+        let guess = self.seed.hash_one((username, password));
+        let mut tables = self.tables.lock();
+        let (tried, forgotten) = tables.tried.entry(who);
+        metrics.peers_forgotten.add(forgotten as u64);
+        tried.take(guess)
+    }
+
+    /// How often logins from there have failed within the window, if that matters.
+    fn failures(&self, who: Who, now: Moment, metrics: &Metrics) -> u32 {
+        if self.options().delay.is_zero() {
+            return 0;
+        }
+        let mut tables = self.tables.lock();
+        let (count, forgotten) = tables.failures.entry(who);
+        metrics.peers_forgotten.add(forgotten as u64);
+        count.note(now, self.options().window_ms())
     }
 
     /// Something that came from there broke the rules.
@@ -349,7 +392,7 @@ impl Doorman {
         self.note(Offence::Flap, who, now, metrics, || name(client_id));
     }
 
-    /// Counts, and bans who does it too often; how often it was done.
+    /// Counts, and bans who does it too often.
     fn note(
         &self,
         offence: Offence,
@@ -357,23 +400,22 @@ impl Doorman {
         now: Moment,
         metrics: &Metrics,
         name: impl FnOnce() -> String,
-    ) -> u32 {
+    ) {
         let max = self.limit(offence, who);
-        let delays = offence == Offence::FailedLogin && !self.options().delay.is_zero();
-        if max == 0 && !delays {
-            return 0;
+        if max == 0 {
+            return;
         }
         let mut tables = self.tables.lock();
         let table = match offence {
-            Offence::FailedLogin => &mut tables.failures,
+            Offence::FailedLogin => &mut tables.guesses,
             Offence::ProtocolError => &mut tables.errors,
             Offence::Flap => &mut tables.flaps,
         };
         let (count, forgotten) = table.entry(who);
         let times = count.note(now, self.options().window_ms());
         metrics.peers_forgotten.add(forgotten as u64);
-        if max == 0 || times < max || tables.bans.has(who, now) {
-            return times;
+        if times < max || tables.bans.has(who, now) {
+            return;
         }
         let name = name();
         let (ban, window) = (self.options().ban, self.options().window);
@@ -383,7 +425,6 @@ impl Doorman {
         self.banned.store(tables.bans.len(), Ordering::Relaxed);
         drop(tables);
         report_ended(&ended, "the list is full", now, metrics);
-        times
     }
 
     fn limit(&self, offence: Offence, who: Who) -> u32 {
@@ -400,6 +441,8 @@ impl Doorman {
     pub fn expire(&self, now: Moment, metrics: &Metrics) {
         let mut tables = self.tables.lock();
         tables.failures.expire(now);
+        tables.guesses.expire(now);
+        tables.tried.expire(now);
         tables.errors.expire(now);
         tables.flaps.expire(now);
         tables.arrivals.expire(now);

@@ -32,7 +32,9 @@ fn a_machine_of_ipv6_is_its_network() {
 #[test]
 fn who_fails_again_and_again_waits_longer_and_longer_up_to_a_bound() {
     let (doorman, metrics) = (Doorman::default(), Metrics::default());
-    let fail = |address, ms| doorman.login_failed(peer(address), at(ms), &metrics).as_millis();
+    let fail = |address, ms| {
+        doorman.login_failed(peer(address), Attempt::Silence, at(ms), &metrics).as_millis()
+    };
     let delays: Vec<_> = (0..13).map(|n| fail("192.0.2.7", n)).collect();
     assert_eq!(delays, [0, 0, 0, 0, 0, 250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
     assert_eq!(fail("192.0.2.8", 20), 0, "that is somebody else");
@@ -47,11 +49,13 @@ fn addresses_beyond_the_bound_push_others_out_and_are_counted() {
     let options = Options { tracked_max: 10, failures_free: 1, ..Options::default() };
     let (doorman, metrics) = (Doorman::new(options), Metrics::default());
     for n in 0..100 {
-        doorman.login_failed(peer(&format!("192.0.2.{n}")), at(0), &metrics);
+        doorman.login_failed(peer(&format!("192.0.2.{n}")), Attempt::Proof, at(0), &metrics);
     }
     assert!(metrics.peers_forgotten.value() >= 90);
-    assert!(doorman.login_failed(peer("192.0.2.99"), at(0), &metrics) > Duration::ZERO);
-    assert!(doorman.login_failed(peer("192.0.2.1"), at(0), &metrics).is_zero());
+    assert!(
+        doorman.login_failed(peer("192.0.2.99"), Attempt::Proof, at(0), &metrics) > Duration::ZERO
+    );
+    assert!(doorman.login_failed(peer("192.0.2.1"), Attempt::Proof, at(0), &metrics).is_zero());
 }
 
 #[test]
@@ -69,13 +73,13 @@ fn who_fails_too_often_is_banned_for_a_time() {
     let (doorman, metrics) = (Doorman::new(options), Metrics::default());
     let admits = |address, ms| doorman.admits(peer(address), at(ms), &metrics);
     for ms in [0, 1, 60_001, 60_002] {
-        doorman.login_failed(peer("192.0.2.7"), at(ms), &metrics);
+        doorman.login_failed(peer("192.0.2.7"), Attempt::Proof, at(ms), &metrics);
         assert!(admits("192.0.2.7", ms));
     }
-    doorman.login_failed(peer("192.0.2.7"), at(60_003), &metrics);
+    doorman.login_failed(peer("192.0.2.7"), Attempt::Proof, at(60_003), &metrics);
     assert!(!admits("192.0.2.7", 60_004) && admits("192.0.2.8", 60_004));
     // What goes on meanwhile makes it no longer.
-    doorman.login_failed(peer("192.0.2.7"), at(100_000), &metrics);
+    doorman.login_failed(peer("192.0.2.7"), Attempt::Proof, at(100_000), &metrics);
     doorman.expire(at(660_002), &metrics);
     assert!(!admits("192.0.2.7", 660_002));
     assert!(!doorman.admits_client(peer("192.0.2.7"), "x", at(660_002), &metrics));
@@ -84,6 +88,23 @@ fn who_fails_too_often_is_banned_for_a_time() {
     let counted = [&metrics.bans, &metrics.bans_ended, &metrics.connections_refused_banned];
     assert_eq!(counted.map(|counter| counter.value()), [1, 1, 3]);
     assert_eq!(doorman.banned.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn who_shows_nothing_or_the_same_again_is_not_banned() {
+    let mut options = Options::default();
+    options.offences_max.failed_logins = 3;
+    let (doorman, metrics) = (Doorman::new(options), Metrics::default());
+    let fail = |attempt| doorman.login_failed(peer("192.0.2.7"), attempt, at(0), &metrics);
+    let admits = || doorman.admits(peer("192.0.2.7"), at(0), &metrics);
+    let old = [Attempt::Guess(Some("pump"), Some(b"old")), Attempt::Guess(None, Some(b"old"))];
+    for _ in 0..50 {
+        fail(Attempt::Silence);
+        old.into_iter().for_each(|attempt| _ = fail(attempt));
+    }
+    assert!(admits() && fail(Attempt::Silence) > Duration::ZERO, "but it is slowed down");
+    fail(Attempt::Guess(Some("pump"), Some(b"new")));
+    assert!(!admits());
 }
 
 #[test]

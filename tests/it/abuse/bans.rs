@@ -1,6 +1,7 @@
 //! Who does something too often is banned for a time.
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{OPEN, code, from, guarded, is_closed, is_let_in, is_shut_out, logged, stream};
 use crate::acl::{READ_AGAIN, hang_up};
@@ -9,9 +10,16 @@ use crate::listeners::certificates;
 use crate::raw::{Client, Connect};
 use crate::users::ban;
 
+/// A wrong password that nobody has tried before, and that no user's is compared with.
+fn guess() -> Connect {
+    static GUESSES: AtomicU32 = AtomicU32::new(0);
+    let password = format!("guess {}", GUESSES.fetch_add(1, Ordering::Relaxed));
+    Connect { password: Some(password), ..Connect::v5("guesses") }
+}
+
 /// Fails to log in, and is told so.
 fn fail(host: u8, port: u16) {
-    assert_eq!(code(&mut from(host, port, &Connect::v4("fails"))), Some(5));
+    assert_eq!(code(&mut from(host, port, &guess())), Some(0x86));
 }
 
 const THREE: &str = "max_failed_logins = 3\nfailed_login_delay = 0\nban_duration = \"1h\"\n";
@@ -45,6 +53,19 @@ fn an_address_with_too_many_failed_logins_is_banned_and_no_other() {
     assert!(is_let_in(6, broker.port, &ali) && is_let_in(1, broker.port, &ali));
     (0..9).for_each(|_| fail(1, broker.port));
     assert_eq!(broker.log().matches("banned for").count(), 1);
+}
+
+#[test]
+fn nobody_is_banned_for_showing_nothing_or_the_same_again() {
+    let (broker, _files) = guarded(THREE, "");
+    let old = guess();
+    for _ in 0..9 {
+        assert_eq!(code(&mut from(5, broker.port, &Connect::v4("silent"))), Some(5));
+        assert_eq!(code(&mut from(5, broker.port, &old)), Some(0x86));
+    }
+    assert!(is_let_in(5, broker.port, &Connect::v5("good").user("ali", "sesame")));
+    (0..2).for_each(|_| fail(5, broker.port));
+    logged(&broker, "banned for 3600s: 3 failed logins in 60s", 1);
 }
 
 #[test]
@@ -157,7 +178,7 @@ fn behind_a_proxy_the_client_is_banned_and_not_the_proxy() {
         code(&mut client)
     };
     for _ in 0..3 {
-        assert_eq!(ask("203.0.113.7", &Connect::v5("who")), Some(0x87));
+        assert_eq!(ask("203.0.113.7", &guess()), Some(0x86));
     }
     logged(&broker, "who=203.0.113.7", 1);
     assert_eq!(ask("203.0.113.7", &Connect::v5("who").user("ali", "sesame")), None);
@@ -174,15 +195,18 @@ fn behind_a_proxy_the_client_is_banned_and_not_the_proxy() {
 
 #[test]
 fn who_is_banned_while_its_password_waits_is_not_judged() {
-    let (broker, _files) = guarded("password_threads = 1\nmax_failed_logins = 2", "");
+    let (broker, _files) = guarded("password_threads = 1\nmax_protocol_errors = 2", "");
     let slow = [Connect::v4("slow"), Connect::v5("slow")].map(|c| c.user("slow", "x"));
     let mut before = [6, 7, 8, 9].map(|host| from(host, broker.port, &slow[0]));
     let mut waiting = slow.each_ref().map(|connect| from(5, broker.port, connect));
-    (0..2).for_each(|_| fail(5, broker.port));
-    logged(&broker, "banned for 600s: 2 failed logins in 60s", 1);
+    for _ in 0..2 {
+        let mut stream = stream(5, broker.port);
+        stream.write_all(b"no MQTT, since the thread that checks passwords is busy").unwrap();
+        let _ = stream.read_to_end(&mut vec![]);
+    }
+    logged(&broker, "banned for 600s: 2 protocol errors in 60s", 1);
     assert_eq!(waiting.each_mut().map(code), [Some(5), Some(0x8A)]);
     assert_eq!(before.each_mut().map(code), [Some(4); 4]);
-    assert!(!broker.log().contains("3 failed logins"));
 }
 
 #[test]
@@ -200,7 +224,7 @@ fn what_is_kept_out_can_be_changed_while_the_broker_runs() {
     assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
     assert!(is_let_in(5, broker.port, &ali));
     (0..9).for_each(|_| fail(5, broker.port));
-    (0..2).for_each(|_| while code(&mut from(6, broker.port, &Connect::v4("x"))) != Some(5) {});
+    (0..2).for_each(|_| while code(&mut from(6, broker.port, &guess())) != Some(0x86) {});
     logged(&broker, "banned for 3600s: 2 failed logins in 60s", 1);
     let held = stream(7, broker.port);
     assert!(is_shut_out(7, broker.port), "the limit of connections holds too");
