@@ -14,14 +14,14 @@ use crate::access::acl::file::AclFile;
 use crate::access::acl::guard::Rules;
 use crate::access::acl::roles::Roles;
 use crate::access::book::Book;
-use crate::access::callout::Callout;
+use crate::access::callout::{self, Callout};
 use crate::access::case::Method;
 use crate::access::checkers::Checkers;
 use crate::access::file::PasswordFile;
 use crate::access::http::Http;
 use crate::access::problem::FileError;
-use crate::access::token::Tokens;
 use crate::access::token::key::Keys;
+use crate::access::token::{self, Tokens};
 use crate::access::{Access, random};
 use crate::config::{Config, Opening, Proof};
 use crate::metrics::Proofs;
@@ -32,10 +32,10 @@ pub(super) struct Files {
     passwords: HashMap<PathBuf, PasswordFile>,
     /// By the path of the `acl_file`, also for listeners without one.
     acls: HashMap<Option<PathBuf>, Acl>,
-    /// By the name of the `[[token]]`; none for keys that are fetched.
-    keys: HashMap<String, Option<Keys>>,
-    /// By the name of the `[[callout]]`.
-    bearers: HashMap<String, Option<String>>,
+    /// By the name of the `[[token]]`, with its settings; none for keys that are fetched.
+    keys: HashMap<String, (token::Options, Option<Keys>)>,
+    /// By the name of the `[[callout]]`, with its settings.
+    bearers: HashMap<String, (callout::Options, Option<String>)>,
     /// How the addresses of tokens and callouts are asked, by their names.
     https: HashMap<String, Http>,
 }
@@ -60,12 +60,12 @@ impl Files {
         }
         let (mut keys, mut https) = (HashMap::new(), HashMap::new());
         for token in &config.tokens {
-            keys.insert(token.name.clone(), token.read()?);
+            keys.insert(token.name.clone(), (token.clone(), token.read()?));
             https.insert(token.name.clone(), token.http()?);
         }
         let mut bearers = HashMap::new();
         for callout in &config.callouts {
-            bearers.insert(callout.name.clone(), callout.read()?);
+            bearers.insert(callout.name.clone(), (callout.clone(), callout.read()?));
             https.insert(callout.name.clone(), callout.http()?);
         }
         Ok(Self { passwords, acls, keys, bearers, https })
@@ -134,7 +134,7 @@ impl Admission {
         counts: &Arc<Proofs>,
     ) -> io::Result<()> {
         for token in &config.tokens {
-            let keys = files.keys.remove(&token.name).flatten();
+            let keys = files.keys.remove(&token.name).and_then(|(_, keys)| keys);
             if let Some(keys) = &keys {
                 tracing::info!(token = token.name, "keys: {}", keys.len());
             }
@@ -143,7 +143,7 @@ impl Admission {
             self.tokens.push(Arc::new(tokens));
         }
         for callout in &config.callouts {
-            let bearer = files.bearers.remove(&callout.name).flatten();
+            let bearer = files.bearers.remove(&callout.name).and_then(|(_, bearer)| bearer);
             let Some(http) = files.https.remove(&callout.name) else { continue };
             let waiting_max = config.checkers.waiting_max;
             let options = callout.clone();
@@ -227,10 +227,14 @@ impl Admission {
             book.replace(files.passwords);
         }
         for tokens in &self.tokens {
-            tokens.replace(files.keys.remove(tokens.name()).flatten());
+            if let Some((options, keys)) = files.keys.remove(tokens.name()) {
+                tokens.replace(&options, keys);
+            }
         }
         for callout in &self.callouts {
-            callout.replace(files.bearers.remove(callout.name()).flatten());
+            if let Some((options, bearer)) = files.bearers.remove(callout.name()) {
+                callout.replace(&options, bearer);
+            }
         }
         for (path, acl) in files.acls {
             match self.rules.entry(path) {

@@ -374,6 +374,14 @@ fn keys_of_a_file_are_read_again_on_sighup() {
     hang_up(&broker, READ_AGAIN);
     assert_eq!(codes(), [0, 0x86]);
     assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
+    // But not for tokens of another issuer: it would vouch for those of the one till now.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("other.json'", "keys.json'\nissuer = \"them\"");
+    std::fs::write(&config, text).unwrap();
+    hang_up(&broker, READ_AGAIN);
+    assert_eq!(codes(), [0, 0x86]);
+    wait_for(&broker, "its keys stay what they were until a restart");
+    wait_for(&broker, "`token t: issuer` is changed and needs a restart");
 }
 
 /// A broker that fetches its keys.

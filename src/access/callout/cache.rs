@@ -19,11 +19,13 @@ pub(super) struct Cache {
     kept: HashMap<Mark, (Word, Moment)>,
     /// From the oldest on; each is kept.
     order: VecDeque<Mark>,
+    /// How often all was forgotten.
+    cleared: u64,
 }
 
 impl Cache {
     pub fn new(max: usize, secret: Secret) -> Self {
-        Self { secret, max, kept: HashMap::new(), order: VecDeque::new() }
+        Self { secret, max, kept: HashMap::new(), order: VecDeque::new(), cleared: 0 }
     }
 
     /// All that is asked, but the port that the Client comes from.
@@ -72,8 +74,14 @@ impl Cache {
         }
     }
 
+    /// How often all was forgotten: what was asked for before that must not be kept.
+    pub fn cleared(&self) -> u64 {
+        self.cleared
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
+        self.cleared += 1;
         self.kept.clear();
         self.order.clear();
     }

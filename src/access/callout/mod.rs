@@ -28,7 +28,7 @@ pub(super) use answer::Word;
 use cache::Cache;
 
 /// Settings of a callout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// What the operator calls it.
     pub name: String,
@@ -76,6 +76,12 @@ impl Options {
             true => Err("a callout needs `url`".into()),
             false => Ok(()),
         }
+    }
+
+    /// Whether nothing but its file is another.
+    fn differs_by_files(&self, other: &Self) -> bool {
+        let bare = |options: &Self| Self { bearer_file: None, ..options.clone() };
+        bare(self) == bare(other)
     }
 
     /// What the broker shows of itself, read from its file.
@@ -173,9 +179,17 @@ impl Callout {
         &self.options.name
     }
 
-    /// Shows the service something else of the broker, and forgets its answers.
-    pub fn replace(&self, bearer: Option<String>) {
-        *self.bearer.write() = bearer;
+    /// Shows the service something else of the broker, and forgets its answers. What is meant for
+    /// another service, which only a restart would ask, is not shown to this one.
+    pub fn replace(&self, options: &Options, bearer: Option<String>) {
+        if self.options.differs_by_files(options) {
+            *self.bearer.write() = bearer;
+        } else {
+            tracing::warn!(
+                callout = self.name(),
+                "`bearer_file` stays what it was until a restart"
+            );
+        }
         self.cache.lock().clear();
     }
 
@@ -197,12 +211,17 @@ impl Callout {
     /// Asks; the error is why there is no answer.
     pub(super) fn ask(&self, shown: &Shown, wall: Moment) -> Result<Word, String> {
         self.counts.callouts_asked.increment();
+        let cleared = self.cache.lock().cleared();
         let asked = self.request(shown, wall);
         self.note(asked.as_ref().err());
         let (word, len) = asked?;
         if !self.options.cache_ttl.is_zero() && len <= KEPT_LEN_MAX {
             let ttl_ms = u64::try_from(self.options.cache_ttl.as_millis()).unwrap_or(u64::MAX);
-            self.cache.lock().put(shown, word.clone(), wall.after_ms(ttl_ms));
+            let mut cache = self.cache.lock();
+            // Whoever had all forgotten meanwhile means this too.
+            if cache.cleared() == cleared {
+                cache.put(shown, word.clone(), wall.after_ms(ttl_ms));
+            }
         }
         Ok(word)
     }

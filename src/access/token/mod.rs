@@ -30,7 +30,7 @@ pub(super) use source::NotAwaited;
 use source::Source;
 
 /// Settings of one kind of token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// What the operator calls it.
     pub name: String,
@@ -108,6 +108,12 @@ impl Options {
         Ok(())
     }
 
+    /// Whether nothing but its files are others.
+    fn differs_by_files(&self, other: &Self) -> bool {
+        let bare = |options: &Self| Self { key_file: None, secret_file: None, ..options.clone() };
+        bare(self) == bare(other)
+    }
+
     /// The keys that stand in a file; `None` for those that are fetched.
     pub fn read(&self) -> Result<Option<Keys>, FileError> {
         match (&self.key_file, &self.secret_file) {
@@ -179,8 +185,13 @@ impl Tokens {
         &self.options.name
     }
 
-    /// Other keys from now on; those that are not in a file are fetched.
-    pub fn replace(&self, keys: Option<Keys>) {
+    /// Other keys from now on; those that are not in a file are fetched. Keys of settings that hold
+    /// only after a restart are not for tokens as they are judged till then.
+    pub fn replace(&self, options: &Options, keys: Option<Keys>) {
+        if !self.options.differs_by_files(options) {
+            tracing::warn!(token = self.name(), "its keys stay what they were until a restart");
+            return;
+        }
         match (keys, &self.source) {
             (Some(keys), None) => *self.keys.write() = Arc::new(keys),
             (_, Some(source)) => source.refresh(),
