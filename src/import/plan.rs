@@ -199,6 +199,10 @@ impl<'a> Plan<'a> {
             let what = "owners of Sessions, since the configuration has no users";
             self.report.leave_out(what, 1);
         }
+        if owner.is_none() && self.terms.knows_users {
+            let what = "owners of Sessions, since the file names none (who takes one first has it)";
+            self.report.leave_out(what, 1);
+        }
         let owner = owner.filter(|_| self.terms.knows_users);
         self.report.sessions += 1;
         self.members.push(Member {

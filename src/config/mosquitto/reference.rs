@@ -41,7 +41,9 @@ import`.
     whimbrel store import /var/lib/mosquitto/mosquitto.db -c /etc/mosquitto/mosquitto.conf
 
 The configuration says where Whimbrel's store is (`persistence true` must be in it), and whether
-Sessions have owners: where there are users, only who had a Session in mosquitto gets it. Started
+Sessions have owners: where there are users, only who had a Session in mosquitto gets it. Files of
+version 5 name no owners, nor does any file for Clients without a user name: such a Session, with
+what waits in it, belongs to whoever takes its Client Identifier first, and is counted. Started
 by root, it becomes the `user` of the configuration, whose the store is to be. Both brokers must be
 stopped. All is taken over or nothing; a
 Client or a retained topic that Whimbrel's store has already is an error, and nothing is
