@@ -64,6 +64,14 @@ pub enum ServerError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A listener cannot be opened, nor others that were closed for it.
+    #[error("{error}; {lost} listeners that were closed for it could not be opened again")]
+    Lost {
+        /// Why it cannot.
+        error: ListenError,
+        /// How many others.
+        lost: usize,
+    },
     /// A file of passwords or rules cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -286,6 +294,9 @@ impl House<'_> {
                 connections.set_max(new.connections_total_max);
                 self.doorman.tune(new.doorman.clone());
                 reload::take_over(self.config, new, self.broker, self.journal);
+            }
+            Err(error @ ServerError::Lost { .. }) => {
+                tracing::error!("SIGHUP: nothing else is changed: {error}; SIGHUP tries again");
             }
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
         }

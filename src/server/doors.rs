@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::ServerError;
 use super::certificates::Watched;
 use crate::broker::Broker;
 use crate::config::Opening;
@@ -274,8 +275,9 @@ impl Doors {
         Ok(plan)
     }
 
-    /// Opens what could not be opened while others stood there. On an error these are open again.
-    pub async fn make_room(&mut self, plan: &mut Plan) -> Result<(), ListenError> {
+    /// Opens what could not be opened while others stood there. On an error these are open again,
+    /// or it says that they are not.
+    pub async fn make_room(&mut self, plan: &mut Plan) -> Result<(), ServerError> {
         let displacing = std::mem::take(&mut plan.displacing);
         if displacing.is_empty() {
             return Ok(());
@@ -302,17 +304,22 @@ impl Doors {
             }
             Err(error) => error,
         };
+        let mut lost = 0;
         for (opening, options) in displaced {
             match opened(opening) {
                 Ok(Some((listener, opening))) => {
                     tell_open(&listener, &opening);
                     self.add(listener, opening, options);
                 }
-                Ok(None) => {}
-                Err(error) => tracing::error!("a listener is lost until the next restart: {error}"),
+                Ok(None) => lost += 1,
+                Err(error) => {
+                    lost += 1;
+                    tracing::error!("a listener stays closed: {error}");
+                }
             }
         }
-        Err(error)
+        self.watch();
+        Err(if lost == 0 { error.into() } else { ServerError::Lost { error, lost } })
     }
 
     /// Does what is planned; `options` says what holds for those who come by a listener.
