@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::clock::Clock;
+use crate::process::user::open_to_write;
 
 /// The target of events that mosquitto calls notices: Clients that come and go.
 pub const NOTICE: &str = "whimbrel::notice";
@@ -154,7 +155,7 @@ impl Sinks {
                 Destination::Stdout => sinks.stdout = true,
                 Destination::Stderr => sinks.stderr = true,
                 Destination::File(path) => {
-                    match File::options().create(true).append(true).open(path) {
+                    match open_to_write(path, File::options().create(true).append(true)) {
                         Ok(file) => sinks.files.push(file),
                         Err(error) => {
                             wrong.push(format!("cannot log to {}: {error}", path.display()));

@@ -100,7 +100,9 @@ struct PidFile(PathBuf, File);
 
 impl PidFile {
     fn write(path: &Path) -> Result<Self, ServerError> {
-        let written = File::create(path).and_then(|mut file| {
+        let mut options = File::options();
+        let options = options.write(true).create(true).truncate(true);
+        let written = process::user::open_to_write(path, options).and_then(|mut file| {
             writeln!(file, "{}", std::process::id())?;
             Ok(file)
         });

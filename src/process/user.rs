@@ -4,12 +4,14 @@
 //! There is no way back. All threads change together: the C library sees to that.
 
 use std::ffi::CString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, chown, fchown};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{self, Gid, Uid};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Why the process does not become another user.
@@ -78,7 +80,14 @@ impl User {
             .collect();
         for path in missing.into_iter().rev() {
             match std::fs::create_dir(path) {
-                Ok(()) => chown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))?,
+                Ok(()) => {
+                    // It may be a link by now, where others can write.
+                    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+                    let mut options = OpenOptions::new();
+                    let options = options.read(true).custom_flags(flags.bits().cast_signed());
+                    let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
+                    fchown(options.open(path)?, Some(uid), Some(gid))?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -96,6 +105,25 @@ impl User {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Where symbolic links to files that may be written are the system's own.
+const SYSTEM_LINKS: [&str; 3] = ["/dev", "/dev/fd", "/proc/self/fd"];
+
+/// Opens a file to be written. Root follows no symbolic link to one: whoever may write in its
+/// directory could have it lead anywhere.
+pub fn open_to_write(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let is_systems = SYSTEM_LINKS.iter().any(|place| path.parent() == Some(Path::new(place)));
+    if is_systems || !unistd::geteuid().is_root() {
+        return options.open(path);
+    }
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    options.custom_flags(flags).open(path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::LOOP.raw_os_error() => {
+            io::Error::other("it is a symbolic link, which root does not follow; name the file")
+        }
+        _ => error,
+    })
 }
 
 /// The first of a directory's files, or the directory, that the process may not write.

@@ -162,6 +162,30 @@ fn root_becomes_the_user_of_the_settings_in_all_threads() {
 }
 
 #[test]
+fn root_writes_to_no_file_that_a_symbolic_link_leads_to() {
+    if !is_root() {
+        return;
+    }
+    let directory = shared_directory();
+    let victim = directory.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    for name in ["link.log", "link.pid"] {
+        std::os::unix::fs::symlink(&victim, directory.path().join(name)).unwrap();
+    }
+    let at = directory.path().display().to_string();
+    let settings = format!(
+        "user = \"nobody\"\nlog_dest = \"file {at}/link.log\"\npid_file = \"{at}/link.pid\""
+    );
+    let mut served = Served::start_in(directory, &settings);
+    assert!(!served.child.wait().unwrap().success());
+    let log = served.log();
+    let why = "it is a symbolic link, which root does not follow";
+    assert!(log.contains(&format!("cannot log to {at}/link.log: {why}")), "{log}");
+    assert!(log.contains(&format!("cannot write `pid_file` {at}/link.pid: {why}")), "{log}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+#[test]
 fn what_the_user_cannot_read_again_is_told_at_once_and_changes_nothing() {
     if !is_root() {
         return;
