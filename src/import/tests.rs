@@ -264,6 +264,7 @@ fn a_file_of_version_5_has_no_user_names() {
     put(&mut file.0, 6, &client);
     let (changes, report) = file.plan();
     assert_eq!((report.version, report.sessions), (5, 1));
+    assert!(report.to_string().contains("owners of Sessions, since the file names none"));
     assert_eq!(&*records(&changes)[0].client_id, "a");
     assert_eq!(records(&changes)[0].owner, None);
 }

@@ -282,7 +282,7 @@ fn a_request_that_hangs_does_not_hold_up_the_end() {
 #[test]
 fn answers_are_kept_for_who_shows_the_same_until_sighup() {
     let service = service();
-    let broker = broker(&service, "cache_ttl = \"1h\"");
+    let broker = broker(&service, "cache_ttl = \"1h\"\ntimeout = \"60s\"");
     let asked = |user: &str, password: &str| {
         let before = service.asked().len();
         let code = code(broker.port, &Connect::v5("same"), user, password);
@@ -302,6 +302,20 @@ fn answers_are_kept_for_who_shows_the_same_until_sighup() {
     hang_up(&broker, READ_AGAIN);
     assert_eq!(asked("ali", "x"), (0x86, 1));
     assert!(other.try_ping());
+    // What was asked before SIGHUP is not kept when it is answered after it.
+    service.put("hang", "");
+    let before = service.asked().len();
+    let mut late = Client::open(broker.port, true);
+    late.send(&Connect::v5("same").user("ali", "late").bytes());
+    let deadline = Instant::now() + SOON;
+    while service.asked().len() == before {
+        assert!(Instant::now() < deadline, "{}", broker.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    hang_up(&broker, READ_AGAIN);
+    service.remove("hang");
+    assert_eq!(late.read()[3], 0x86);
+    assert_eq!(asked("ali", "late"), (0x86, 1));
 }
 
 #[test]
