@@ -177,6 +177,7 @@ fn root_writes_to_no_file_that_a_symbolic_link_leads_to() {
         "user = \"nobody\"\nlog_dest = \"file {at}/link.log\"\npid_file = \"{at}/link.pid\""
     );
     let mut served = Served::start_in(directory, &settings);
+    served.until("it is refused", |log| log.contains("link.pid: "));
     assert!(!served.child.wait().unwrap().success());
     let log = served.log();
     let why = "it is a symbolic link, which root does not follow";
