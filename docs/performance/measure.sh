@@ -116,8 +116,8 @@ machine="$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | xargs), $(nproc) 
 versions="whimbrel $(git -C "$root" rev-parse --short HEAD)"
 for broker in "${brokers[@]}"; do
   case $broker in
-    mosquitto) versions+=", $(mosquitto -h | head -1)" ;;
-    flashmq) versions+=", $("$FLASHMQ" --version 2>/dev/null | head -1)" ;;
+    mosquitto) versions+=", $(mosquitto -h | head -1 || true)" ;;
+    flashmq) versions+=", $("$FLASHMQ" --version 2>/dev/null | head -1 || true)" ;;
     rumqttd) versions+=", $("$RUMQTTD" --version 2>/dev/null || echo rumqttd)" ;;
   esac
 done
