@@ -243,12 +243,15 @@ impl Broker {
         for group in parts.groups.iter() {
             group.offline(key, &mut back, now, turn.remainder());
         }
-        // Of declared queues that it has left.
+        // Of those that it has left.
         while let Some(source) = back.first().map(|delivery| delivery.source) {
-            match self.groups.by_source(source) {
-                Some(queue) => queue.offline(key, &mut back, now, turn.remainder()),
-                None => back.retain(|delivery| delivery.source != source),
+            if let Some(group) = self.groups.by_source(source) {
+                group.offline(key, &mut back, now, turn.remainder());
+                continue;
             }
+            let before = back.len();
+            back.retain(|delivery| delivery.source != source);
+            self.metrics.drops.add(DropReason::SessionEnded, (before - back.len()) as u64);
         }
     }
 

@@ -343,6 +343,7 @@ impl ShareGroup {
     /// A message is done with.
     pub(super) fn settle(&self, id: u64) {
         let mut inner = self.inner.lock();
+        inner.strays.remove(&id);
         if let Some((priority, weight)) = inner.rules.settle(id) {
             inner.rejoin_apart();
             inner.queue.withdraw(id, priority, weight);

@@ -49,10 +49,11 @@ impl Groups {
     }
 
     /// The identity in the store of the group that a lent delivery belongs to, and the group
-    /// itself if it is a declared queue.
+    /// itself if it has to note what is done with.
     pub(super) fn owner(&self, source: u32) -> (Option<SessionId>, Option<Arc<ShareGroup>>) {
         let Some(group) = self.by_source.get(&source) else { return (None, None) };
-        (group.stored(), group.is_declared().then(|| group.clone()))
+        let notes = group.is_declared() || group.has_strays();
+        (group.stored(), notes.then(|| group.clone()))
     }
 }
 
@@ -163,6 +164,9 @@ impl Broker {
         }
         self.groups.by_source.remove(&group.source());
         if let Some(session) = group.stored() {
+            for message in group.take_strays() {
+                turn.finished(message, session);
+            }
             turn.change(Change::SessionEnded { session });
         }
     }

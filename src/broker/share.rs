@@ -12,9 +12,11 @@
 //!
 //! [`Strategy`]: crate::queue::declaration::Strategy
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 
 use super::fate::Fate;
 use super::mailbox::{Mailbox, Remainder};
@@ -38,6 +40,8 @@ pub(super) struct Inner {
     pub(super) rules: Rules,
     /// Whether the last member has left: what still arrives on routes resolved before is refused.
     ended: bool,
+    /// What members had that have left since and are still connected.
+    pub(super) strays: FxHashSet<u64>,
 }
 
 /// See the head of this file.
@@ -50,6 +54,7 @@ pub struct ShareGroup {
     filter: Box<str>,
     is_declared: bool,
     stored: OnceLock<SessionId>,
+    has_strays: AtomicBool,
     memory: Arc<Memory>,
     pub(super) inner: Mutex<Inner>,
 }
@@ -78,9 +83,11 @@ impl ShareGroup {
         }
         let (share, members) = (Share::default(), Members::default());
         let rules = Rules::new(declaration);
-        let inner = Mutex::new(Inner { queue, share, members, rules, ended: false });
+        let strays = FxHashSet::default();
+        let inner = Mutex::new(Inner { queue, share, members, rules, ended: false, strays });
         let (filter, stored) = (filter.into(), OnceLock::new());
-        Self { key, source, filter, is_declared, stored, memory, inner }
+        let has_strays = AtomicBool::new(false);
+        Self { key, source, filter, is_declared, stored, has_strays, memory, inner }
     }
 
     /// The mark of its deliveries in the hands of members; never 0.
@@ -192,6 +199,10 @@ impl ShareGroup {
         let (mine, others): (Vec<_>, Vec<_>) =
             std::mem::take(back).into_iter().partition(|d| d.source == self.source);
         *back = others;
+        if inner.ended {
+            remainder.ended.extend(mine.iter().map(|delivery| (delivery.trace(), self.stored())));
+            return;
+        }
         inner.give_back(mine, member, self.source, remainder);
         if !inner.members.is_any_online() {
             if !inner.rules.declaration().keeps_qos0 {
@@ -246,6 +257,24 @@ impl ShareGroup {
         let Inner { members, rules, .. } = &mut *inner;
         members.admit(mailbox, interest, credit, rules.declaration());
         self.hand_out(&mut inner, now, remainder);
+    }
+
+    /// A member has left, with these that it has not acknowledged.
+    pub(super) fn stray<'d>(&self, held: impl Iterator<Item = &'d Delivery>) {
+        let mut inner = self.inner.lock();
+        inner.strays.extend(held.map(|delivery| delivery.message.id()).filter(|&id| id != 0));
+        self.has_strays.store(!inner.strays.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Whether members have left with something that they have not acknowledged.
+    pub(super) fn has_strays(&self) -> bool {
+        self.has_strays.load(Ordering::Relaxed)
+    }
+
+    /// Takes what members have that have left, for a group that has ended.
+    pub(super) fn take_strays(&self) -> FxHashSet<u64> {
+        self.has_strays.store(false, Ordering::Relaxed);
+        std::mem::take(&mut self.inner.lock().strays)
     }
 
     /// Removes a member; false when it is none.
@@ -421,6 +450,7 @@ impl Inner {
     ) {
         let mut returned = Vec::new();
         for mut delivery in back {
+            self.strays.remove(&delivery.message.id());
             delivery.qos = delivery.message.qos();
             delivery.retain = delivery.message.retain();
             delivery.subscription_ids = None;

@@ -146,7 +146,8 @@ impl Broker {
         }
         let online = joins.unwrap_or(true);
         let room = online.then(|| parts.session.terms().send_window.into());
-        let taken = self.declared(filter).map_or(0, |queue| parts.session.held_of(queue.source()));
+        let queue = self.declared(filter);
+        let taken = queue.map_or(0, |queue| parts.session.held_of(queue.source()).count());
         let credit = Credit { room, taken };
         let group = self.join(&Joining { filter, mailbox: &parts.mailbox, interest, credit }, turn);
         // A declared queue has two names.
@@ -271,8 +272,9 @@ impl Broker {
     }
 
     /// Parts a Session from a share group that it leaves: what it has not been sent goes back to
-    /// the group, what it has becomes its own, to be completed [MQTT-3.10.4-3]. Of a declared
-    /// queue it stays the queue's, to which it comes back if it is not completed.
+    /// the group, what it has is completed [MQTT-3.10.4-3]. With a Session that the store knows it
+    /// becomes its own, unless it is of a declared queue; else it comes back if it is not
+    /// completed when the Session ends.
     fn part(&self, parts: &mut Parts, filter: &str, turn: &mut Turn) {
         let queue = TopicFilter::new(filter).ok().and_then(|filter| self.declared(filter));
         let name = queue.as_ref().map_or(filter, |queue| queue.filter());
@@ -280,10 +282,14 @@ impl Broker {
         group.pause(parts.mailbox.key());
         let mut back = parts.mailbox.give_up(group.source());
         group.offline(parts.mailbox.key(), &mut back, self.now(), turn.remainder());
+        let (own, groups) = (parts.mailbox.stored(), group.stored());
         if group.is_declared() {
             return;
         }
-        let (own, groups) = (parts.mailbox.stored(), group.stored());
+        if own.is_none() {
+            group.stray(parts.session.held_of(group.source()));
+            return;
+        }
         let rename = |delivery: &Delivery| {
             let message = &delivery.message;
             if let Some(queue) = groups.filter(|_| message.id() != 0) {

@@ -503,8 +503,8 @@ impl Session {
         self.outgoing.give_back_shared(ends)
     }
 
-    /// How many deliveries of a share group are in flight.
-    pub fn held_of(&self, source: u32) -> usize {
+    /// The deliveries of a share group that are in flight.
+    pub fn held_of(&self, source: u32) -> impl Iterator<Item = &Delivery> {
         self.outgoing.held_of(source)
     }
 

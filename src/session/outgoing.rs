@@ -293,11 +293,11 @@ impl Outgoing {
         }
     }
 
-    /// How many deliveries of a share group are in flight.
-    pub fn held_of(&self, source: u32) -> usize {
+    /// The deliveries of a share group that are in flight.
+    pub fn held_of(&self, source: u32) -> impl Iterator<Item = &Delivery> {
         let all = self.flow.iter().flat_map(|flow| flow.table.iter()).flatten();
         let deliveries = all.filter_map(|exchange| exchange.delivery.as_ref());
-        deliveries.filter(|delivery| delivery.source == source).count()
+        deliveries.filter(move |delivery| delivery.source == source)
     }
 
     /// See [`super::Session::give_back_shared`].

@@ -230,3 +230,22 @@ fn an_identifier_whose_message_went_to_another_is_not_used_before_it_is_answered
     first.vanish();
     assert_eq!(Client::connect(shared(), &connect).receive().text(), "own");
 }
+
+/// [MQTT-3.10.4-3]
+#[test]
+fn what_a_member_had_that_left_and_died_goes_to_another() {
+    let mut leaver = member("sh-left", "$share/g/sh/left", 1);
+    let mut sender = Client::v5(shared(), "sh-left-s");
+    sender.publish(2, "sh/left", "done");
+    sender.publish(2, "sh/left", "not done");
+    let done = leaver.read_publish();
+    assert_eq!((done.text(), leaver.read_publish().text()), ("done", "not done"));
+    let mut other = member("sh-left-other", "$share/g/sh/left", 1);
+    leaver.unsubscribe("$share/g/sh/left");
+    leaver.send(&[0x40, 2, (done.id >> 8) as u8, done.id as u8]);
+    assert!(leaver.try_ping());
+    other.expect_nothing();
+    leaver.vanish();
+    assert_eq!(other.receive().text(), "not done");
+    other.expect_nothing();
+}
