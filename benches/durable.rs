@@ -65,13 +65,11 @@ type Shared = Rc<RefCell<Tally>>;
 
 fn main() {
     let args = Args::parse();
-    stay_on(args.core);
     if let Some(directory) = &args.disk {
+        stay_on(args.core);
         return disk(directory, &args);
     }
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, load(args));
+    load::run(args.core, load(args));
 }
 
 async fn load(args: Args) {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use load::{Client, Packet, cpu_of, put_puback, put_publish, stay_on};
+use load::{Client, Packet, cpu_of, put_puback, put_publish};
 use tokio::io::AsyncWriteExt;
 
 #[derive(Clone, Parser)]
@@ -72,9 +72,7 @@ type Shared = Rc<RefCell<Tally>>;
 
 fn main() {
     let args = Args::parse();
-    stay_on(args.core);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, load(args));
+    load::run(args.core, load(args));
 }
 
 async fn load(args: Args) {

@@ -149,6 +149,14 @@ pub fn cpu_of(pid: Option<u32>) -> Duration {
     Duration::from_nanos(used.sum())
 }
 
+/// Runs a load on this core.
+pub fn run(core: Option<usize>, load: impl Future<Output = ()>) {
+    stay_on(core);
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, load);
+}
+
 /// Stays on this core.
 pub fn stay_on(core: Option<usize>) {
     let Some(core) = core else { return };

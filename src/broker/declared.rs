@@ -37,8 +37,8 @@ const ORIGINAL_TOPIC: &str = "whimbrel-original-topic";
 
 /// A queue as the store knows it.
 pub(super) struct Record<'r> {
-    pub(super) name: &'r str,
-    pub(super) filter: &'r str,
+    name: &'r str,
+    filter: &'r str,
 }
 
 impl<'r> Record<'r> {
@@ -53,7 +53,7 @@ impl<'r> Record<'r> {
         })
     }
 
-    pub(super) fn encode(&self) -> Box<[u8]> {
+    fn encode(&self) -> Box<[u8]> {
         let len = u16::try_from(self.name.len()).unwrap_or(u16::MAX).to_le_bytes();
         let parts: [&[u8]; 4] = [&[RECORD], &len, self.name.as_bytes(), self.filter.as_bytes()];
         parts.concat().into_boxed_slice()
@@ -315,12 +315,12 @@ impl ShareGroup {
 
     /// Lets in a message that is to come with these properties and about this weight: its priority,
     /// as bits of the flags of a [`crate::store::Target`], and when it expires; `None`: there is no
-    /// room, and the queue rejects.
+    /// room, and the queue rejects. `of_all`: the bounds of every queue, asked for if need be.
     pub(super) fn let_in(
         &self,
         properties: &Properties<'_>,
         weight: usize,
-        of_all: &Limits,
+        of_all: impl FnOnce() -> Limits,
         now: Moment,
         dropped: &mut Dropped,
     ) -> Option<(u8, u32)> {
@@ -329,7 +329,7 @@ impl ShareGroup {
         }
         let mut inner = self.inner.lock();
         let Inner { queue, rules, .. } = &mut *inner;
-        let has_room = rules.reserve(weight, queue, of_all, now, dropped);
+        let has_room = rules.reserve(weight, queue, &of_all(), now, dropped);
         has_room.then(|| rules.stored_as(properties, now))
     }
 
@@ -344,6 +344,7 @@ impl ShareGroup {
     pub(super) fn settle(&self, id: u64) {
         let mut inner = self.inner.lock();
         inner.strays.remove(&id);
+        self.look_for_strays(&inner);
         if let Some((priority, weight)) = inner.rules.settle(id) {
             inner.rejoin_apart();
             inner.queue.withdraw(id, priority, weight);

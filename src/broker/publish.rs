@@ -131,6 +131,7 @@ impl Broker {
         };
         // Its identity comes before its receivers are asked whether they are durable.
         let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
+        let matches_none = routes.is_empty();
         let (targets, routes) = match self.targets(&routes, &arrival, turn) {
             Ok(targets) => (targets, routes),
             // It is retained by now.
@@ -144,7 +145,7 @@ impl Broker {
             turn.change(Change::Received { session, packet_id: id.get() });
             published.waits = true;
         }
-        if routes.is_empty() && !publish.retain {
+        if matches_none && !publish.retain {
             self.metrics.drops.add(DropReason::NoSubscriber, 1);
             published.reason = ReasonCode::NoMatchingSubscribers;
             return published;
@@ -154,7 +155,7 @@ impl Broker {
             Message::of_publish(id, body, publish, topic, now)
         });
         published.waits |= publish.retain || !targets.is_empty();
-        if routes.is_empty() {
+        if matches_none {
             published.reason = ReasonCode::NoMatchingSubscribers;
         }
         self.hand_on(message, targets, &routes, turn);
@@ -425,8 +426,8 @@ impl Broker {
                 let Some(session) = group.stored() else { return Ok(None) };
                 let Arrival { properties, weight, now, .. } = arrival;
                 let dropped = &mut turn.remainder().overflow;
-                let of_all = self.tuned.queue();
-                let how = group.let_in(properties, *weight, &of_all, *now, dropped);
+                let of_all = || self.tuned.queue();
+                let how = group.let_in(properties, *weight, of_all, *now, dropped);
                 (of_queue, expires_s) = how.ok_or(ReasonCode::QuotaExceeded)?;
                 (session, group.may_be_quick())
             }

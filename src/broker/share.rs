@@ -204,6 +204,7 @@ impl ShareGroup {
             return;
         }
         inner.give_back(mine, member, self.source, remainder);
+        self.look_for_strays(&inner);
         if !inner.members.is_any_online() {
             if !inner.rules.declaration().keeps_qos0 {
                 remainder.no_consumer += inner.queue.clear_qos0() as u64;
@@ -263,6 +264,11 @@ impl ShareGroup {
     pub(super) fn stray<'d>(&self, held: impl Iterator<Item = &'d Delivery>) {
         let mut inner = self.inner.lock();
         inner.strays.extend(held.map(|delivery| delivery.message.id()).filter(|&id| id != 0));
+        self.look_for_strays(&inner);
+    }
+
+    /// While there are none, nobody asks the group about what is done with.
+    pub(super) fn look_for_strays(&self, inner: &Inner) {
         self.has_strays.store(!inner.strays.is_empty(), Ordering::Relaxed);
     }
 
@@ -273,7 +279,6 @@ impl ShareGroup {
 
     /// Takes what members have that have left, for a group that has ended.
     pub(super) fn take_strays(&self) -> FxHashSet<u64> {
-        self.has_strays.store(false, Ordering::Relaxed);
         std::mem::take(&mut self.inner.lock().strays)
     }
 
