@@ -213,7 +213,8 @@ impl Mailbox {
                 window -= usize::from(delivery.qos != QoS::AtMostOnce);
                 deliveries.push(delivery);
             }
-            wanted = if window > 0 && may_deliver { queue.wanted() } else { None };
+            wanted =
+                if window > 0 && may_deliver { queue.wanted(self.memory.is_short()) } else { None };
         }
         inner.report(&self.memory);
         Taken { any: !mail.is_empty() || !deliveries.is_empty(), wanted }

@@ -87,10 +87,15 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Whether queues are to hold as little as they can.
+    pub fn is_short(&self) -> bool {
+        self.used() >= self.max.load(Ordering::Relaxed) || self.pressure() != Pressure::None
+    }
+
     /// Limits for a queue now: when the memory is used up, what the store keeps is left to it,
     /// and of the rest there may be only a little.
     pub fn bound(&self, limits: &Limits) -> Limits {
-        if self.used() < self.max.load(Ordering::Relaxed) && self.pressure() == Pressure::None {
+        if !self.is_short() {
             return *limits;
         }
         Limits { at_hand_max: 0, memory_max: LEAST.min(limits.memory_max), ..*limits }

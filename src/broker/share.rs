@@ -159,6 +159,10 @@ impl ShareGroup {
     /// Gives out what members have credit for, and reports what the queue then holds.
     pub(super) fn hand_out(&self, inner: &mut Inner, now: Moment, remainder: &mut Remainder) {
         inner.hand_out(self.source, now, remainder);
+        if inner.is_wanted() {
+            let wanted = inner.queue.wanted(self.memory.is_short());
+            remainder.wanted.extend(wanted.map(|(lane, ids)| (self.source, lane, ids)));
+        }
         inner.share.report(inner.queue.at_hand(), &self.memory);
     }
 
@@ -391,11 +395,13 @@ impl Inner {
                 }
             }
         }
-        if self.members.is_ready(strategy) || self.next_fate().is_some() {
-            let wanted = self.queue.wanted().map(|(lane, ids)| (source, lane, ids));
-            remainder.wanted.extend(wanted);
-        }
         self.members.hand_over(remainder);
+    }
+
+    /// Whether somebody can have what is next, or it is to go.
+    fn is_wanted(&self) -> bool {
+        let strategy = self.rules.declaration().strategy.unwrap_or_default();
+        self.members.is_ready(strategy) || self.next_fate().is_some()
     }
 
     /// Why nobody can have the next message; `None`: somebody can.

@@ -1,6 +1,7 @@
 //! The part of a queue whose messages are in the store alone: a few bytes for each.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use super::{Delivery, Trace};
 use crate::clock::Moment;
@@ -130,17 +131,69 @@ impl Stored {
 /// Entries of one block.
 const BLOCK: usize = 512;
 
+/// Messages that are asked of the store at a time: so few at first, and up to so many where the
+/// receiver is faster than they come. A page comes between two commits, which are the further
+/// apart the more the broker has to do.
+const PAGE_MESSAGES: RangeInclusive<usize> = 256..=8192;
+
+/// Weight of the messages of a page beyond which no more are asked for, in bytes for each message
+/// that it may have.
+const PAGE_BYTES_EACH: usize = 1 << 10;
+
+/// The same for the longest page, in bytes.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
 /// Entries in order, in blocks: a long backlog is not moved when it grows and holds little that
 /// it does not use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backlog {
     blocks: VecDeque<VecDeque<Stored>>,
     len: usize,
     /// Whether entries at the front have been asked of the store.
-    pub(super) asked: bool,
+    asked: bool,
+    /// How many are asked for at a time.
+    page: usize,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self { blocks: VecDeque::new(), len: 0, asked: false, page: *PAGE_MESSAGES.start() }
+    }
 }
 
 impl Backlog {
+    /// Identities of the entries that are to come next, once; `None` while they are on their way
+    /// or so many are at hand that it is not time yet.
+    pub(super) fn ask(&mut self, at_hand: usize, is_short: bool) -> Option<Vec<u64>> {
+        if is_short {
+            self.expect_little();
+        }
+        if self.asked || at_hand > self.page / 2 {
+            return None;
+        }
+        self.asked = true;
+        let mut bytes = (self.page * PAGE_BYTES_EACH).min(PAGE_BYTES_MAX);
+        let fits = |stored: &&Stored| {
+            let fits = bytes > 0;
+            bytes = bytes.saturating_sub(stored.weight());
+            fits
+        };
+        Some(self.iter().take(self.page).take_while(fits).map(|stored| stored.id).collect())
+    }
+
+    /// What was asked for is here; `too_late`: nothing was at hand any more.
+    pub(super) fn answered(&mut self, too_late: bool) {
+        self.asked = false;
+        if too_late {
+            self.page = (self.page * 2).min(*PAGE_MESSAGES.end());
+        }
+    }
+
+    /// The next pages are to be short.
+    pub(super) fn expect_little(&mut self) {
+        self.page = *PAGE_MESSAGES.start();
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

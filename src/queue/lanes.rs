@@ -115,8 +115,8 @@ impl Lanes {
     }
 
     /// As [`Queue::wanted`], with the lanes that want it.
-    pub fn wanted(&mut self) -> impl Iterator<Item = (usize, Vec<u64>)> {
-        let wanted = |(at, lane): (usize, &mut Queue)| Some((at, lane.wanted()?));
+    pub fn wanted(&mut self, is_short: bool) -> impl Iterator<Item = (usize, Vec<u64>)> {
+        let wanted = move |(at, lane): (usize, &mut Queue)| Some((at, lane.wanted(is_short)?));
         self.lanes.iter_mut().enumerate().rev().filter_map(wanted)
     }
 

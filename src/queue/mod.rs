@@ -211,17 +211,8 @@ pub type Dropped = Vec<(Trace, DropReason)>;
 /// Capacity that an empty queue may keep, so that a burst's memory is given back.
 const IDLE_CAPACITY: usize = 64;
 
-/// Messages of the backlog that are asked for at a time.
-const PAGE_MESSAGES: usize = 256;
-
-/// Weight of the messages of a page beyond which no more are asked for, in bytes.
-const PAGE_BYTES: usize = 256 << 10;
-
 /// Withdrawn messages in the middle of a queue that are left there in any case.
 const WITHDRAWN_LEAST: usize = 64;
-
-/// A page is asked for when no more deliveries are at hand than this.
-const PAGE_WANTED_AT: usize = 64;
 
 impl Queue {
     /// A Session's queue; `stored`: the store keeps its messages of QoS 1 and 2.
@@ -439,26 +430,15 @@ impl Queue {
     }
 
     /// Identities of the messages that are wanted from the store, once; none while a page is on
-    /// its way, enough is at hand, or nothing is behind it.
-    pub fn wanted(&mut self) -> Option<Vec<u64>> {
-        let backlog = self.backlog.as_mut()?;
-        if backlog.asked || self.acknowledged.len() > PAGE_WANTED_AT {
-            return None;
-        }
-        backlog.asked = true;
-        let mut bytes = PAGE_BYTES;
-        let fits = |stored: &&Stored| {
-            let fits = bytes > 0;
-            bytes = bytes.saturating_sub(stored.weight());
-            fits
-        };
-        Some(backlog.iter().take(PAGE_MESSAGES).take_while(fits).map(|stored| stored.id).collect())
+    /// its way, enough is at hand, or nothing is behind it. While memory `is_short` they are few.
+    pub fn wanted(&mut self, is_short: bool) -> Option<Vec<u64>> {
+        self.backlog.as_mut()?.ask(self.acknowledged.len(), is_short)
     }
 
     /// The page that was [`Queue::wanted`]; what the store has lost is added to `dropped`.
     pub fn page(&mut self, page: Vec<Fetched>, dropped: &mut Dropped) {
         if let Some(backlog) = &mut self.backlog {
-            backlog.asked = false;
+            backlog.answered(self.acknowledged.is_empty());
         }
         for Fetched { id, found } in page {
             let front = self.backlog.as_ref().and_then(|backlog| backlog.front());
@@ -498,6 +478,9 @@ impl Queue {
             self.bytes = (self.bytes + stored.weight()).saturating_sub(weight);
             self.backlog.get_or_insert_default().push_front(stored);
             self.acknowledged.pop_back();
+        }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.expect_little();
         }
         self.prune();
         self.acknowledged.shrink_to(0);

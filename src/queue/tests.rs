@@ -140,7 +140,7 @@ fn page(queue: &mut Queue) -> Vec<Fetched> {
         let message = stored_delivery(id, QoS::AtLeastOnce, &id.to_string()).message;
         Fetched { id, found: Some((message, None)) }
     };
-    queue.wanted().unwrap_or_default().into_iter().map(fetched).collect()
+    queue.wanted(false).unwrap_or_default().into_iter().map(fetched).collect()
 }
 
 fn long_queue(count: u64) -> Queue {
@@ -160,12 +160,38 @@ fn a_long_queue_keeps_little_at_hand_and_leaves_in_order() {
     while !queue.is_empty() {
         seen.extend(taken(&mut queue, true));
         let page = page(&mut queue);
-        assert!(queue.wanted().is_none(), "one page at a time");
+        assert!(queue.wanted(false).is_none(), "one page at a time");
         queue.page(page, &mut Dropped::new());
     }
     let expected: Vec<String> = (1..=1_000).map(|id| id.to_string()).collect();
     assert_eq!(seen, expected);
     assert_eq!((queue.bytes(), queue.at_hand()), (0, 0));
+}
+
+#[test]
+fn pages_grow_for_a_receiver_that_is_faster_than_they_come() {
+    let mut queue = long_queue(10_000);
+    let mut ask = |is_late: bool, is_short: bool| {
+        while queue.acknowledged.len() > usize::from(!is_late) {
+            queue.take(true);
+        }
+        let wanted = queue.wanted(is_short).unwrap();
+        let fetched = |&id: &u64| Fetched {
+            id,
+            found: Some((stored_delivery(id, QoS::AtLeastOnce, "x").message, None)),
+        };
+        queue.page(wanted.iter().map(fetched).collect(), &mut Dropped::new());
+        wanted.len()
+    };
+    assert_eq!([ask(true, false), ask(true, false), ask(true, false)], [256, 512, 1024]);
+    assert_eq!([ask(false, false), ask(false, false)], [2048, 2048], "in time");
+    assert_eq!([ask(false, true), ask(false, false)], [256, 256], "short of memory");
+    taken(&mut queue, true);
+    let page = page(&mut queue);
+    assert_eq!(page.len(), 256);
+    queue.page(page, &mut Dropped::new());
+    queue.leave_to_store();
+    assert_eq!(queue.wanted(false).unwrap().len(), 256, "nobody was there meanwhile");
 }
 
 #[test]
@@ -177,14 +203,14 @@ fn only_what_the_store_keeps_for_the_queue_is_left_to_it() {
     for delivery in [stored_delivery(1, QoS::AtLeastOnce, "1"), lent, unstored, qos_0] {
         push(&mut queue, delivery, &Limits { at_hand_max: 0, ..Limits::NONE });
     }
-    assert_eq!(queue.wanted().unwrap(), [1]);
+    assert_eq!(queue.wanted(false).unwrap(), [1]);
     let mut of_group = Queue::of_group(9);
     of_group.store_from(4);
     for id in [3, 4] {
         let delivery = Delivery { source: 9, ..stored_delivery(id, QoS::AtLeastOnce, "x") };
         push(&mut of_group, delivery, &Limits { at_hand_max: 0, ..Limits::NONE });
     }
-    assert_eq!(of_group.wanted().unwrap(), [4], "3 came before the group was durable");
+    assert_eq!(of_group.wanted(false).unwrap(), [4], "3 came before the group was durable");
 }
 
 #[test]

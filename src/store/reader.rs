@@ -105,10 +105,11 @@ fn from_file(
     }
     let seg = txn.open_table(SEG)?;
     let mut found = Found::default();
-    for (number, ids) in wanted {
+    for (number, mut ids) in wanted {
+        ids.sort_unstable();
         let Some(bytes) = seg.get(number)? else { continue };
         for record in row::records(bytes.value()).map_while(Result::ok) {
-            if !ids.contains(&record.id) {
+            if ids.binary_search(&record.id).is_err() {
                 continue;
             }
             let target = record.targets().find(|target| target.session == fetch.queue);
