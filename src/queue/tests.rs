@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Moment;
 use crate::codec::property::Properties;
-use crate::message::Parts;
+use crate::message::{Message, Parts};
 
 fn delivery(qos: QoS, payload: &str) -> Delivery {
     stored_delivery(0, qos, payload)

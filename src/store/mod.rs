@@ -15,6 +15,7 @@
 //!
 //! The layout of the file is in [`tables`], of its rows in [`row`].
 
+pub mod change;
 pub mod committer;
 pub mod disk;
 pub mod error;
@@ -26,21 +27,21 @@ mod reader;
 mod recover;
 pub mod row;
 mod rows;
+mod shared;
 pub mod tables;
 pub mod tools;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-use redb::ReadTransaction;
-use smallvec::SmallVec;
+use parking_lot::Mutex;
 
 use crate::message::Message;
 use crate::queue::{Stored, SubscriptionIds};
+pub use change::{ATTEMPTS_MAX, Change, Lent, Target, Targets};
 use committer::Committer;
 pub use disk::Disk;
 pub use error::OpenError;
@@ -48,6 +49,8 @@ use ledger::Ledger;
 pub use reader::Fetch;
 use reader::Reader;
 pub use recover::Look;
+pub use shared::Bell;
+pub(crate) use shared::Shared;
 use tools::{Request, ToolError};
 
 /// A Session or share group in the store; 0 is none.
@@ -104,151 +107,6 @@ impl Default for Options {
             retry_us: 1_000_000,
             free_bytes_min: 64 << 20,
         }
-    }
-}
-
-/// Who is to get a message.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The Session or share group.
-    pub session: SessionId,
-    /// The caller's: kept and given back.
-    pub flags: u8,
-    /// Whether it may finish with the message right away.
-    pub online: bool,
-    /// When the message expires for it, in seconds since the Unix epoch; 0: when the message does.
-    pub expires_s: u32,
-    /// Identifiers of the subscriptions that matched.
-    pub subscription_ids: SubscriptionIds,
-}
-
-/// Who is to get a message: most have one receiver.
-pub type Targets = SmallVec<[Target; 1]>;
-
-/// Something that must survive.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A message for these receivers; stored once however many they are.
-    Message {
-        /// The message, with an identity from [`Store::next_message_id`].
-        message: Message,
-        /// Its receivers.
-        targets: Targets,
-    },
-    /// A receiver has finished with a message.
-    Finished {
-        /// The message's identity.
-        message: u64,
-        /// The receiver.
-        session: SessionId,
-    },
-    /// A Session or share group is new or has changed.
-    SessionPut {
-        /// Which.
-        session: SessionId,
-        /// The caller's: kept and given back.
-        record: Box<[u8]>,
-    },
-    /// A Session or share group has ended. Its messages are finished one by one.
-    SessionEnded {
-        /// Which.
-        session: SessionId,
-    },
-    /// A subscription is new or has changed.
-    Subscribed {
-        /// Whose.
-        session: SessionId,
-        /// The whole Topic Filter.
-        filter: Box<str>,
-        /// The caller's: kept and given back.
-        options: Box<[u8]>,
-    },
-    /// A subscription has ended.
-    Unsubscribed {
-        /// Whose.
-        session: SessionId,
-        /// The whole Topic Filter.
-        filter: Box<str>,
-    },
-    /// What a topic retains is another message, or nothing.
-    Retained {
-        /// The topic.
-        topic: Box<str>,
-        /// The message, and a number that stands for its publisher: kept and given back.
-        kept: Option<(Message, u64)>,
-    },
-    /// QoS 2: a message with this Packet Identifier has been received.
-    Received {
-        /// From whom.
-        session: SessionId,
-        /// The identifier.
-        packet_id: u16,
-    },
-    /// QoS 2: the sender has released the Packet Identifier.
-    Released {
-        /// From whom.
-        session: SessionId,
-        /// The identifier.
-        packet_id: u16,
-    },
-    /// QoS 2: a Packet Identifier is bound to a message that will be sent.
-    Sent {
-        /// To whom.
-        session: SessionId,
-        /// The identifier.
-        packet_id: u16,
-        /// The message.
-        message: u64,
-        /// In whose queue the message is: the Session's or a share group's.
-        queue: SessionId,
-        /// The caller's: kept and given back.
-        flags: u8,
-        /// Identifiers of the subscriptions that matched.
-        subscription_ids: SubscriptionIds,
-    },
-    /// QoS 2: the receiver has the message; only the Packet Identifier is kept.
-    Relayed {
-        /// To whom.
-        session: SessionId,
-        /// The identifier.
-        packet_id: u16,
-    },
-    /// QoS 2: the exchange is over, and the message goes back to its queue.
-    Unbound {
-        /// To whom.
-        session: SessionId,
-        /// The identifier.
-        packet_id: u16,
-    },
-    /// A queue hands out a message, or takes it back; the store forgets that when the queue has
-    /// finished with the message.
-    Lent {
-        /// The queue.
-        queue: SessionId,
-        /// The message.
-        message: u64,
-        /// What is to be known of it now.
-        lent: Lent,
-    },
-    /// QoS 2: the exchange is over.
-    Completed {
-        /// To whom.
-        session: SessionId,
-        /// The identifier.
-        packet_id: u16,
-    },
-}
-
-impl Change {
-    /// Memory that it holds, about, in bytes.
-    fn weight(&self) -> usize {
-        let inside = match self {
-            Self::Message { message, .. } => message.weight(),
-            Self::Retained { kept: Some((message, _)), .. } => message.weight(),
-            Self::SessionPut { record, .. } => record.len(),
-            _ => 0,
-        };
-        size_of::<Self>() + inside
     }
 }
 
@@ -322,19 +180,6 @@ pub struct RecoveredSession {
     pub lent: Vec<(u64, Lent)>,
 }
 
-/// What the store knows of a message that a queue has handed out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lent {
-    /// How often, if that is counted; at most [`ATTEMPTS_MAX`].
-    pub attempts: u8,
-    /// Whether a Session has it, with QoS 2, that the store does not know: it ends with the
-    /// broker, and nobody else may have the message then [MQTT-4.8.2-5].
-    pub is_bound: bool,
-}
-
-/// So often a message can be handed out and that be known.
-pub const ATTEMPTS_MAX: u8 = 0x7F;
-
 /// A message that is bound to a Packet Identifier.
 #[derive(Clone, Debug)]
 pub struct Waiting {
@@ -353,97 +198,6 @@ pub type Answer<A> = Box<dyn Fn(&mut Vec<A>, Outcome) + Send>;
 
 /// Longest time in which the committer lets somebody look at the store.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What has come in and was not yet taken by the committer.
-pub(crate) struct Inbox<A> {
-    changes: Vec<Change>,
-    /// Ends of submissions in `changes`, with who waits.
-    submissions: Vec<(usize, Option<A>)>,
-    fetches: Vec<Fetch>,
-    /// Those that could not be read when they came.
-    fetches_later: Vec<Fetch>,
-    /// Who waits for a look at the store as it is.
-    onlookers: Vec<mpsc::SyncSender<ReadTransaction>>,
-    /// Whether the committer sleeps with nothing to do, so that it must be woken.
-    committer_sleeps: bool,
-    closing: bool,
-}
-
-impl<A> Default for Inbox<A> {
-    fn default() -> Self {
-        Self {
-            changes: Vec::new(),
-            submissions: Vec::new(),
-            fetches: Vec::new(),
-            fetches_later: Vec::new(),
-            onlookers: Vec::new(),
-            committer_sleeps: false,
-            closing: false,
-        }
-    }
-}
-
-impl<A> Inbox<A> {
-    fn has_mail(&self) -> bool {
-        !self.submissions.is_empty() || !self.fetches.is_empty() || !self.onlookers.is_empty()
-    }
-}
-
-/// Called when the committer is to be stepped again.
-pub type Bell = Box<dyn Fn() + Send + Sync>;
-
-/// The inbox and its bell.
-pub(crate) struct Shared<A> {
-    inbox: Mutex<Inbox<A>>,
-    /// Wakes the committer's thread.
-    bell: Condvar,
-    /// Wakes who steps the committer, where it has no thread.
-    stepper: Option<Bell>,
-    health: AtomicU8,
-    /// Bytes of the changes in the inbox.
-    inbox_bytes: AtomicUsize,
-    /// Bytes that the committer has taken and not written.
-    pending_bytes: AtomicUsize,
-    /// Messages that have a receiver left, as the committer saw it last, and their bytes.
-    held_messages: AtomicU64,
-    held_bytes: AtomicU64,
-}
-
-impl<A> Shared<A> {
-    fn new(stepper: Option<Bell>) -> Arc<Self> {
-        Arc::new(Self {
-            inbox: Mutex::default(),
-            bell: Condvar::new(),
-            stepper,
-            health: AtomicU8::new(0),
-            inbox_bytes: AtomicUsize::new(0),
-            pending_bytes: AtomicUsize::new(0),
-            held_messages: AtomicU64::new(0),
-            held_bytes: AtomicU64::new(0),
-        })
-    }
-
-    fn health(&self) -> Health {
-        Health::from_u8(self.health.load(Ordering::Relaxed))
-    }
-
-    /// True: it was another before.
-    fn set_health(&self, health: Health) -> bool {
-        self.health.swap(health as u8, Ordering::Relaxed) != health as u8
-    }
-
-    fn ring(&self) {
-        self.bell.notify_one();
-        if let Some(stepper) = &self.stepper {
-            stepper();
-        }
-    }
-
-    fn close(&self) {
-        self.inbox.lock().closing = true;
-        self.ring();
-    }
-}
 
 /// The store.
 pub struct Store<A> {
