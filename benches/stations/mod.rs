@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use whimbrel::broker::connect::{Connected, Request};
 use whimbrel::broker::publish::Publisher;
 use whimbrel::broker::registry::Lease;
+use whimbrel::broker::subscribe::Answered;
 use whimbrel::broker::turn::Turn;
 use whimbrel::broker::{self, Broker};
 use whimbrel::clock::{Clock, Moment};
@@ -153,7 +154,8 @@ impl Pair {
         let Ok(Packet::Subscribe(subscribe)) = Packet::decode(&frame, Version::V311) else {
             panic!()
         };
-        broker.subscribe(subscriber.parts.as_mut().unwrap(), &subscribe, &mut turn);
+        let (filters, answered) = (&mut subscribe.filters(), &mut Answered::default());
+        broker.subscribe(subscriber.parts.as_mut().unwrap(), filters, None, answered, &mut turn);
         broker.finish(&mut turn, None);
         let mailbox = &publisher.parts.as_ref().unwrap().mailbox;
         let routes = Publisher::new(mailbox, Arc::default());

@@ -9,6 +9,7 @@ use super::Broker;
 use super::fate::Fate;
 use super::mailbox::{Mail, Mailbox};
 use super::registry::{Lease, Memberships, Parked, Parts, Place};
+use super::subscribe::FILTERS_MAX;
 use super::timeline::Due;
 use super::turn::Turn;
 use crate::access::acl::guard::Guard;
@@ -20,6 +21,10 @@ use crate::session::Session;
 use crate::session::connect::Terms;
 use crate::session::will::Will;
 use crate::store::{Change, SessionId};
+
+/// After so many seconds a Session that is being ended for a Client that wants its place is ended
+/// without it.
+const ENDING_S: u64 = 10;
 
 /// A Client that has been let in and wants its Session.
 pub struct Request {
@@ -39,6 +44,8 @@ pub struct Request {
 enum Denied {
     /// It is lent: the request, and when to try again.
     Lent(Box<(Request, OwnedNotified)>),
+    /// It is ended first, of which a part has been done: the request.
+    Ending(Box<Request>),
     /// It belongs to another user.
     Foreign,
 }
@@ -64,6 +71,10 @@ impl Broker {
             match self.try_connect(request, turn) {
                 Ok(connected) => return Ok(connected),
                 Err(Denied::Foreign) => return Err(ReasonCode::NotAuthorized),
+                Err(Denied::Ending(back)) => {
+                    request = *back;
+                    tokio::task::yield_now().await;
+                }
                 Err(Denied::Lent(lent)) => {
                     let (back, returned) = *lent;
                     request = back;
@@ -103,6 +114,11 @@ impl Broker {
                 }
                 let ends = request.clean_start || is_over;
                 let place = occupied.get_mut();
+                if let (true, Place::Parked(parked)) = (ends, &mut *place)
+                    && self.end_some(&request.client_id, parked)
+                {
+                    return Err(Denied::Ending(Box::new(request)));
+                }
                 let mailbox = match place {
                     Place::Parked(parked) if !ends => {
                         // While the place is locked: the next who wants this Session asks later.
@@ -119,6 +135,23 @@ impl Broker {
             }
         };
         Ok(self.lend(request, found, turn))
+    }
+
+    /// Begins to end a Session that has many subscriptions, or goes on with it; false when what is
+    /// left is little. If who wants its place goes away meanwhile, it ends by itself.
+    fn end_some(&self, client_id: &Arc<str>, parked: &mut Parked) -> bool {
+        if parked.session.subscriptions.len() <= FILTERS_MAX {
+            return false;
+        }
+        if !std::mem::replace(&mut parked.is_ending, true) {
+            for timer in parked.timers.drain(..) {
+                self.expiry.cancel(timer);
+            }
+            let (client_id, parting) = (client_id.clone(), parked.parting);
+            let end = Due::Session { client_id, parting };
+            parked.timers.push(self.expiry.add(self.now().after_s(ENDING_S), end));
+        }
+        self.unroute_some(&mut parked.session, parked.mailbox.key())
     }
 
     fn new_mailbox(&self, request: &Request) -> Arc<Mailbox> {
@@ -270,7 +303,8 @@ impl Broker {
             let end = Due::Session { client_id: client_id.clone(), parting };
             timers.push(self.expiry.add(now.after_s(expiry_s.into()), end));
         }
-        let parked = Parked { session, mailbox, groups, parting, since: now, timers };
+        let is_ending = false;
+        let parked = Parked { session, mailbox, groups, parting, since: now, is_ending, timers };
         self.registry.places.insert(client_id, Place::Parked(Box::new(parked)))
     }
 

@@ -180,7 +180,8 @@ impl Broker {
             let end = Due::Session { client_id: client_id.clone(), parting };
             timers.push(self.expiry.add(due, end));
         }
-        let parked = Parked { session, mailbox, groups, parting, since, timers };
+        let is_ending = false;
+        let parked = Parked { session, mailbox, groups, parting, since, is_ending, timers };
         self.registry.places.insert(client_id, Place::Parked(Box::new(parked)));
     }
 }

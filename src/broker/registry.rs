@@ -56,6 +56,8 @@ pub struct Parked {
     pub parting: u64,
     /// When the connection ended.
     pub since: Moment,
+    /// Whether it is being ended: it has lost subscriptions already, and nobody gets it any more.
+    pub is_ending: bool,
     /// What is to be done while it waits, by [`super::expire`].
     pub timers: smallvec::SmallVec<[Timer; 1]>,
 }
@@ -64,7 +66,7 @@ impl Parked {
     /// Whether its Session Expiry Interval has passed.
     pub fn is_over(&self, now: Moment) -> bool {
         let expiry_s = self.session.expiry_s();
-        expiry_s != u32::MAX && self.since.after_s(expiry_s.into()) <= now
+        self.is_ending || expiry_s != u32::MAX && self.since.after_s(expiry_s.into()) <= now
     }
 }
 
@@ -155,6 +157,15 @@ impl Lease {
         if let Some(parts) = self.parts.as_mut() {
             parts.session.take_will();
         }
+    }
+
+    /// Ends a part of the subscriptions of a Session that will end when it is given back; false
+    /// when there is nothing to do any more before it is.
+    pub fn wind_down(&mut self) -> bool {
+        self.parts.as_mut().is_some_and(|parts| {
+            parts.session.expiry_s() == 0
+                && self.broker.unroute_some(&mut parts.session, parts.mailbox.key())
+        })
     }
 
     /// Gives the Session back now.

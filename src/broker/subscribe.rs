@@ -1,4 +1,10 @@
 //! Subscriptions come and go.
+//!
+//! A request may have a million Topic Filters, and each takes its time: of each call the broker
+//! carries out a part ([`FILTERS_MAX`]), so that the other Clients of the thread have theirs in
+//! between. Subscriptions that were made have their messages wait until SUBACK has left.
+
+use std::num::NonZeroU32;
 
 use super::Broker;
 use super::groups::Joining;
@@ -8,50 +14,57 @@ use super::receiver::Receiver;
 use super::registry::Parts;
 use super::turn::Turn;
 use crate::clock::Moment;
-use crate::codec::{QoS, ReasonCode, RetainHandling, Subscribe, Unsubscribe};
+use crate::codec::{QoS, ReasonCode, RetainHandling, subscribe, unsubscribe};
 use crate::message::Message;
 use crate::queue::Delivery;
 use crate::router::Interest;
 use crate::router::retained::Wanted;
+use crate::session::Session;
 use crate::session::connect::levels;
 use crate::session::subscriptions::Subscription;
 use crate::store::{Change, Target};
 use crate::topic::{TopicFilter, has_wildcard};
 
+/// Topic Filters of a request, or of a Session that ends, that are dealt with at a time: about a
+/// tenth of a millisecond.
+pub const FILTERS_MAX: usize = 64;
+
 /// Retained messages handed over at a time; no more follow while so many wait.
 const RETAINED_PAGE: usize = 256;
 
-/// Subscriptions that are served at a time.
-const RETAINED_FILTERS: usize = 64;
+/// Names that are looked at for them at a time.
+const RETAINED_LOOKS: usize = 2_000;
+
+/// What a filter costs at least, in looks.
+const LOOKS_OF_FILTER: usize = 32;
 
 /// Bytes of them handed over at a time, by their weight; no more follow while so many wait.
 const RETAINED_PAGE_BYTES: usize = 1 << 20;
 
-/// What became of a SUBSCRIBE or UNSUBSCRIBE: a Reason Code for each Topic Filter, and whether
-/// the answer must wait for the store.
+/// What became of a SUBSCRIBE or UNSUBSCRIBE, as far as it has been carried out.
+#[derive(Debug, Default)]
 pub struct Answered {
-    /// In the order of the Topic Filters.
-    pub reasons: Box<[u8]>,
+    /// A Reason Code for each Topic Filter, in their order.
+    pub reasons: Vec<u8>,
     /// Why one was refused, in words.
     pub why: Option<Box<str>>,
-    /// Whether the answer waits.
-    pub waits: bool,
 }
 
 impl Broker {
-    /// Makes the subscriptions of a SUBSCRIBE, filter by filter [MQTT-3.8.4-5].
+    /// Makes subscriptions of a SUBSCRIBE, filter by filter [MQTT-3.8.4-5]; not more than
+    /// [`FILTERS_MAX`].
     pub fn subscribe(
         &self,
         parts: &mut Parts,
-        request: &Subscribe<'_>,
+        filters: &mut subscribe::Filters<'_>,
+        id: Option<NonZeroU32>,
+        answered: &mut Answered,
         turn: &mut Turn,
-    ) -> Answered {
-        let id = request.properties.subscription_identifiers().next();
+    ) {
         let guard = parts.mailbox.guard();
-        let (mut reasons, mut why) = (Vec::new(), None);
-        for (filter, options) in request.filters() {
+        for (filter, options) in filters.take(FILTERS_MAX) {
             if !guard.subscribes(filter.as_str(), options.qos) {
-                reasons.push(ReasonCode::NotAuthorized.as_u8());
+                answered.reasons.push(ReasonCode::NotAuthorized.as_u8());
                 continue;
             }
             let subscription = Subscription { options, id };
@@ -60,16 +73,14 @@ impl Broker {
                 Some(Ok(filter)) => self.subscribe_one(parts, filter, subscription, turn),
                 _ => Err(ReasonCode::TopicFilterInvalid),
             };
-            reasons.push(match granted {
+            answered.reasons.push(match granted {
                 Ok(qos) => qos as u8,
                 Err(reason) => {
-                    why = why.or_else(|| self.why_refused(filter));
+                    answered.why = answered.why.take().or_else(|| self.why_refused(filter));
                     reason.as_u8()
                 }
             });
         }
-        let waits = parts.mailbox.stored().is_some();
-        Answered { reasons: reasons.into(), why, waits }
     }
 
     /// What the Client is told beside the Reason Code.
@@ -94,7 +105,10 @@ impl Broker {
         if filter.queue_name().is_some() && self.declared(filter).is_none() {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        let is_full = held.len() >= subscriptions_max || self.memory_is_full();
+        let joins_too_many = filter.is_shared()
+            && self.declared(filter).is_none()
+            && parts.groups.iter().len() >= self.tuned.shared_subscriptions_max();
+        let is_full = held.len() >= subscriptions_max || joins_too_many || self.memory_is_full();
         if is_full && !held.contains(filter.as_str()) {
             self.metrics.subscriptions_refused.increment();
             let client = parts.session.client_id();
@@ -161,9 +175,9 @@ impl Broker {
     /// if its queue has room; false when there was nothing to do. What is retained leaves as
     /// the Client takes it: a filter that matches everything costs nobody else.
     pub fn send_retained(&self, parts: &mut Parts, now: Moment, turn: &mut Turn) -> bool {
-        let mut any = false;
-        for _ in 0..RETAINED_FILTERS {
-            match self.send_retained_page(parts, now, turn) {
+        let (mut any, mut looks) = (false, RETAINED_LOOKS);
+        while looks > 0 {
+            match self.send_retained_page(parts, &mut looks, now, turn) {
                 Some(true) => any = true,
                 Some(false) => return true,
                 None => return any,
@@ -172,9 +186,15 @@ impl Broker {
         any
     }
 
-    /// Hands over a page; whether that was all of its filter, `None` when there was none to hand
-    /// over.
-    fn send_retained_page(&self, parts: &mut Parts, now: Moment, turn: &mut Turn) -> Option<bool> {
+    /// Hands over a page, which is paid for from `looks`; whether that was all of its filter,
+    /// `None` when there was none to hand over.
+    fn send_retained_page(
+        &self,
+        parts: &mut Parts,
+        looks: &mut usize,
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Option<bool> {
         let due = parts.session.retained_due.first()?;
         let waiting = parts.mailbox.waiting();
         let limits = &self.tuned.queue();
@@ -188,8 +208,9 @@ impl Broker {
             return Some(true);
         };
         let (subscription, until, after) = (round.subscription, round.until, due.after.as_deref());
-        let found =
-            self.retained.matching(&Wanted { filter, until, after, at_most: page, bytes }, now);
+        let wanted = Wanted { filter, until, after, at_most: page, bytes, looks: *looks };
+        let found = self.retained.matching(&wanted, now);
+        *looks = looks.saturating_sub(found.looked.max(LOOKS_OF_FILTER));
         let own = identity(parts.session.client_id());
         let deliveries: Vec<Delivery> = found
             .messages
@@ -230,20 +251,21 @@ impl Broker {
         Delivery { subscription_ids, qos, retain: true, ..Delivery::new(message) }
     }
 
-    /// Ends the subscriptions of an UNSUBSCRIBE [MQTT-3.10.4-1].
+    /// Ends subscriptions of an UNSUBSCRIBE [MQTT-3.10.4-1]; not more than [`FILTERS_MAX`].
     pub fn unsubscribe(
         &self,
         parts: &mut Parts,
-        request: &Unsubscribe<'_>,
+        filters: &mut unsubscribe::Filters<'_>,
+        answered: &mut Answered,
         turn: &mut Turn,
-    ) -> Answered {
-        let mut reasons = Vec::new();
-        for filter in request.filters() {
+    ) {
+        for filter in filters.take(FILTERS_MAX) {
             let mounted = parts.session.terms().mounted_filter(filter);
             let filter = mounted.as_deref().and_then(|filter| TopicFilter::new(filter).ok());
             let existed = filter.is_some_and(|f| parts.session.subscriptions.remove(f.as_str()));
             let missing = ReasonCode::NoSubscriptionExisted;
-            reasons.push(if existed { ReasonCode::Success } else { missing }.as_u8());
+            let reason = if existed { ReasonCode::Success } else { missing };
+            answered.reasons.push(reason.as_u8());
             let Some(filter) = filter.filter(|_| existed) else { continue };
             parts.session.retained_due.forget(filter.as_str());
             if !self.stays_member(parts, filter) {
@@ -256,8 +278,21 @@ impl Broker {
                 turn.change(Change::Unsubscribed { session, filter: filter.as_str().into() });
             }
         }
-        let waits = parts.mailbox.stored().is_some();
-        Answered { reasons: reasons.into(), why: None, waits }
+    }
+
+    /// Ends subscriptions of a Session that ends, but for those of share groups, which first get
+    /// back what it has of them; not more than [`FILTERS_MAX`] at a time. False when there are no
+    /// more.
+    pub(super) fn unroute_some(&self, session: &mut Session, key: u64) -> bool {
+        let is_own = |f: &&str| TopicFilter::new(f).is_ok_and(|filter| !filter.is_shared());
+        let filters = session.subscriptions.iter().map(|(filter, _)| filter);
+        let some: Vec<Box<str>> =
+            filters.filter(is_own).take(FILTERS_MAX).map(Into::into).collect();
+        for filter in &some {
+            session.subscriptions.remove(filter);
+            self.router.unsubscribe(filter, key);
+        }
+        some.len() == FILTERS_MAX
     }
 
     /// Whether a Session that ends a subscription has the same declared queue by its other name.

@@ -19,6 +19,7 @@ pub(super) struct Tuned {
     raises_qos: AtomicBool,
     topic_levels_max: AtomicUsize,
     subscriptions_max: AtomicUsize,
+    shared_subscriptions_max: AtomicUsize,
 }
 
 impl Tuned {
@@ -38,8 +39,10 @@ impl Tuned {
         self.drops_oldest.store(queue.overflow == Overflow::DropOldest, Ordering::Relaxed);
         self.keeps_qos0.store(queue.keeps_qos0, Ordering::Relaxed);
         self.raises_qos.store(options.raises_qos, Ordering::Relaxed);
-        self.topic_levels_max.store(options.limits.topic_levels_max, Ordering::Relaxed);
-        self.subscriptions_max.store(options.limits.subscriptions_max, Ordering::Relaxed);
+        let limits = &options.limits;
+        self.topic_levels_max.store(limits.topic_levels_max, Ordering::Relaxed);
+        self.subscriptions_max.store(limits.subscriptions_max, Ordering::Relaxed);
+        self.shared_subscriptions_max.store(limits.shared_subscriptions_max, Ordering::Relaxed);
     }
 
     /// Bounds of a queue.
@@ -64,5 +67,10 @@ impl Tuned {
     pub fn of_subscriptions(&self) -> (usize, usize) {
         let load = |value: &AtomicUsize| value.load(Ordering::Relaxed);
         (load(&self.topic_levels_max), load(&self.subscriptions_max))
+    }
+
+    /// Shared Subscriptions of a Session, at most.
+    pub fn shared_subscriptions_max(&self) -> usize {
+        self.shared_subscriptions_max.load(Ordering::Relaxed)
     }
 }

@@ -95,13 +95,8 @@ impl<'a> Subscribe<'a> {
     }
 
     /// The Topic Filters in order, each with its options.
-    pub fn filters(
-        &self,
-    ) -> impl Iterator<Item = (TopicFilter<'a>, SubscriptionOptions)> + use<'a> {
-        let (mut fields, version) = (Fields(self.payload), self.version);
-        std::iter::from_fn(move || {
-            if fields.is_empty() { None } else { next_filter(&mut fields, version).ok() }
-        })
+    pub fn filters(&self) -> Filters<'a> {
+        Filters::of(self.payload, self.version)
     }
 
     /// How a request with these filters is encoded; for Clients.
@@ -135,6 +130,33 @@ impl<'a> Subscribe<'a> {
             body.extend_from_slice(self.payload);
             Ok(())
         })
+    }
+}
+
+/// The Topic Filters of a SUBSCRIBE one after the other, each with its options.
+#[derive(Debug)]
+pub struct Filters<'a> {
+    fields: Fields<'a>,
+    version: Version,
+}
+
+impl<'a> Filters<'a> {
+    /// Those of a payload, or of the end of one, that was checked.
+    pub fn of(payload: &'a [u8], version: Version) -> Self {
+        Self { fields: Fields(payload), version }
+    }
+
+    /// Those that have not been taken, encoded.
+    pub fn rest(&self) -> &'a [u8] {
+        self.fields.rest()
+    }
+}
+
+impl<'a> Iterator for Filters<'a> {
+    type Item = (TopicFilter<'a>, SubscriptionOptions);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.fields.is_empty() { None } else { next_filter(&mut self.fields, self.version).ok() }
     }
 }
 

@@ -45,9 +45,8 @@ impl<'a> Unsubscribe<'a> {
     }
 
     /// The Topic Filters in order.
-    pub fn filters(&self) -> impl Iterator<Item = TopicFilter<'a>> + use<'a> {
-        let mut fields = Fields(self.payload);
-        std::iter::from_fn(move || TopicFilter::new(fields.string().ok()?).ok())
+    pub fn filters(&self) -> Filters<'a> {
+        Filters::of(self.payload)
     }
 
     pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -57,5 +56,29 @@ impl<'a> Unsubscribe<'a> {
             body.extend_from_slice(self.payload);
             Ok(())
         })
+    }
+}
+
+/// The Topic Filters of an UNSUBSCRIBE one after the other.
+#[derive(Debug)]
+pub struct Filters<'a>(Fields<'a>);
+
+impl<'a> Filters<'a> {
+    /// Those of a payload, or of the end of one, that was checked.
+    pub fn of(payload: &'a [u8]) -> Self {
+        Self(Fields(payload))
+    }
+
+    /// Those that have not been taken, encoded.
+    pub fn rest(&self) -> &'a [u8] {
+        self.0.rest()
+    }
+}
+
+impl<'a> Iterator for Filters<'a> {
+    type Item = TopicFilter<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        TopicFilter::new(self.0.string().ok()?).ok()
     }
 }

@@ -317,6 +317,9 @@ settings! { GLOBAL: Config;
     "max_subscriptions" COUNT, "1000000",
         "Subscriptions that a Session may hold."
         => |c, v, _| c.broker.limits.subscriptions_max = v.usize();
+    "max_shared_subscriptions" COUNT, "1000",
+        "Shared Subscriptions that a Session may hold, without those to declared queues: each of their groups is told whenever the Client comes or goes, at once."
+        => |c, v, _| c.broker.limits.shared_subscriptions_max = v.usize();
     "max_topic_levels" Kind::Int { min: 1, max: 65_535 }, "200",
         "Levels that a Topic Name or Topic Filter may have."
         => |c, v, _| c.broker.limits.topic_levels_max = v.usize();

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 use super::scratch::Scratch;
 use super::{Connection, Ending};
 use crate::broker::publish::Publisher;
-use crate::broker::subscribe::Answered;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
@@ -18,6 +17,9 @@ use crate::wire::Input;
 
 /// Bytes of an unfinished packet that show that its sender is there.
 const PROGRESS: usize = 1_000;
+
+/// Packets that are handled before the next look at the clock.
+const PACKETS_PER_LOOK: usize = 16;
 
 /// What is wrong with a topic that has no room for the mount point.
 const LONG: &str = "a topic that is too long with the mount point";
@@ -90,8 +92,15 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(usize, usize), Ending> {
         let maximum = self.options.admission.limits.maximum_packet_size;
-        let mut consumed = 0;
+        let (mut consumed, mut handled) = (0, 0_usize);
         loop {
+            handled += 1;
+            if handled.is_multiple_of(PACKETS_PER_LOOK)
+                && self.lease.broker.now() >= now.after_ms(super::TURNS_MS)
+            {
+                self.has_early_bytes = true;
+                return Ok((consumed, 0));
+            }
             let rest = input.get(consumed..).unwrap_or_default();
             match frame::split_of(self.version, rest, maximum).map_err(broken_rule)? {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
@@ -104,6 +113,9 @@ impl Connection {
                         return Ok((consumed, frame.len));
                     }
                     consumed += frame.len;
+                    if self.is_at_work() {
+                        return Ok((consumed, 0));
+                    }
                 }
             }
         }
@@ -154,15 +166,8 @@ impl Connection {
                 }
                 parts.session.released(packet_id, stored.is_some());
             }
-            Action::Subscribe(request) => {
-                let answered = broker.subscribe(parts, &request, turn);
-                let Answered { reasons, why, waits } = answered;
-                parts.session.subscribed(request.packet_id, reasons, why, waits);
-            }
-            Action::Unsubscribe(request) => {
-                let answered = broker.unsubscribe(parts, &request, turn);
-                parts.session.unsubscribed(request.packet_id, answered.reasons, answered.waits);
-            }
+            Action::Subscribe(subscribe) => self.subscribe(&subscribe, turn),
+            Action::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, turn),
             Action::Authenticate(auth) => self.authenticate_again(&auth)?,
             Action::Disconnect { reason } => return Err(Ending::Disconnected(reason)),
         }

@@ -17,11 +17,12 @@ mod handle;
 mod open;
 mod pace;
 mod report;
+mod request;
 mod scratch;
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use admission::Admission;
 use alarms::Alarm;
 pub use pace::Rates;
 use pace::{Ear, Pace};
+use request::Unfinished;
 use scratch::Scratch;
 
 /// Settings of connections.
@@ -84,8 +86,8 @@ const WAITING_ANSWERS_MAX: usize = 4096;
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
 
-/// Time after which a turn is the last without a pause, in milliseconds: a SUBSCRIBE may have
-/// thousands of filters.
+/// Time after which a turn is the last without a pause, and in a turn no further packet is handled,
+/// in milliseconds: a PUBLISH may have to find its way through thousands of filters.
 const TURNS_MS: u64 = 2;
 
 /// How often a connection that is held back looks whether the broker takes messages again.
@@ -232,6 +234,8 @@ struct Few {
     pace: Option<Pace>,
     /// Whether the log says that it was too fast.
     was_slowed: bool,
+    /// A request that has been carried out in part.
+    unfinished: Option<Unfinished>,
     /// Held for their drop: where the connections of an address or a user are counted.
     _seats: Seats,
 }
@@ -282,6 +286,9 @@ impl Connection {
             }
         }
         // The Session goes back first: who waits for it must not wait for this Client's network.
+        while self.lease.wind_down() {
+            tokio::task::yield_now().await;
+        }
         self.lease.give_back();
         let is_over = match ending {
             Ending::Broken(_) => true,
@@ -319,8 +326,10 @@ impl Connection {
                 self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
                 match turned {
                     Err(ending) => return Poll::Ready(ending),
-                    Ok(true) if self.lease.broker.now() < until => {}
-                    Ok(true) => break,
+                    Ok(true) if self.is_at_work() || self.lease.broker.now() >= until => {
+                        return after_the_others(cx);
+                    }
+                    Ok(true) => {}
                     Ok(false) => return self.sleep(cx, now),
                 }
             }
@@ -339,7 +348,10 @@ impl Connection {
         self.writer.borrow(&mut scratch.output);
         let result = self.take(now, scratch).and_then(|mut busy| {
             busy |= self.send_retained(now, scratch);
-            if self.is_heard(now) {
+            if self.is_at_work() {
+                self.go_on(&mut scratch.turn);
+                busy = true;
+            } else if self.is_heard(now) {
                 busy |= self.read(cx, now, scratch)?;
             } else if self.writer.backlog() < READ_BACKLOG_MAX {
                 // Nobody is silent whom the broker does not listen to.
@@ -410,8 +422,9 @@ impl Connection {
 
     /// Hands over what is retained for new subscriptions, once SUBACK has left.
     fn send_retained(&mut self, now: Moment, scratch: &mut Scratch) -> bool {
+        let subscribes = self.is_subscribing();
         match self.lease.parts.as_mut() {
-            Some(parts) if parts.session.may_deliver() => {
+            Some(parts) if parts.session.may_deliver() && !subscribes => {
                 self.lease.broker.send_retained(parts, now, &mut scratch.turn)
             }
             _ => false,
@@ -422,8 +435,9 @@ impl Connection {
     fn take(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
         let backlog = self.writer.backlog();
         let room = self.deliver_backlog_max().saturating_sub(backlog);
+        let subscribes = self.is_subscribing();
         let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
-        let bytes = if parts.session.may_deliver() { room } else { 0 };
+        let bytes = if parts.session.may_deliver() && !subscribes { room } else { 0 };
         let window = parts.session.window_free();
         let Scratch { mail, deliveries, .. } = scratch;
         let taken = parts.mailbox.take(window, bytes, mail, deliveries);
@@ -542,6 +556,13 @@ impl Connection {
         self.timer.take_if(|_| is_due);
         is_due
     }
+}
+
+/// Has the task polled again once the thread has looked who else has something to do: to be woken
+/// at once would keep it from its sockets as long as there are tasks.
+fn after_the_others(cx: &mut Context<'_>) -> Poll<Ending> {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+    Poll::Pending
 }
 
 /// Sends what is left, says goodbye, and waits for the peer to close: a socket that is closed with

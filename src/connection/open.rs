@@ -386,7 +386,7 @@ impl Opening<'_> {
     ) -> Box<Connection> {
         let LetIn { lease, terms, guard, seats } = let_in;
         let pace = Pace::new(options.admission.rates);
-        let few = Few { exchange: None, pace, was_slowed: false, _seats: seats };
+        let few = Few { pace, _seats: seats, ..Few::default() };
         let Self { io, peer, reader, writer, broker, .. } = self;
         Box::new(Connection {
             io,

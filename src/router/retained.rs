@@ -36,9 +36,6 @@ impl Default for Limits {
 #[error("the limit of retained messages is reached")]
 pub struct Full;
 
-/// Names that one look at the tree passes over at most, so that nobody waits long for the lock.
-const LOOKS_MAX: usize = 10_000;
-
 /// A retained message with what is known of its coming.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -69,6 +66,8 @@ pub struct Wanted<'a> {
     pub at_most: usize,
     /// Hardly more than this, by weight, in bytes.
     pub bytes: usize,
+    /// So many names are looked at, matching or not: meanwhile nobody can retain anything.
+    pub looks: usize,
 }
 
 /// One page of the messages that a filter matches.
@@ -78,6 +77,8 @@ pub struct Page {
     pub messages: Vec<Kept>,
     /// Where the next page begins; `None` when this is the last.
     pub next: Option<String>,
+    /// How many names were looked at.
+    pub looked: usize,
 }
 
 #[derive(Debug, Default)]
@@ -170,17 +171,18 @@ impl Retained {
 
     /// A page of the messages that are wanted and have not expired.
     pub fn matching(&self, wanted: &Wanted<'_>, now: Moment) -> Page {
-        let Wanted { filter, until, after, at_most, mut bytes } = *wanted;
+        let Wanted { filter, until, after, at_most, mut bytes, looks } = *wanted;
         let mut messages = Vec::new();
         let table = self.table.read();
-        let next = table.names.matches(filter, after, LOOKS_MAX, |kept| {
+        let mut left = looks;
+        let next = table.names.matches(filter, after, &mut left, |kept| {
             if kept.order <= until && !kept.message.is_expired(now) {
                 messages.push(kept.clone());
                 bytes = bytes.saturating_sub(kept.message.weight());
             }
             messages.len() < at_most && bytes > 0
         });
-        Page { messages, next }
+        Page { messages, next, looked: looks.saturating_sub(left) }
     }
 
     /// Removes what has expired, and returns it.
@@ -280,8 +282,14 @@ mod tests {
 
     fn found(retained: &Retained, filter: &str, now: u64) -> Vec<String> {
         let filter = TopicFilter::new(filter).unwrap();
-        let wanted =
-            Wanted { filter, until: u64::MAX, after: None, at_most: 100, bytes: usize::MAX };
+        let wanted = Wanted {
+            filter,
+            until: u64::MAX,
+            after: None,
+            at_most: 100,
+            bytes: usize::MAX,
+            looks: 100,
+        };
         let page = retained.matching(&wanted, Moment::from_unix_ms(now));
         page.messages.iter().map(|kept| kept.message.topic_str().to_owned()).collect()
     }
@@ -326,7 +334,7 @@ mod tests {
         retained.set(&message("b", "y", Moment::NEVER), 0).unwrap();
         retained.set(&message("c", "x", Moment::NEVER), 0).unwrap();
         let filter = TopicFilter::new("#").unwrap();
-        let wanted = Wanted { filter, until, after: None, at_most: 9, bytes: 999 };
+        let wanted = Wanted { filter, until, after: None, at_most: 9, bytes: 999, looks: 99 };
         let page = retained.matching(&wanted, Moment::from_unix_ms(0));
         let topics: Vec<_> = page.messages.iter().map(|kept| kept.message.topic_str()).collect();
         assert_eq!(topics, ["a"]);

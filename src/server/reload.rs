@@ -58,6 +58,7 @@ const AT_ONCE: &[&str] = &[
     "max_queued_messages",
     "max_retained_bytes",
     "max_retained_messages",
+    "max_shared_subscriptions",
     "max_subscriptions",
     "max_topic_levels",
     "max_tracked_peers",

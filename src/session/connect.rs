@@ -38,6 +38,8 @@ pub struct Limits {
     pub retain_available: bool,
     /// Subscriptions a Session may hold.
     pub subscriptions_max: usize,
+    /// Of them Shared Subscriptions, without those to declared queues.
+    pub shared_subscriptions_max: usize,
     /// Levels that a Topic Name or Topic Filter may have.
     pub topic_levels_max: usize,
     /// Bytes of the messages of QoS 1 and 2 on their way to a Client beyond which no more are
@@ -60,6 +62,7 @@ impl Default for Limits {
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             subscriptions_max: 1_000_000,
+            shared_subscriptions_max: 1_000,
             topic_levels_max: 200,
             inflight_bytes_max: usize::MAX,
             refuses_keep_alive: false,

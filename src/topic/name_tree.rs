@@ -119,13 +119,13 @@ impl<V: Named> NameTree<V> {
     }
 
     /// Shows the values whose names match the filter, in order, beginning after the name `after`.
-    /// Stops when `visit` returns false or `looks` names have been looked at; returns the name to
-    /// go on after, `None` when all have been shown.
+    /// Stops when `visit` returns false or none of the `looks` is left, of which each name takes
+    /// one; returns the name to go on after, `None` when all have been shown.
     pub fn matches<'t>(
         &'t self,
         filter: TopicFilter<'_>,
         after: Option<&str>,
-        looks: usize,
+        looks: &mut usize,
         mut visit: impl FnMut(&'t V) -> bool,
     ) -> Option<String> {
         let Some(prefix) = literal_prefix(filter.filter()) else {
@@ -145,13 +145,14 @@ impl<V: Named> NameTree<V> {
             None => false,
         };
         let range = self.0.range::<dyn Named, _>((start, Bound::Unbounded));
-        for (looked, Entry(value)) in range.enumerate() {
+        for Entry(value) in range {
             let name = std::str::from_utf8(value.topic_name()).unwrap_or_default();
             if !below(name) {
                 return None;
             }
             let is_match = TopicName::new(name).is_ok_and(|topic| filter.matches(topic));
-            if (is_match && !visit(value)) || looked + 1 >= looks {
+            *looks = looks.saturating_sub(1);
+            if (is_match && !visit(value)) || *looks == 0 {
                 return Some(name.to_owned());
             }
         }
@@ -176,7 +177,7 @@ mod tests {
         let (mut found, mut after) = (Vec::new(), None::<String>);
         loop {
             let mut room = page;
-            let next = tree.matches(filter, after.as_deref(), looks, |name| {
+            let next = tree.matches(filter, after.as_deref(), &mut looks.clone(), |name| {
                 found.push((*name).to_owned());
                 room -= 1;
                 room > 0

@@ -91,11 +91,12 @@ impl<'a> Trees<'a> {
             let (mut found, mut after) = (vec![], None::<String>);
             loop {
                 let mut room = page;
-                after = self.name_tree.matches(filter, after.as_deref(), looks, |name| {
-                    found.push(*name);
-                    room -= 1;
-                    room > 0
-                });
+                after =
+                    self.name_tree.matches(filter, after.as_deref(), &mut looks.clone(), |name| {
+                        found.push(*name);
+                        room -= 1;
+                        room > 0
+                    });
                 if after.is_none() {
                     break;
                 }

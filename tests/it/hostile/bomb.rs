@@ -44,7 +44,7 @@ fn subscribe_and_unsubscribe(port: u16, connect: &Connect, filters: &[String]) {
 
 #[test]
 fn ten_thousand_filters_in_one_packet_are_answered_one_by_one() {
-    let mut siege = Siege::begin("");
+    let mut siege = Siege::begin("max_shared_subscriptions = 10000");
     let plain = |n: usize| format!("bomb/{n}");
     let wild = |n: usize| format!("bomb/+/{n}/#");
     let shared = |n: usize| format!("$share/g{n}/bomb/{n}");

@@ -10,6 +10,7 @@ mod siege;
 mod slow;
 mod stalled;
 mod state;
+mod turns;
 mod websocket;
 
 use siege::Siege;
