@@ -57,14 +57,25 @@ cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 say "lints"
 cargo clippy --all-targets --quiet -- -D warnings
 say "packages"
-# Their licenses, origins and versions, as deny.toml wants them. Not the advisories: those are on
-# GitHub, which a machine that tests need not reach; `cargo deny check` looks at them too.
-deny=0.20.2
+# Their licenses, origins and versions, as deny.toml wants them.
+deny=0.20.2 audit=0.22.2
 export PATH=$TEST_CLIENTS/bin:$PATH
-if [ "$(cargo deny --version 2>/dev/null)" != "cargo-deny $deny" ]; then
-  cargo install --quiet --locked --debug --root "$TEST_CLIENTS" "cargo-deny@$deny"
-fi
+install_tool() {
+  [[ "$(cargo "$1" --version 2>/dev/null)" == *" $2" ]] ||
+    cargo install --quiet --locked --debug --root "$TEST_CLIENTS" "cargo-$1@$2"
+}
+install_tool deny $deny
 cargo deny --log-level error check bans licenses sources
+say "advisories"
+# What is known to be wrong with them. It is on GitHub, which a machine that tests need not reach.
+advisories=https://github.com/RustSec/advisory-db
+if GIT_TERMINAL_PROMPT=0 timeout 30 git ls-remote --quiet "$advisories" HEAD >/dev/null 2>&1; then
+  install_tool audit $audit
+  cargo deny --log-level error check advisories
+  cargo audit --quiet --deny warnings
+else
+  echo "SKIPPED: advisories are not checked, since $advisories cannot be reached"
+fi
 say "tests"
 cargo test --quiet "$@"
 if [ $# = 0 ]; then
