@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::open::{Opening, Refusal, gone};
+use super::opening::{Opening, Refusal, gone};
 use super::{Connection, Ending, Options};
 use crate::access::{Answer, Credentials, Denied, Identity, Verdict};
 use crate::broker::Broker;

@@ -15,6 +15,7 @@ mod admission;
 mod authenticate;
 mod handle;
 mod open;
+mod opening;
 mod pace;
 mod report;
 mod request;

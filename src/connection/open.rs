@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::authenticate::Admitted;
+use super::opening::{Opening, Refusal};
 use super::pace::Pace;
 use super::report::handshake_failed;
-use super::scratch::Scratch;
 use super::{Admission, Connection, Few, Options, Seats, linger};
 use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
@@ -29,20 +29,7 @@ use crate::net::transport::{Peer, Transport};
 use crate::session::connect::{Identifier, Terms, connack_properties, judge};
 use crate::session::will::Will;
 use crate::store::{Health, Outcome, Submitted};
-use crate::wire::{Input, Reader, Writer};
-
-/// A connection whose Client is not known yet.
-pub(super) struct Opening<'a> {
-    pub(super) io: Transport,
-    pub(super) peer: Peer,
-    reader: Reader,
-    pub(super) writer: Writer,
-    pub(super) broker: &'a Arc<Broker>,
-    /// Largest packet accepted, in bytes.
-    maximum: usize,
-    /// As the Client gave it; for the log.
-    client_id: String,
-}
+use crate::wire::{Reader, Writer};
 
 /// A Client that has been let in.
 struct LetIn {
@@ -50,26 +37,6 @@ struct LetIn {
     terms: Terms,
     guard: Arc<Guard>,
     seats: Seats,
-}
-
-/// Why a Client is not let in.
-pub(super) enum Refusal {
-    /// The stream ended or broke, or the time is over; there is nobody to tell.
-    Gone(String),
-    /// What came is not MQTT; it is not answered.
-    Silent(DecodeError),
-    /// It is told why.
-    Told(Version, ReasonCode, String),
-}
-
-impl Refusal {
-    fn breaks_rules(&self) -> bool {
-        match self {
-            Self::Gone(_) => false,
-            Self::Silent(_) => true,
-            Self::Told(_, reason, _) => super::breaks_rules(*reason),
-        }
-    }
 }
 
 /// Opens an accepted connection; `None` when it came to nothing, which was logged.
@@ -149,60 +116,6 @@ pub(super) async fn open(
 }
 
 impl Opening<'_> {
-    /// Reads one whole packet, of which the first must be CONNECT [MQTT-3.1.0-1].
-    pub(super) async fn frame(&mut self) -> Result<Vec<u8>, Refusal> {
-        let mut maximum = self.maximum;
-        if self.broker.memory_is_full() {
-            maximum = maximum.min(super::UNFINISHED_MAX);
-        }
-        let kept = self.reader.take_kept();
-        let mut had = kept.len();
-        if let Some(packet) = self.first(kept, maximum)? {
-            return Ok(packet);
-        }
-        loop {
-            let (reader, io) = (&mut self.reader, &mut self.io);
-            let read = std::future::poll_fn(|cx| {
-                Scratch::lend(|scratch| {
-                    reader.poll_read(cx, io, &mut scratch.input).map_ok(|read| match read {
-                        Input::Closed => None,
-                        Input::Shared(len) => Some(scratch.input.get(..len)?.to_vec()),
-                        Input::Own(own) => Some(own),
-                    })
-                })
-            });
-            let bytes = read.await.map_err(gone)?;
-            let bytes = bytes.ok_or_else(|| Refusal::Gone("closed before CONNECT".into()))?;
-            let bytes_received = bytes.len().saturating_sub(had) as u64;
-            self.count(Tally { bytes_received, ..Tally::default() });
-            had = bytes.len();
-            if let Some(packet) = self.first(bytes, maximum)? {
-                return Ok(packet);
-            }
-        }
-    }
-
-    fn count(&self, mut tally: Tally) {
-        self.broker.metrics.traffic.add(&mut tally);
-    }
-
-    /// Takes the first packet off the bytes and keeps the rest.
-    fn first(&mut self, mut bytes: Vec<u8>, maximum: usize) -> Result<Option<Vec<u8>>, Refusal> {
-        match frame::split(&bytes, maximum) {
-            Ok(Split::Frame(frame)) => {
-                let rest = bytes.split_off(frame.len);
-                self.reader.keep(&rest, rest.len() + 1);
-                self.count(Tally { packets_received: 1, ..Tally::default() });
-                Ok(Some(bytes))
-            }
-            Ok(Split::NeedMore { at_least }) => {
-                self.reader.keep_own(bytes, 0, at_least);
-                Ok(None)
-            }
-            Err(error) => Err(Refusal::Silent(error)),
-        }
-    }
-
     /// Judges CONNECT, lets the Client in, and finds its Session.
     async fn connect(&mut self, bytes: &[u8], options: &Options) -> Result<LetIn, Refusal> {
         let Ok(Split::Frame(frame)) = frame::split(bytes, usize::MAX) else {
@@ -450,10 +363,6 @@ fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
             _ => Refusal::Silent(error),
         }),
     }
-}
-
-pub(super) fn gone(error: io::Error) -> Refusal {
-    Refusal::Gone(error.to_string())
 }
 
 /// The Will of a Client, below the mount point; why it must not have it.

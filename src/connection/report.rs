@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::open::Refusal;
+use super::opening::Refusal;
 use super::{Admission, Ending};
 use crate::codec::{Connect, ReasonCode, Version};
 use crate::journal::{Look, NOTICE};

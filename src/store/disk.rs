@@ -6,7 +6,7 @@ use std::path::Path;
 use redb::{BackendError, Database, StorageBackend};
 
 use super::error::OpenError;
-use super::{Durability, Options, tables};
+use super::{Durability, Options, format};
 
 /// The name of the file in its directory.
 pub const FILE: &str = "whimbrel.redb";
@@ -25,7 +25,7 @@ pub trait Disk: Send + 'static {
 /// A storage that is made anew each time.
 impl<B: StorageBackend, F: Fn() -> B + Send + 'static> Disk for F {
     fn open(&self, options: &Options) -> Result<Database, OpenError> {
-        tables::open(self(), options, Path::new("(storage)"))
+        format::open(self(), options, Path::new("(storage)"))
     }
 }
 
@@ -53,9 +53,9 @@ impl Disk for Directory {
         let storage = redb::backends::FileBackend::new(file)
             .map_err(|error| OpenError::of_database(&path, &error))?;
         match options.durability {
-            Durability::Fsync => tables::open(storage, options, &path),
+            Durability::Fsync => format::open(storage, options, &path),
             Durability::Written | Durability::Memory => {
-                tables::open(Unsynced(storage), options, &path)
+                format::open(Unsynced(storage), options, &path)
             }
         }
     }

@@ -19,6 +19,7 @@ pub mod change;
 pub mod committer;
 pub mod disk;
 pub mod error;
+mod format;
 pub mod ledger;
 mod live;
 mod migrate;
