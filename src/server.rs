@@ -302,13 +302,14 @@ impl House<'_> {
             }
             Err(error) => tracing::error!("SIGHUP: nothing is changed: {error}"),
         }
+        self.admission.forget_prepared();
     }
 
     /// Listeners, and who may come by them.
     async fn try_reload(&mut self, new: &Config, doors: &mut Doors) -> Result<(), ServerError> {
         let openings = new.openings().map_err(ServerError::Settings)?;
-        let files = Files::read(new, &openings)?;
-        self.admission.prepare(new, &openings)?;
+        let mut files = Files::read(new, &openings)?;
+        self.admission.prepare(new, &openings, &mut files, &self.broker.metrics.proofs)?;
         let mut plan = doors.plan(openings)?;
         doors.make_room(&mut plan).await?;
         self.admission.replace(files);

@@ -1,6 +1,6 @@
 //! Who may come and what they may do, as the files say it: read at the start, and again when the
 //! operator asks for it. Either all that is read is good and holds from then on, or nothing
-//! changes.
+//! changes. Whoever is being judged meanwhile is judged by what held when it came.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -32,10 +32,10 @@ pub(super) struct Files {
     passwords: HashMap<PathBuf, PasswordFile>,
     /// By the path of the `acl_file`, also for listeners without one.
     acls: HashMap<Option<PathBuf>, Acl>,
-    /// By the name of the `[[token]]`, with its settings; none for keys that are fetched.
-    keys: HashMap<String, (token::Options, Option<Keys>)>,
-    /// By the name of the `[[callout]]`, with its settings.
-    bearers: HashMap<String, (callout::Options, Option<String>)>,
+    /// By the name of the `[[token]]`; none for keys that are fetched.
+    keys: HashMap<String, Option<Keys>>,
+    /// By the name of the `[[callout]]`.
+    bearers: HashMap<String, Option<String>>,
     /// How the addresses of tokens and callouts are asked, by their names.
     https: HashMap<String, Http>,
 }
@@ -60,24 +60,34 @@ impl Files {
         }
         let (mut keys, mut https) = (HashMap::new(), HashMap::new());
         for token in &config.tokens {
-            keys.insert(token.name.clone(), (token.clone(), token.read()?));
+            keys.insert(token.name.clone(), token.read()?);
             https.insert(token.name.clone(), token.http()?);
         }
         let mut bearers = HashMap::new();
         for callout in &config.callouts {
-            bearers.insert(callout.name.clone(), (callout.clone(), callout.read()?));
+            bearers.insert(callout.name.clone(), callout.read()?);
             https.insert(callout.name.clone(), callout.http()?);
         }
         Ok(Self { passwords, acls, keys, bearers, https })
     }
 }
 
+/// Whom listeners ask besides the book of users.
+#[derive(Default)]
+struct Asked {
+    tokens: Vec<Arc<Tokens>>,
+    callouts: Vec<Arc<Callout>>,
+}
+
 /// What holds now.
 pub(super) struct Admission {
     /// None where there are no users.
     book: Arc<OnceLock<Arc<Book>>>,
-    tokens: Vec<Arc<Tokens>>,
-    callouts: Vec<Arc<Callout>>,
+    asked: Asked,
+    /// What is ready to hold in its place.
+    next: Option<Asked>,
+    /// How many Clients may wait for a callout.
+    waiting_max: usize,
     /// None where nobody can prove anything.
     checkers: Option<Arc<Checkers>>,
     rules: HashMap<Option<PathBuf>, Arc<Rules>>,
@@ -97,8 +107,10 @@ impl Admission {
         let nothing =
             || Acl::new(Some(Arc::new(AclFile::empty(Path::new("acl_file")))), Arc::default());
         let absent = one.cloned().unwrap_or_else(|| Arc::new(Rules::new(nothing())));
-        let (tokens, callouts) = (Vec::new(), Vec::new());
-        Self { book: Arc::default(), tokens, callouts, checkers: None, rules, absent }
+        let (asked, next) = (Asked::default(), None);
+        let waiting_max = config.checkers.waiting_max;
+        let book = Arc::default();
+        Self { book, asked, next, waiting_max, checkers: None, rules, absent }
     }
 
     /// The rules for Clients that the store remembers.
@@ -114,64 +126,25 @@ impl Admission {
         mut files: Files,
         counts: &Arc<Proofs>,
     ) -> Result<(), ServerError> {
-        if openings.iter().any(|opening| !opening.proofs.is_empty()) {
-            self.ask_and_fetch(config, &mut files, counts)?;
-        }
-        self.prepare(config, openings)?;
+        self.prepare(config, openings, &mut files, counts)?;
         for (path, file) in &files.passwords {
             tracing::info!("{} users in {}", file.names().len(), path.display());
         }
-        if let Some(book) = self.book.get() {
-            book.replace(files.passwords);
-        }
-        Ok(())
-    }
-
-    fn ask_and_fetch(
-        &mut self,
-        config: &Config,
-        files: &mut Files,
-        counts: &Arc<Proofs>,
-    ) -> io::Result<()> {
-        for token in &config.tokens {
-            let keys = files.keys.remove(&token.name).and_then(|(_, keys)| keys);
-            if let Some(keys) = &keys {
-                tracing::info!(token = token.name, "keys: {}", keys.len());
-            }
-            let Some(http) = files.https.remove(&token.name) else { continue };
-            let tokens = Tokens::start(token.clone(), keys, http, counts.clone())?;
-            self.tokens.push(Arc::new(tokens));
-        }
-        for callout in &config.callouts {
-            let bearer = files.bearers.remove(&callout.name).and_then(|(_, bearer)| bearer);
-            let Some(http) = files.https.remove(&callout.name) else { continue };
-            let waiting_max = config.checkers.waiting_max;
-            let options = callout.clone();
-            let callout = Callout::start(options, http, bearer, waiting_max, counts.clone())?;
-            self.callouts.push(Arc::new(callout));
-        }
+        self.replace(files);
         Ok(())
     }
 
     /// Has ready what these listeners need and those before did not; nothing that holds changes.
-    pub fn prepare(&mut self, config: &Config, openings: &[Opening]) -> Result<(), ServerError> {
+    pub fn prepare(
+        &mut self,
+        config: &Config,
+        openings: &[Opening],
+        files: &mut Files,
+        counts: &Arc<Proofs>,
+    ) -> Result<(), ServerError> {
         let proofs = || openings.iter().flat_map(|opening| &opening.proofs);
-        for proof in proofs() {
-            let (table, name, is_there) = match proof {
-                Proof::Passwords => continue,
-                Proof::Token(name) => {
-                    ("token", name, self.tokens.iter().any(|tokens| tokens.name() == name))
-                }
-                Proof::Callout(name) => {
-                    ("callout", name, self.callouts.iter().any(|callout| callout.name() == name))
-                }
-            };
-            if !is_there {
-                let what = format!("a [[{table}]] that is new, as `{name}`, needs a restart");
-                return Err(ServerError::Settings(what));
-            }
-        }
-        if proofs().next().is_some() && self.checkers.is_none() {
+        let has_proofs = proofs().next().is_some();
+        if has_proofs && self.checkers.is_none() {
             self.checkers = Some(Arc::new(Checkers::start("password", &config.checkers)?));
         }
         if self.book.get().is_none() && openings.iter().any(|opening| !opening.users.is_none()) {
@@ -182,7 +155,59 @@ impl Admission {
             let book = Book::open(secret, HashMap::new(), &config.store.directory)?;
             self.book.get_or_init(|| Arc::new(book));
         }
+        let mut next = Asked::default();
+        for options in &config.tokens {
+            if proofs().any(|proof| matches!(proof, Proof::Token(name) if *name == options.name)) {
+                next.tokens.extend(self.tokens(options, files, counts)?);
+            }
+        }
+        for options in &config.callouts {
+            if proofs().any(|proof| matches!(proof, Proof::Callout(name) if *name == options.name))
+            {
+                next.callouts.extend(self.callout(options, files, counts)?);
+            }
+        }
+        self.next = Some(next);
         Ok(())
+    }
+
+    /// The tokens of these settings: those that are there, or others. These begin with the keys of
+    /// theirs that were fetched from the same address.
+    fn tokens(
+        &self,
+        options: &token::Options,
+        files: &mut Files,
+        counts: &Arc<Proofs>,
+    ) -> io::Result<Option<Arc<Tokens>>> {
+        let former = self.asked.tokens.iter().find(|tokens| tokens.name() == options.name);
+        if let Some(same) = former.filter(|tokens| tokens.differs_by_files(options)) {
+            return Ok(Some(same.clone()));
+        }
+        let Some(http) = files.https.remove(&options.name) else { return Ok(None) };
+        let keys = files.keys.remove(&options.name).flatten();
+        if let Some(keys) = &keys {
+            tracing::info!(token = options.name, "keys: {}", keys.len());
+        }
+        let keys = keys.or_else(|| former?.keys_of(options));
+        Ok(Some(Arc::new(Tokens::start(options.clone(), keys, http, counts.clone())?)))
+    }
+
+    /// The service of these settings: the one that is there, or another.
+    fn callout(
+        &self,
+        options: &callout::Options,
+        files: &mut Files,
+        counts: &Arc<Proofs>,
+    ) -> io::Result<Option<Arc<Callout>>> {
+        let former = self.asked.callouts.iter().find(|callout| callout.name() == options.name);
+        if let Some(same) = former.filter(|callout| callout.differs_by_files(options)) {
+            return Ok(Some(same.clone()));
+        }
+        let Some(http) = files.https.remove(&options.name) else { return Ok(None) };
+        let bearer = files.bearers.remove(&options.name).flatten();
+        let options = options.clone();
+        let callout = Callout::start(options, http, bearer, self.waiting_max, counts.clone())?;
+        Ok(Some(Arc::new(callout)))
     }
 
     /// The users, once there are any.
@@ -210,14 +235,19 @@ impl Admission {
         match proof {
             Proof::Passwords => Some(Method::Passwords(self.book.get()?.directory(&opening.users))),
             Proof::Token(name) => {
-                let tokens = self.tokens.iter().find(|tokens| tokens.name() == name)?;
+                let tokens = self.asked.tokens.iter().find(|tokens| tokens.name() == name)?;
                 Some(Method::Tokens(tokens.clone()))
             }
             Proof::Callout(name) => {
-                let callout = self.callouts.iter().find(|callout| callout.name() == name)?;
+                let callout = self.asked.callouts.iter().find(|callout| callout.name() == name)?;
                 Some(Method::Callout(callout.clone()))
             }
         }
+    }
+
+    /// What is ready and does not hold yet will not.
+    pub fn forget_prepared(&mut self) {
+        self.next = None;
     }
 
     /// Takes over what was read again. Who came under an `acl_file` that no listener has any more
@@ -226,14 +256,21 @@ impl Admission {
         if let Some(book) = self.book.get() {
             book.replace(files.passwords);
         }
-        for tokens in &self.tokens {
-            if let Some((options, keys)) = files.keys.remove(tokens.name()) {
-                tokens.replace(&options, keys);
+        let next = self.next.take().unwrap_or_default();
+        let former = std::mem::replace(&mut self.asked, next);
+        for tokens in former.tokens {
+            if !self.asked.tokens.iter().any(|stays| Arc::ptr_eq(stays, &tokens)) {
+                tokens.retire();
             }
         }
-        for callout in &self.callouts {
-            if let Some((options, bearer)) = files.bearers.remove(callout.name()) {
-                callout.replace(&options, bearer);
+        for tokens in &self.asked.tokens {
+            if let Some(keys) = files.keys.remove(tokens.name()) {
+                tokens.replace(keys);
+            }
+        }
+        for callout in &self.asked.callouts {
+            if let Some(bearer) = files.bearers.remove(callout.name()) {
+                callout.replace(bearer);
             }
         }
         for (path, acl) in files.acls {

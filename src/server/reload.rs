@@ -102,23 +102,20 @@ const FOR_NEW: &[&str] = &[
 /// What changes at once of what is given several times, by what its names begin with.
 const TABLES_AT_ONCE: &[&str] = &["group ", "queue ", "role "];
 
-/// What is read from files anew, whatever they are called now, of tables that else need a restart.
-const FILES_AT_ONCE: &[(&str, &str)] =
-    &[("token ", ": key_file"), ("token ", ": secret_file"), ("callout ", ": bearer_file")];
-
-/// Listeners are opened and closed; whoever is connected stays so.
-const LISTENERS: &str = "listener ";
+/// What holds for connections to come of what is given several times, by what its names begin with:
+/// listeners are opened and closed, and others are asked who Clients are; whoever is connected stays
+/// so.
+const TABLES_FOR_NEW: &[&str] = &["callout ", "listener ", "token "];
 
 /// When a setting of this name holds once it is changed.
 fn effect(name: &str) -> Effect {
-    let is_file = |(table, key): &(&str, &str)| name.starts_with(table) && name.ends_with(key);
-    let is_in_table = TABLES_AT_ONCE.iter().any(|table| name.starts_with(table));
-    if AT_ONCE.contains(&name) || is_in_table || FILES_AT_ONCE.iter().any(is_file) {
-        return Effect::AtOnce;
-    }
-    match FOR_NEW.contains(&name) || name.starts_with(LISTENERS) {
-        true => Effect::NewConnections,
-        false => Effect::Restart,
+    let is_in = |tables: &[&str]| tables.iter().any(|table| name.starts_with(table));
+    if AT_ONCE.contains(&name) || is_in(TABLES_AT_ONCE) {
+        Effect::AtOnce
+    } else if FOR_NEW.contains(&name) || is_in(TABLES_FOR_NEW) {
+        Effect::NewConnections
+    } else {
+        Effect::Restart
     }
 }
 
@@ -204,16 +201,6 @@ mod tests {
         "user",
         "workers",
     ];
-
-    #[test]
-    fn of_tokens_and_callouts_only_files_are_taken_up() {
-        for name in ["token t: key_file", "token t: secret_file", "callout s: bearer_file"] {
-            assert_eq!(effect(name), Effect::AtOnce, "{name}");
-        }
-        for name in ["token t: issuer", "token t: keys_url", "callout s: url"] {
-            assert_eq!(effect(name), Effect::Restart, "{name}");
-        }
-    }
 
     #[test]
     fn of_every_setting_it_is_said_when_it_holds() {

@@ -319,6 +319,33 @@ fn answers_are_kept_for_who_shows_the_same_until_sighup() {
 }
 
 #[test]
+fn another_service_is_asked_on_sighup() {
+    let [first, second] = [service(), service()];
+    first.put("answers", r#"{"": {"result": "allow"}}"#);
+    second.put("answers", r#"{"ali": {"result": "allow"}, "": {"result": "deny"}}"#);
+    let table = |service: &Service, more: &str| {
+        format!("[[callout]]\nname = \"s\"\nurl = \"{}\"\n{more}", service.url("/"))
+    };
+    let of_first = table(&first, "cache_ttl = \"1m\"\n");
+    let broker = Broker::start_with("allow_anonymous = false", &of_first);
+    let codes = || ["ali", "baba"].map(|user| connack(broker.port, user, "x"));
+    let mut kept = Client::connect(broker.port, &Connect::v5("kept").user("baba", "x"));
+    assert_eq!(codes(), [0, 0]);
+    let begin = broker.config();
+    let bad = begin.replace(&of_first, &table(&second, "cafile = \"/nowhere\"\n"));
+    broker.reload(&bad, "nothing is changed");
+    assert_eq!(codes(), [0, 0]);
+    let before = first.asked().len();
+    broker.reload(&begin.replace(&of_first, &table(&second, "max_requests = 2\n")), READ_AGAIN);
+    assert_eq!(codes(), [0, 0x86]);
+    assert_eq!((first.asked().len(), second.asked().len()), (before, 2));
+    broker.reload(&begin.replace(&of_first, ""), READ_AGAIN);
+    assert_eq!(codes(), [0x86, 0x86]);
+    assert!(kept.try_ping());
+    assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
+}
+
+#[test]
 fn a_service_is_asked_in_its_turn() {
     let service = service();
     let directory = TempDir::new().unwrap();

@@ -374,14 +374,52 @@ fn keys_of_a_file_are_read_again_on_sighup() {
     hang_up(&broker, READ_AGAIN);
     assert_eq!(codes(), [0, 0x86]);
     assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
-    // But not for tokens of another issuer: it would vouch for those of the one till now.
-    let text = std::fs::read_to_string(&config).unwrap();
-    let text = text.replace("other.json'", "keys.json'\nissuer = \"them\"");
-    std::fs::write(&config, text).unwrap();
-    hang_up(&broker, READ_AGAIN);
+}
+
+#[test]
+fn everything_about_tokens_changes_on_sighup_for_who_comes_from_then_on() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("keys.json");
+    std::fs::write(&file, key_set(&["p256=k"])).unwrap();
+    let table = format!("[[token]]\nname = \"t\"\nkey_file = '{}'\n", file.display());
+    let broker = Broker::start_with("allow_anonymous = false", &table);
+    let expiry_s = now_s() + 3600;
+    let [ours, theirs] = ["us", "them"].map(|issuer| {
+        let claims = format!("{{\"sub\": \"ali\", \"exp\": {expiry_s}, \"iss\": \"{issuer}\"}}");
+        sign("ES256", "p256.key", "{\"kid\": \"k\"}", &claims)
+    });
+    let codes = || [&ours, &theirs].map(|token| connack(broker.port, "", token));
+    assert_eq!(codes(), [0, 0]);
+    let mut kept = Client::connect(broker.port, &Connect::v5("stays").user("", &theirs));
+    let begin = broker.config();
+    broker.reload(&begin.replace(&table, &format!("{table}issuer = \"us\"\n")), READ_AGAIN);
     assert_eq!(codes(), [0, 0x86]);
-    wait_for(&broker, "its keys stay what they were until a restart");
-    wait_for(&broker, "`token t: issuer` is changed and needs a restart");
+    // A second one, for the others, which a file that is not good does not bring.
+    let second = |file: &str| {
+        let of_first = table.replace("name", "issuer = \"us\"\nname");
+        let name = "[[token]]\nname = \"other\"\nissuer = \"them\"\n";
+        begin.replace(&table, &format!("{of_first}{name}key_file = '{file}'\n"))
+    };
+    broker.reload(&second("/nowhere"), "nothing is changed");
+    assert_eq!(codes(), [0, 0x86]);
+    broker.reload(&second(&file.display().to_string()), READ_AGAIN);
+    assert_eq!(codes(), [0, 0]);
+    // Keys that are fetched take the place of a file, and are there for the first who comes.
+    let service = Service::start();
+    service.put("keys", &key_set(&["p256=k"]));
+    let url = service.url("/keys");
+    let fetched = format!("[[token]]\nname = \"t\"\nissuer = \"them\"\nkeys_url = \"{url}\"\n");
+    broker.reload(&begin.replace(&table, &fetched), READ_AGAIN);
+    assert_eq!(codes(), [0x86, 0]);
+    // Another issuer, while the address does not answer: the keys are those that it gave.
+    service.remove("keys");
+    let fetched = fetched.replace("them", "us");
+    broker.reload(&begin.replace(&table, &fetched), READ_AGAIN);
+    assert_eq!(codes(), [0, 0x86]);
+    broker.reload(&begin.replace(&table, ""), READ_AGAIN);
+    assert_eq!(codes(), [0x86, 0x86]);
+    assert!(kept.try_ping());
+    assert!(!broker.log().contains("needs a restart"), "{}", broker.log());
 }
 
 /// A broker that fetches its keys.

@@ -179,17 +179,14 @@ impl Callout {
         &self.options.name
     }
 
-    /// Shows the service something else of the broker, and forgets its answers. What is meant for
-    /// another service, which only a restart would ask, is not shown to this one.
-    pub fn replace(&self, options: &Options, bearer: Option<String>) {
-        if self.options.differs_by_files(options) {
-            *self.bearer.write() = bearer;
-        } else {
-            tracing::warn!(
-                callout = self.name(),
-                "`bearer_file` stays what it was until a restart"
-            );
-        }
+    /// Whether nothing but its file is another in these settings.
+    pub fn differs_by_files(&self, options: &Options) -> bool {
+        self.options.differs_by_files(options)
+    }
+
+    /// Shows the service something else of the broker, and forgets its answers.
+    pub fn replace(&self, bearer: Option<String>) {
+        *self.bearer.write() = bearer;
         self.cache.lock().clear();
     }
 

@@ -185,13 +185,28 @@ impl Tokens {
         &self.options.name
     }
 
-    /// Other keys from now on; those that are not in a file are fetched. Keys of settings that hold
-    /// only after a restart are not for tokens as they are judged till then.
-    pub fn replace(&self, options: &Options, keys: Option<Keys>) {
-        if !self.options.differs_by_files(options) {
-            tracing::warn!(token = self.name(), "its keys stay what they were until a restart");
-            return;
+    /// Whether nothing but its files are others in these settings.
+    pub fn differs_by_files(&self, options: &Options) -> bool {
+        self.options.differs_by_files(options)
+    }
+
+    /// The keys that were fetched from where these settings have theirs fetched from.
+    pub fn keys_of(&self, options: &Options) -> Option<Keys> {
+        let is_same = self.options.keys_url.is_some()
+            && self.options.keys_url == options.keys_url
+            && self.options.authorities == options.authorities;
+        is_same.then(|| Keys::clone(&self.keys.read()))
+    }
+
+    /// Nobody is to be judged by it any more but who has come already: it fetches no more keys.
+    pub fn retire(&self) {
+        if let Some(source) = &self.source {
+            source.close();
         }
+    }
+
+    /// Other keys from now on; those that are not in a file are fetched.
+    pub fn replace(&self, keys: Option<Keys>) {
         match (keys, &self.source) {
             (Some(keys), None) => *self.keys.write() = Arc::new(keys),
             (_, Some(source)) => source.refresh(),

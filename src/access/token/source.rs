@@ -93,7 +93,7 @@ impl Source {
         let now = self.shared.clock.now();
         let is_rested = state.began_at.is_none_or(|at| now.since(at) >= UNKNOWN_PAUSE_MS);
         let is_coming = state.is_wanted || state.is_fetching;
-        if !is_coming && !is_rested {
+        if state.is_closed || !is_coming && !is_rested {
             return Err((case, NotAwaited::TooSoon));
         }
         if state.waiting.len() >= WAITING_MAX {
@@ -109,6 +109,12 @@ impl Source {
         Ok(())
     }
 
+    /// Ends the fetching; who waits is judged by the keys that are there.
+    pub fn close(&self) {
+        self.shared.state.lock().is_closed = true;
+        self.shared.bell.notify_one();
+    }
+
     /// Has the keys fetched now.
     pub fn refresh(&self) {
         self.shared.state.lock().is_wanted = true;
@@ -118,8 +124,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.shared.state.lock().is_closed = true;
-        self.shared.bell.notify_one();
+        self.close();
     }
 }
 
@@ -146,6 +151,8 @@ impl Shared {
             waiting.into_iter().for_each(Case::carry_out);
             let interval = self.options.interval;
             if !self.rest(if is_good { interval } else { interval.min(RETRY) }) {
+                let waiting = std::mem::take(&mut self.state.lock().waiting);
+                waiting.into_iter().for_each(Case::carry_out);
                 return;
             }
         }
