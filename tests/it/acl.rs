@@ -525,3 +525,40 @@ fn a_suback_tells_each_filter_its_own() {
     ali.send(&packet(0x82, &[&[0, 9], &[0], &body]));
     assert_eq!(ali.answer()[5..], [1, 0x87, 0]);
 }
+
+#[test]
+fn a_token_counts_where_a_rule_is_explained() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let secret = file("secret", "0123456789abcdef0123456789abcdef");
+    let of = |name: &str, more: &str| {
+        format!("[[token]]\nname = \"{name}\"\nsecret_file = '{secret}'\n{more}\n")
+    };
+    let role =
+        "[[role]]\nname = \"sensor\"\n[[role.rule]]\nallow = \"publish\"\ntopic = \"up/%u\"\n";
+    let claims = of("t", "roles_claim = \"roles\"\nsubscribe_claim = \"down\"");
+    let broker = Broker::start_with("", &format!("{claims}{role}"));
+    let good = format!(
+        "{{\"sub\": \"ali\", \"exp\": {}, \"roles\": [\"sensor\"], \"down\": [\"down/%c\"]}}",
+        crate::tokens::now_s() + 60
+    );
+    let token = file("token", &(crate::tokens::sign("HS256", &secret, "{}", &good) + "\n"));
+    let claims = file("claims", &good);
+    let old = file("old", "{\"sub\": \"ali\", \"exp\": 1}");
+    for token in [&token, &claims] {
+        let said = explain(&broker, &["-", "c", "publish", "up/ali", "--token", token]);
+        assert!(said.starts_with("allowed: ") && said.contains("(role `sensor`)"), "{said}");
+        let said = explain(&broker, &["-", "c", "receive", "down/c", "--token", token]);
+        assert_eq!(said, "allowed: a rule that its proof of identity gives it\n");
+        let said = explain(&broker, &["-", "c", "receive", "down/d", "--token", token]);
+        assert_eq!(said, "denied: no rule matches\n");
+    }
+    let said = explain(&broker, &["ali", "c", "publish", "up/ali"]);
+    assert_eq!(said, "denied: no rule matches\n");
+    let said = explain(&broker, &["-", "c", "publish", "up/ali", "--token", &old]);
+    assert!(said.starts_with("denied: its token is refused: it has expired "), "{said}");
+}

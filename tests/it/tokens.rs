@@ -55,12 +55,12 @@ fn key_set(named: &[&str]) -> String {
     make_token(&["jwks"], keys(), named)
 }
 
-fn sign(algorithm: &str, key: &str, header: &str, claims: &str) -> String {
+pub fn sign(algorithm: &str, key: &str, header: &str, claims: &str) -> String {
     make_token(&["sign"], keys(), &[algorithm, key, header, claims])
 }
 
 /// Seconds since 1970.
-fn now_s() -> u64 {
+pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
