@@ -235,6 +235,15 @@ impl Broker {
         self.room(trace, member, turn);
     }
 
+    /// A member may not receive a delivery that it was given, since the rules have changed: it goes
+    /// back to its share group. False when it is not of one.
+    pub fn pass_on(&self, delivery: &Delivery, member: u64, turn: &mut Turn) -> bool {
+        let group = self.groups.by_source(delivery.source).filter(|_| delivery.source != 0);
+        let Some(group) = group else { return false };
+        group.take_back(member, delivery.clone(), self.now(), turn.remainder());
+        true
+    }
+
     /// Sends a message that a declared queue cannot keep to its dead-letter topic, or drops it. It
     /// is done with by the caller.
     pub(super) fn cannot_keep(&self, delivery: Delivery, fate: Fate, turn: &mut Turn) {

@@ -9,6 +9,8 @@ pub enum Fate {
     Spent,
     /// A consumer refused it.
     Refused,
+    /// No consumer who was there may receive it.
+    Denied,
     /// Its consumer's Session ended before it was done with QoS 2 [MQTT-4.8.2-5].
     SessionEnded,
 }
@@ -19,6 +21,7 @@ impl Fate {
         match self {
             Self::Spent => "max-deliveries",
             Self::Refused => "rejected",
+            Self::Denied => "not-authorized",
             Self::SessionEnded => "session-ended",
         }
     }
@@ -28,6 +31,7 @@ impl Fate {
         match self {
             Self::Spent => DropReason::DeliveriesSpent,
             Self::Refused => DropReason::Refused,
+            Self::Denied => DropReason::ReceiveDenied,
             Self::SessionEnded => DropReason::SessionEnded,
         }
     }

@@ -38,6 +38,11 @@ impl Groups {
         (self.by_source.len(), members)
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<ShareGroup>> {
+        self.by_source.iter().map(|group| group.clone()).collect()
+    }
+
     /// The group that a lent delivery belongs to.
     pub fn by_source(&self, source: u32) -> Option<Arc<ShareGroup>> {
         self.by_source.get(&source).map(|group| group.clone())
@@ -139,13 +144,13 @@ impl Broker {
     /// declared it.
     pub(super) fn leave(&self, filter: TopicFilter<'_>, member: u64, turn: &mut Turn) -> bool {
         if let Some(queue) = self.declared(filter) {
-            return queue.remove(member);
+            return queue.remove(member, self.now(), turn.remainder());
         }
         let Entry::Occupied(entry) = self.groups.by_filter.entry(filter.as_str().into()) else {
             return false;
         };
         let group = entry.get().clone();
-        if !group.remove(member) {
+        if !group.remove(member, self.now(), turn.remainder()) {
             return false;
         }
         if let Some(left) = group.take_deserted() {

@@ -1,4 +1,7 @@
 //! The consumers of a share group, and whose turn it is.
+//!
+//! A member gets only what it may receive. What none may that is there is withheld, so that it does
+//! not stop what is behind it: until members come or go, or the rules change.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -8,6 +11,7 @@ use rustc_hash::FxHasher;
 use triomphe::ThinArc;
 
 use super::mailbox::{Mailbox, Remainder};
+use crate::access::acl::guard::{Guard, Receives};
 use crate::clock::Moment;
 use crate::codec::QoS;
 use crate::queue::declaration::{Declaration, Strategy};
@@ -21,10 +25,17 @@ const LENT: Limits = Limits::NONE;
 /// group waits.
 const APART_MAX: usize = 1024;
 
+/// Deliveries that nobody may receive who is there, and their bytes: of more the first are given up.
+const WITHHELD_MAX: usize = 256;
+const WITHHELD_BYTES_MAX: usize = 1 << 20;
+
 /// A consumer.
 #[derive(Debug)]
 pub(super) struct Member {
     mailbox: Arc<Mailbox>,
+    /// What it may receive, and what is known of that.
+    guard: Arc<Guard>,
+    receives: Receives,
     interest: Interest,
     subscription_ids: SubscriptionIds,
     online: bool,
@@ -46,6 +57,16 @@ impl Member {
 
     pub(super) fn key(&self) -> u64 {
         self.mailbox.key()
+    }
+
+    /// Whether it may receive a delivery, as it would get it.
+    fn may_have(&mut self, delivery: &Delivery) -> bool {
+        if !self.guard.has_rules() {
+            return true;
+        }
+        let retain = delivery.retain && self.interest.retain_as_published;
+        let qos = self.qos(delivery);
+        self.receives.allow_topic(&self.guard, delivery.message.topic_str(), qos, retain)
     }
 
     /// The QoS with which it gets a delivery.
@@ -79,6 +100,10 @@ pub(super) enum Choice {
     Now(usize),
     /// This member, when it has credit.
     Later(usize),
+    /// Somebody, when he has credit.
+    Somebody,
+    /// Nobody who is there.
+    Nobody,
 }
 
 /// See the head of this file.
@@ -89,6 +114,9 @@ pub(super) struct Members {
     turn: usize,
     /// Deliveries that are kept apart.
     apart: usize,
+    /// Deliveries that nobody may receive who is there, and their bytes.
+    withheld: VecDeque<Delivery>,
+    withheld_bytes: usize,
 }
 
 impl Members {
@@ -123,6 +151,7 @@ impl Members {
     pub(super) fn online(&mut self, key: u64, room: usize, declaration: &Declaration) {
         if let Some(member) = self.find(key) {
             (member.online, member.room, member.taken) = (true, room, 0);
+            member.guard = member.mailbox.guard();
             member.window = declaration.window(room);
         }
     }
@@ -158,6 +187,8 @@ impl Members {
             }
             None => self.members.push(Member {
                 mailbox: mailbox.clone(),
+                guard: mailbox.guard(),
+                receives: Receives::default(),
                 interest,
                 subscription_ids,
                 online: credit.room.is_some(),
@@ -193,35 +224,59 @@ impl Members {
         }
     }
 
-    /// Who gets a delivery; `None` when nobody can.
-    pub(super) fn choose(&mut self, strategy: Strategy, topic: &[u8]) -> Option<Choice> {
-        let at = match strategy {
+    /// Who gets a delivery.
+    pub(super) fn choose(&mut self, strategy: Strategy, delivery: &Delivery) -> Choice {
+        let chosen = match strategy {
             Strategy::RoundRobin => {
-                let next = self.in_turn().find(|&at| self.has_credit(at))?;
-                self.turn = next + 1;
+                let next = self.in_turn().find(|&at| self.can_have(at, delivery));
+                self.turn = next.map_or(self.turn, |next| next + 1);
                 next
             }
             Strategy::LeastInflight => {
-                let taken = |at: &usize| self.members.get(*at).map_or(usize::MAX, |m| m.taken);
-                let least = self.in_turn().filter(|&at| self.has_credit(at)).min_by_key(taken)?;
-                self.turn = least + 1;
+                let mut can: Vec<_> = self.in_turn().filter(|&at| self.has_credit(at)).collect();
+                can.sort_by_key(|at| self.members.get(*at).map_or(usize::MAX, |m| m.taken));
+                let least = can.into_iter().find(|&at| self.may_have(at, delivery));
+                self.turn = least.map_or(self.turn, |least| least + 1);
                 least
             }
-            Strategy::Sticky => {
-                let holder = self.holder().filter(|&at| self.has_credit(at))?;
-                self.turn = holder;
-                holder
-            }
-            Strategy::HashTopic => {
-                let chosen = self.chosen(topic)?;
-                let is_next = self.members.get(chosen).is_some_and(|m| m.apart.is_empty());
-                if !is_next || !self.has_credit(chosen) {
-                    return Some(Choice::Later(chosen));
+            Strategy::Sticky => match self.holder() {
+                Some(holder) if self.may_have(holder, delivery) => {
+                    self.turn = holder;
+                    Some(holder).filter(|&at| self.has_credit(at))
                 }
-                chosen
+                // What is not for the holder is for others, who do not become it.
+                _ => self.in_turn().find(|&at| self.can_have(at, delivery)),
+            },
+            Strategy::HashTopic => {
+                let chosen = self.chosen(delivery);
+                let is_next =
+                    |at| self.members.get(at).is_some_and(|m: &Member| m.apart.is_empty());
+                match chosen {
+                    Some(at) if !is_next(at) || !self.has_credit(at) => return Choice::Later(at),
+                    chosen => chosen,
+                }
             }
         };
-        Some(Choice::Now(at))
+        let may = |members: &mut Self, at: usize| members.may_have(at, delivery);
+        match chosen {
+            Some(at) => Choice::Now(at),
+            None if self.in_turn().any(|at| self.is_online(at) && may(self, at)) => {
+                Choice::Somebody
+            }
+            None => Choice::Nobody,
+        }
+    }
+
+    fn is_online(&self, at: usize) -> bool {
+        self.members.get(at).is_some_and(|member| member.online)
+    }
+
+    fn may_have(&mut self, at: usize, delivery: &Delivery) -> bool {
+        self.members.get_mut(at).is_some_and(|member| member.may_have(delivery))
+    }
+
+    fn can_have(&mut self, at: usize, delivery: &Delivery) -> bool {
+        self.has_credit(at) && self.may_have(at, delivery)
     }
 
     fn has_credit(&self, at: usize) -> bool {
@@ -238,16 +293,36 @@ impl Members {
         self.in_turn().find(|&at| self.members.get(at).is_some_and(|member| member.online))
     }
 
-    /// Who has a topic, of those that are there: when one comes or goes, only topics that it has
-    /// are anybody else's.
-    fn chosen(&self, topic: &[u8]) -> Option<usize> {
+    /// Who has a delivery's topic, of those that are there and may receive it: when one comes or
+    /// goes, only topics that it has are anybody else's.
+    fn chosen(&mut self, delivery: &Delivery) -> Option<usize> {
+        let topic = delivery.message.topic();
         let score = |member: &Member| {
             let mut hasher = FxHasher::default();
             (member.key(), topic).hash(&mut hasher);
             hasher.finish()
         };
-        let online = self.members.iter().enumerate().filter(|(_, member)| member.online);
-        online.max_by_key(|(_, member)| score(member)).map(|(at, _)| at)
+        let mut best = None;
+        for (at, member) in self.members.iter_mut().enumerate() {
+            if member.online && member.may_have(delivery) {
+                best = best.max(Some((score(member), at)));
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+
+    /// Keeps a delivery for when somebody is there who may receive it; returns what is given up for
+    /// that.
+    pub(super) fn withhold(&mut self, delivery: Delivery) -> Vec<Delivery> {
+        self.withheld_bytes = self.withheld_bytes.saturating_add(delivery.weight());
+        self.withheld.push_back(delivery);
+        let mut given_up = Vec::new();
+        while self.withheld.len() > WITHHELD_MAX || self.withheld_bytes > WITHHELD_BYTES_MAX {
+            let Some(first) = self.withheld.pop_front() else { break };
+            self.withheld_bytes = self.withheld_bytes.saturating_sub(first.weight());
+            given_up.push(first);
+        }
+        given_up
     }
 
     /// Keeps a delivery apart for a member.
@@ -272,11 +347,12 @@ impl Members {
 
     /// Everything that is kept apart, in the order in which it came.
     pub(super) fn take_apart(&mut self) -> Vec<Delivery> {
-        if self.apart == 0 {
+        if self.apart == 0 && self.withheld.is_empty() {
             return Vec::new();
         }
-        self.apart = 0;
-        let mut apart: Vec<_> = self.members.iter_mut().flat_map(|m| m.apart.drain(..)).collect();
+        (self.apart, self.withheld_bytes) = (0, 0);
+        let kept = self.members.iter_mut().flat_map(|member| member.apart.drain(..));
+        let mut apart: Vec<_> = kept.chain(self.withheld.drain(..)).collect();
         let first = apart.first().map_or(0, |delivery| delivery.sequence);
         // Sequences wrap; two that are here at once are never half a range apart.
         apart.sort_by_key(|delivery| delivery.sequence.wrapping_sub(first).cast_signed());

@@ -291,6 +291,11 @@ impl Broker {
     /// The rules of access have been replaced: what was kept of their answers is void.
     pub fn rules_replaced(&self) {
         self.router.forget_kept();
+        let mut turn = Turn::default();
+        for group in self.groups.all() {
+            group.rules_replaced(self.now(), turn.remainder());
+        }
+        self.finish(&mut turn, None);
     }
 
     /// Whether so much waits for the store that no more should be taken in.

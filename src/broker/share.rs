@@ -218,7 +218,7 @@ impl ShareGroup {
         self.hand_out(&mut inner, now, remainder);
     }
 
-    /// A member has refused a delivery, which goes back to the front of the queue.
+    /// A member does not take a delivery, which goes back to the front of the queue.
     pub(super) fn take_back(
         &self,
         member: u64,
@@ -227,6 +227,10 @@ impl ShareGroup {
         remainder: &mut Remainder,
     ) {
         let mut inner = self.inner.lock();
+        if inner.ended {
+            remainder.ended.push((delivery.trace(), self.stored()));
+            return;
+        }
         inner.give_back(vec![delivery], member, self.source, remainder);
         inner.members.room(member, 1);
         self.hand_out(&mut inner, now, remainder);
@@ -287,10 +291,19 @@ impl ShareGroup {
     }
 
     /// Removes a member; false when it is none.
-    pub(super) fn remove(&self, member: u64) -> bool {
+    pub(super) fn remove(&self, member: u64, now: Moment, remainder: &mut Remainder) -> bool {
         let mut inner = self.inner.lock();
         inner.rejoin_apart();
-        inner.members.remove(member)
+        let was_one = inner.members.remove(member);
+        self.hand_out(&mut inner, now, remainder);
+        was_one
+    }
+
+    /// What members may receive is another matter from now on.
+    pub(super) fn rules_replaced(&self, now: Moment, remainder: &mut Remainder) {
+        let mut inner = self.inner.lock();
+        inner.rejoin_apart();
+        self.hand_out(&mut inner, now, remainder);
     }
 
     /// Ends a group that has no members any more and returns what waits in it; `None` while it
@@ -385,10 +398,15 @@ impl Inner {
                 break;
             }
             let Some(delivery) = self.queue.take() else { break };
-            match self.members.choose(strategy, delivery.message.topic()) {
-                Some(Choice::Now(at)) => self.give(at, delivery, now),
-                Some(Choice::Later(at)) => self.members.keep_apart(at, delivery),
-                None => {
+            match self.members.choose(strategy, &delivery) {
+                Choice::Now(at) => self.give(at, delivery, now),
+                Choice::Later(at) => self.members.keep_apart(at, delivery),
+                Choice::Nobody => {
+                    for delivery in self.members.withhold(delivery) {
+                        self.give_up(source, delivery, Fate::Denied, remainder);
+                    }
+                }
+                Choice::Somebody => {
                     let priority = self.rules.priority(&delivery.message);
                     self.queue.give_back(std::iter::once((priority, delivery)));
                     break;

@@ -259,6 +259,9 @@ impl Connection {
         let out = self.writer.buffer();
         for delivery in deliveries.drain(..) {
             if self.guard.has_rules() && !self.receives.allow(&self.guard, &delivery) {
+                if broker.pass_on(&delivery, key, turn) {
+                    continue;
+                }
                 broker.dropped(delivery.trace(), DropReason::ReceiveDenied, stored, turn);
                 broker.room(delivery.trace(), key, turn);
                 continue;

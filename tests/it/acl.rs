@@ -562,3 +562,76 @@ fn a_token_counts_where_a_rule_is_explained() {
     let said = explain(&broker, &["-", "c", "publish", "up/ali", "--token", &old]);
     assert!(said.starts_with("denied: its token is refused: it has expired "), "{said}");
 }
+
+/// Of a share group that ali may receive only a part of.
+const PARTS: &str = "[[role]]
+name = \"worker\"
+everybody = true
+[[role.rule]]
+allow = [\"subscribe\", \"publish\"]
+topic = \"work/#\"
+[[role.rule]]
+allow = \"subscribe\"
+topic = \"$queue/q\"
+[[role]]
+name = \"of ali\"
+users = \"ali\"
+[[role.rule]]
+allow = \"receive\"
+topic = \"work/a\"
+[[role]]
+name = \"of baba\"
+users = \"baba\"
+[[role.rule]]
+allow = \"receive\"
+topic = \"work/#\"
+";
+
+#[test]
+fn what_a_member_of_a_share_group_may_not_receive_is_for_the_others() {
+    let directory = TempDir::new().unwrap();
+    let file = users(directory.path());
+    let queue = "[[queue]]\nname = \"q\"\nfilter = \"work/#\"\n";
+    for strategy in ["round-robin", "least-inflight", "sticky", "hash-topic"] {
+        for (filter, queue) in [("$share/g/work/#", ""), ("$queue/q", queue)] {
+            let strategy = match queue {
+                "" => format!("share_strategy = \"{strategy}\"\n"),
+                _ => String::new(),
+            };
+            let settings = format!("password_file = '{file}'\n{strategy}");
+            let broker = Broker::start_with(&settings, &format!("{PARTS}{queue}"));
+            let user = |name: &str| Connect::v5(name).user(name, name);
+            let mut ali = Client::connect(broker.port, &user("ali").durable());
+            let mut baba = Client::connect(broker.port, &user("baba").durable());
+            let mut root = Client::connect(broker.port, &user("root"));
+            assert_eq!((ali.subscribe(filter, 1), baba.subscribe(filter, 1)), (1, 1));
+            for n in 0..10 {
+                root.publish(2, "work/b", n.to_string());
+            }
+            for n in 0..10 {
+                assert_eq!(baba.receive().text(), n.to_string(), "{strategy} {filter}");
+            }
+            baba.disconnect();
+            // What nobody may have waits, and is in nobody's way.
+            root.publish(2, "work/b", "kept");
+            root.publish(2, "work/a", "for ali");
+            assert_eq!(ali.receive().text(), "for ali", "{strategy} {filter}");
+            let mut baba = Client::resume(broker.port, &user("baba").durable()).0;
+            assert_eq!(baba.receive().text(), "kept", "{strategy} {filter}");
+            baba.disconnect();
+            // It is ali's when the rules say so.
+            root.publish(2, "work/b", "later");
+            ali.expect_nothing();
+            let begin = broker.config();
+            broker.reload(&begin.replace("\"work/a\"", "\"work/+\""), READ_AGAIN);
+            assert_eq!(ali.receive().text(), "later", "{strategy} {filter}");
+            // And of what cannot wait, the first goes and is counted.
+            broker.reload(&begin, READ_AGAIN);
+            for _ in 0..300 {
+                root.publish(2, "work/b", "x");
+            }
+            root.publish(2, "work/a", "on it goes");
+            assert_eq!(ali.receive().text(), "on it goes", "{strategy} {filter}");
+        }
+    }
+}

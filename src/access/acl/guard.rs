@@ -141,7 +141,8 @@ impl Receives {
         self.allow_topic(guard, message.topic_str(), *qos, *retain)
     }
 
-    fn allow_topic(&mut self, guard: &Guard, topic: &str, qos: QoS, retain: bool) -> bool {
+    /// The same, for one of this topic.
+    pub fn allow_topic(&mut self, guard: &Guard, topic: &str, qos: QoS, retain: bool) -> bool {
         let generation = guard.rules.generation();
         let kept = self.0.get_or_insert_default();
         if kept.generation != generation {
