@@ -114,6 +114,11 @@ impl Reader {
         self.tail.len()
     }
 
+    /// What is kept.
+    pub fn kept_bytes(&self) -> &[u8] {
+        &self.tail
+    }
+
     /// Takes what was kept, to be handled before anything is read.
     pub fn take_kept(&mut self) -> Vec<u8> {
         self.needed = 0;

@@ -25,7 +25,8 @@ const LENT: Limits = Limits::NONE;
 /// group waits.
 const APART_MAX: usize = 1024;
 
-/// Deliveries that nobody may receive who is there, and their bytes: of more the first are given up.
+/// Deliveries that nobody may receive who is there, and their bytes: of more the first are given
+/// up.
 const WITHHELD_MAX: usize = 256;
 const WITHHELD_BYTES_MAX: usize = 1 << 20;
 

@@ -36,6 +36,7 @@ impl Connection {
         if std::mem::take(&mut self.has_early_bytes) {
             let early = self.reader.take_kept();
             let (consumed, needed) = self.handle_all(&early, now, turn)?;
+            self.has_handled(consumed);
             self.reader.keep_own(early, consumed, needed);
             return Ok(true);
         }
@@ -68,6 +69,7 @@ impl Connection {
                 (consumed, len)
             }
         };
+        self.has_handled(consumed);
         let fresh = len.saturating_sub(kept);
         turn.tally.bytes_received += fresh as u64;
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
@@ -108,6 +110,10 @@ impl Connection {
                     if frame.kind == PacketType::Publish && self.is_too_fast(now) {
                         return Ok((consumed, frame.len));
                     }
+                    if self.went_ahead(frame.kind) {
+                        consumed += frame.len;
+                        continue;
+                    }
                     self.handle(&frame, now, turn)?;
                     if self.is_held_back() {
                         return Ok((consumed, frame.len));
@@ -121,7 +127,12 @@ impl Connection {
         }
     }
 
-    fn handle(&mut self, frame: &Frame<'_>, now: Moment, turn: &mut Turn) -> Result<(), Ending> {
+    pub(super) fn handle(
+        &mut self,
+        frame: &Frame<'_>,
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Result<(), Ending> {
         if frame.kind == PacketType::Connect {
             // Whatever is in it [MQTT-3.1.0-2].
             return Err(Ending::Rule(ProtocolError::protocol("a second CONNECT")));

@@ -10,6 +10,7 @@
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
 
+mod ahead;
 mod alarms;
 mod admission;
 mod authenticate;
@@ -46,6 +47,7 @@ use crate::session::auth::Exchange;
 use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 pub use admission::Admission;
+use ahead::Ahead;
 use alarms::Alarm;
 pub use pace::Rates;
 use pace::{Ear, Pace};
@@ -235,6 +237,8 @@ struct Few {
     pace: Option<Pace>,
     /// Whether the log says that it was too fast.
     was_slowed: bool,
+    /// What stands behind a PUBLISH that is held.
+    ahead: Ahead,
     /// A request that has been carried out in part.
     unfinished: Option<Unfinished>,
     /// Held for their drop: where the connections of an address or a user are counted.
@@ -357,6 +361,7 @@ impl Connection {
             } else if self.writer.backlog() < READ_BACKLOG_MAX {
                 // Nobody is silent whom the broker does not listen to.
                 self.heard_at = now;
+                busy |= self.look_ahead(cx, now, scratch)?;
             }
             Ok(busy)
         });

@@ -34,6 +34,8 @@ pub(super) struct Pace {
     bytes: Bucket,
     /// When it may say more; the beginning of time if now.
     until: Moment,
+    /// Whether that is for a message which is the next packet.
+    holds_message: bool,
 }
 
 /// Whether a Client is listened to.
@@ -50,7 +52,8 @@ impl Pace {
     pub fn new(rates: Rates) -> Option<Self> {
         let is_free = rates.messages.is_none() && rates.bytes.is_none();
         let (messages, bytes) = (Bucket::default(), Bucket::default());
-        (!is_free).then_some(Self { rates, messages, bytes, until: Moment::default() })
+        let until = Moment::default();
+        (!is_free).then_some(Self { rates, messages, bytes, until, holds_message: false })
     }
 
     /// Whether the Client is listened to.
@@ -61,8 +64,18 @@ impl Pace {
         if now < self.until {
             return Ear::Shut;
         }
-        self.until = Moment::default();
+        (self.until, self.holds_message) = (Moment::default(), false);
         Ear::Opens
+    }
+
+    /// Whether a message is held that is the next packet.
+    pub fn holds_message(&self) -> bool {
+        self.holds_message
+    }
+
+    /// Whether there is a limit of bytes.
+    pub fn counts_bytes(&self) -> bool {
+        self.rates.bytes.is_some()
     }
 
     /// Milliseconds until it is worth looking again, while the Client is not listened to.
@@ -75,6 +88,7 @@ impl Pace {
         let Some(rate) = self.rates.messages else { return true };
         let takes = self.messages.take(rate, now);
         if !takes {
+            self.holds_message = true;
             self.wait(now, self.messages.wait_ms(rate, now, 1));
         }
         takes

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::logged;
 use crate::broker::{Broker, free_port};
-use crate::raw::{Client, Connect};
+use crate::raw::{Client, Connect, Received};
 
 /// A broker with a limit, and the port of a listener without one.
 fn with_free_listener(limit: &str) -> (Broker, u16) {
@@ -116,4 +116,77 @@ fn more_bytes_than_a_client_may_send_come_later_and_all_of_them() {
     sender.publish(0, "bytes/free", vec![b'x'; 5_000_000]);
     assert_eq!(receiver.receive().payload.len(), 5_000_000);
     assert_eq!(broker.log().matches("slowed down").count(), 2);
+}
+
+/// One message in a second: all that is behind the second one waits, but not for an answer to PINGREQ.
+#[test]
+fn a_ping_does_not_wait_behind_messages_that_do() {
+    let broker = Broker::start("max_message_rate = 1");
+    for connect in [Connect::v4("ping4"), Connect::v5("ping5")] {
+        let mut client = Client::connect(broker.port, &connect);
+        let publish = |n| client.publish_bytes(2, "t", n, &[], "x".repeat(2000));
+        let ping = vec![0xC0, 0];
+        let first = [publish(1), publish(2), ping.clone(), publish(3), ping.clone()].concat();
+        client.send(&first);
+        let acknowledged = |client: &mut Client, n| assert_eq!(client.answer()[..4][2..], [0, n]);
+        acknowledged(&mut client, 1);
+        client.expect(&[0xD0, 0]);
+        client.expect(&[0xD0, 0]);
+        // Also those that come while it waits, in pieces.
+        client.send(&ping[..1]);
+        client.send(&ping[1..]);
+        client.expect(&[0xD0, 0]);
+        acknowledged(&mut client, 2);
+        acknowledged(&mut client, 3);
+        client.send(&ping);
+        client.expect(&[0xD0, 0]);
+        client.expect_nothing();
+    }
+}
+
+/// Who leaves is heard to the end, also what was kept of it meanwhile.
+#[test]
+fn what_is_kept_behind_a_message_is_handled_in_its_turn() {
+    let (broker, free) = with_free_listener("max_message_rate = 2");
+    let mut observer = Client::v4(free, "observer");
+    observer.subscribe("kept/#", 0);
+    let mut client = Client::v5(broker.port, "leaves");
+    burst(&mut client, 0, "kept/a", 4);
+    for n in 5..=6_u16 {
+        client.send(&[0xC0, 0]);
+        client.expect(&[0xD0, 0]);
+        let publish = client.publish_bytes(0, "kept/a", n, &[], n.to_string());
+        client.send(&publish);
+    }
+    client.disconnect();
+    expect_all(&mut observer, "kept/a", 6);
+    observer.expect_nothing();
+}
+
+/// Nor do acknowledgements: who is slowed down as a publisher is not as a receiver.
+#[test]
+fn a_publisher_that_is_slowed_down_receives_as_fast_as_others() {
+    let (broker, free) = with_free_listener("max_message_rate = 1");
+    let mut other = Client::v5(free, "other");
+    let window = [0x21, 0, 2]; // Receive Maximum
+    let mut client = Client::connect(broker.port, &Connect::v5("slow").with(&window));
+    assert_eq!(client.subscribe("back", 1), 1);
+    burst(&mut client, 2, "t", 30);
+    for n in 0..20 {
+        other.publish(2, "back", n.to_string());
+    }
+    let (mut acknowledged, mut received) = (0, 0);
+    while received < 20 {
+        let packet = client.read();
+        if packet[0] == 0x40 {
+            acknowledged += 1;
+            continue;
+        }
+        let publish = Received::new(&packet, true);
+        assert_eq!(publish.text(), received.to_string());
+        let [high, low] = publish.id.to_be_bytes();
+        client.send(&[0x40, 2, high, low]);
+        received += 1;
+    }
+    assert!(acknowledged < 30, "it would have waited for all");
 }
