@@ -102,9 +102,9 @@ const FOR_NEW: &[&str] = &[
 /// What changes at once of what is given several times, by what its names begin with.
 const TABLES_AT_ONCE: &[&str] = &["group ", "queue ", "role "];
 
-/// What holds for connections to come of what is given several times, by what its names begin with:
-/// listeners are opened and closed, and others are asked who Clients are; whoever is connected stays
-/// so.
+/// What holds for connections to come of what is given several times, by what its names begin
+/// with: listeners are opened and closed, and others are asked who Clients are; whoever is
+/// connected stays so.
 const TABLES_FOR_NEW: &[&str] = &["callout ", "listener ", "token "];
 
 /// When a setting of this name holds once it is changed.
