@@ -12,6 +12,7 @@ use std::process::Stdio;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::access::problem::FileError;
 use crate::clock::Clock;
 use crate::config::mosquitto::reference;
 use crate::config::read::{self, Problem};
@@ -169,6 +170,12 @@ pub enum CliError {
     /// The configuration is not good.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Problem>),
+    /// The same of a mosquitto.conf.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Mosquitto(Vec<Problem>),
+    /// A file of passwords or rules that a mosquitto.conf names is not good.
+    #[error(transparent)]
+    MosquittoFile(FileError),
     /// Arguments that do not go together.
     #[error("{0}")]
     Arguments(&'static str),
@@ -196,6 +203,16 @@ pub enum CliError {
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// The process's exit status; as mosquitto's where a mosquitto.conf is not good.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Mosquitto(_) | Self::MosquittoFile(_) => 3,
+            _ => 1,
+        }
+    }
 }
 
 /// Does what the command line says.
@@ -257,8 +274,17 @@ pub fn run() -> Result<(), CliError> {
         adjust(&mut config.journal, &arguments);
         Ok(config)
     };
-    server::run(&config, &journal, &reread)?;
+    server::run(&config, &journal, &reread).map_err(|error| failed(error, &config))?;
     Ok(())
+}
+
+fn failed(error: ServerError, config: &Config) -> CliError {
+    match error {
+        ServerError::File(error) if config.journal.look == Look::Mosquitto => {
+            CliError::MosquittoFile(error)
+        }
+        error => CliError::Server(error),
+    }
 }
 
 /// Has the broker that runs on a store do something.
@@ -272,7 +298,7 @@ fn have_done(request: &control::Request, directory: &Path) -> Result<(), CliErro
 
 /// Says what is wrong with a configuration, and what it would change.
 fn check_config(arguments: &Arguments, config: &Config) -> Result<(), CliError> {
-    server::check(config)?;
+    server::check(config).map_err(|error| failed(error, config))?;
     let path = arguments.config.as_deref().unwrap_or(Path::new("(no file)"));
     let mut out = std::io::stdout().lock();
     for warning in &config.warnings {
@@ -316,7 +342,13 @@ fn store(command: &StoreCommand, config: &Config) -> Result<(), CliError> {
 
 fn configuration(arguments: &Arguments) -> Result<Config, CliError> {
     let mut config = match &arguments.config {
-        Some(path) => read::read(path).map_err(CliError::Config)?,
+        Some(path) => read::read(path).map_err(|problems| match read::is_of_mosquitto(path) {
+            true => CliError::Mosquitto(problems),
+            false => CliError::Config(problems),
+        })?,
+        None if is_called_mosquitto() => {
+            read::parse("", Path::new("mosquitto.conf")).map_err(CliError::Mosquitto)?
+        }
         None => Config::default(),
     };
     let is_mosquitto = config.journal.look == Look::Mosquitto;
@@ -331,6 +363,12 @@ fn configuration(arguments: &Arguments) -> Result<Config, CliError> {
         }
     }
     Ok(config)
+}
+
+/// Whether the program stands in mosquitto's place under its name, as a link or a copy.
+fn is_called_mosquitto() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| Path::new(&name).file_name() == Some("mosquitto".as_ref()))
 }
 
 /// Makes the log's files that are not there, so that the user whom the process becomes may open

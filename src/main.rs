@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("whimbrel: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.status())
         }
     }
 }

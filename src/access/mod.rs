@@ -123,6 +123,8 @@ pub struct Access {
     anonymous: Anonymous,
     /// The ways to prove who one is, and the threads that judge.
     methods: Option<(Arc<[Method]>, Arc<Checkers>)>,
+    /// Whether a User Name is believed where there is no way to prove it.
+    believes_names: bool,
     rules: Arc<Rules>,
 }
 
@@ -130,6 +132,12 @@ impl Access {
     /// Where nobody proves anything.
     pub fn unproven(anonymous: Anonymous) -> Self {
         Self { anonymous, ..Self::default() }
+    }
+
+    /// As mosquitto: where nobody can prove anything, a Client has the User Name that it gives.
+    pub fn believing_names(self) -> Self {
+        let believes_names = self.methods.is_none();
+        Self { believes_names, ..self }
     }
 
     /// With ways to prove who one is, tried in this order.
@@ -190,6 +198,9 @@ impl Access {
             Anonymous::Denied => credentials.has_certificate,
         };
         match (admitted, credentials.username) {
+            (true, Some(name)) if self.believes_names => {
+                Ok(Identity { username: Some(name.into()), ..Identity::default() })
+            }
             (true, _) => Ok(Identity::default()),
             (false, Some(_)) => Err(Denied::new(ReasonCode::BadUserNameOrPassword, "")),
             (false, None) => Err(Denied::new(ReasonCode::NotAuthorized, "")),

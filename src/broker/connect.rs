@@ -18,7 +18,7 @@ use crate::codec::ReasonCode;
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::session::Session;
-use crate::session::connect::Terms;
+use crate::session::connect::{Manner, Terms};
 use crate::session::will::Will;
 use crate::store::{Change, SessionId};
 
@@ -185,7 +185,8 @@ impl Broker {
                 let Parked { mut session, groups, since, .. } = *former;
                 let now = self.now();
                 let is_due = |will: &Will| since.after_s(will.delay_s.into()) <= now;
-                if session.will().is_some_and(is_due)
+                if session.terms().manner == Manner::Own
+                    && session.will().is_some_and(is_due)
                     && let Some(will) = session.take_will()
                 {
                     self.publish_will(&will, &mailbox, now, turn);
@@ -230,7 +231,8 @@ impl Broker {
     }
 
     /// Takes a Session back from its connection: it waits for its Client, or ends.
-    pub(super) fn park(&self, mut parts: Parts) {
+    /// `is_taken_over`: by the Client's own next connection.
+    pub(super) fn park(&self, mut parts: Parts, is_taken_over: bool) {
         self.metrics.clients_disconnected.increment();
         let now = self.now();
         let mut turn = Turn::default();
@@ -253,7 +255,9 @@ impl Broker {
             }
         }
         let will_due = parts.session.will().map(|will| now.after_s(will.delay_s.into()));
-        if will_due.is_some_and(|due| ends_now || due <= now)
+        // In mosquitto the Will of a Session that goes on by another connection is not published.
+        let goes_on = is_taken_over && parts.session.terms().manner == Manner::Mosquitto;
+        if will_due.is_some_and(|due| ends_now || (due <= now && !goes_on))
             && let Some(will) = parts.session.take_will()
         {
             self.publish_will(&will, &parts.mailbox, now, &mut turn);
@@ -344,8 +348,18 @@ impl Broker {
     }
 
     /// A Client Identifier for a Client that gave none, which begins so.
-    pub fn assign_client_id(&self, prefix: &str) -> Arc<str> {
-        format!("{prefix}{:016x}{:08x}", self.identifier_seed, self.next_key()).into()
+    pub fn assign_client_id(&self, prefix: &str, manner: Manner) -> Arc<str> {
+        let (seed, key) = (self.identifier_seed, self.next_key());
+        match manner {
+            Manner::Own => format!("{prefix}{seed:016x}{key:08x}").into(),
+            // As long as mosquitto's, and as they look.
+            Manner::Mosquitto => {
+                let digits = format!("{seed:016x}{key:016x}");
+                let part = |range| digits.get(range).unwrap_or_default();
+                let (a, b, c) = (part(0..8), part(8..12), part(12..16));
+                format!("{prefix}{a}-{b}-{c}-{}-{}", part(16..20), part(20..32)).into()
+            }
+        }
     }
 
     /// Tells every connection of a user to end, who may not be here any more.

@@ -297,7 +297,8 @@ impl Broker {
                 if levels(topic) > self.tuned.of_subscriptions().0 {
                     return Err(ReasonCode::TopicNameInvalid);
                 }
-                let denied = sys::is_own(topic);
+                // Nobody can subscribe to what stands below $share.
+                let denied = sys::is_own(topic) || topic.starts_with("$share/");
                 let way = Way {
                     permits: if denied { Permits::NONE } else { publisher.guard.publishes(topic) },
                     routes: self.router.routes(topic, Some(publisher.key)),

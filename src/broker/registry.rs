@@ -168,16 +168,16 @@ impl Lease {
         })
     }
 
-    /// Gives the Session back now.
-    pub fn give_back(&mut self) {
+    /// Gives the Session back now; `is_taken_over`: the Client's own next connection asked for it.
+    pub fn give_back(&mut self, is_taken_over: bool) {
         if let Some(parts) = self.parts.take() {
-            self.broker.park(parts);
+            self.broker.park(parts, is_taken_over);
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.give_back();
+        self.give_back(false);
     }
 }

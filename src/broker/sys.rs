@@ -14,9 +14,17 @@ use crate::message::{Message, Parts};
 use crate::metrics::DropReason;
 use crate::store::Targets;
 
-/// Whether a topic is the broker's own, so that Clients must not publish to it.
+/// Whether a topic is the broker's own, so that Clients must not publish to it. Those where a
+/// bridge from a mosquitto says how it fares are its own.
 pub fn is_own(topic: &str) -> bool {
-    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let is_own = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    topic.strip_prefix("$SYS").is_some_and(is_own) && !is_bridge_state(topic)
+}
+
+fn is_bridge_state(topic: &str) -> bool {
+    let name = topic.strip_prefix("$SYS/broker/connection/");
+    let name = name.and_then(|rest| rest.strip_suffix("/state"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// Memory of the process, in bytes.
@@ -223,6 +231,8 @@ mod tests {
     #[test]
     fn only_the_brokers_own_topics_are_its_own() {
         assert!(is_own("$SYS") && is_own("$SYS/broker/uptime") && is_own("$SYS/"));
+        assert!(is_own("$SYS/broker/connection/b") && is_own("$SYS/broker/connection/b/c/state"));
+        assert!(!is_own("$SYS/broker/connection/b/state"));
         assert!(!is_own("$SYSTEM") && !is_own("SYS/x") && !is_own("$sys/x"));
     }
 

@@ -31,6 +31,11 @@ impl<'a> Disconnect<'a> {
         Ok(disconnect)
     }
 
+    /// The shortest form of one with a reason and no properties, which has no Property Length.
+    pub fn short(reason: ReasonCode) -> [u8; 3] {
+        [PacketType::Disconnect.first_byte(), 1, reason.as_u8()]
+    }
+
     pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let first = PacketType::Disconnect.first_byte();
         let is_short = self.reason == ReasonCode::Success && self.properties.is_empty();
@@ -65,6 +70,7 @@ mod tests {
         };
         assert_eq!(encode(ReasonCode::SessionTakenOver, Version::V5), [0xE0, 2, 0x8E, 0]);
         assert_eq!(encode(ReasonCode::Success, Version::V5), [0xE0, 0]);
+        assert_eq!(Disconnect::short(ReasonCode::SessionTakenOver), [0xE0, 1, 0x8E]);
         assert_eq!(encode(ReasonCode::Success, Version::V311), [0xE0, 0]);
     }
 

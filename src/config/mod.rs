@@ -88,6 +88,8 @@ pub struct Config {
     pub required_prefix: Option<String>,
     /// Largest payload of a message that is published, in bytes.
     pub payload_max: usize,
+    /// Sessions that there may be.
+    pub sessions_max: usize,
     /// Whom the process becomes when root has started it: the first of these users that there is.
     pub users: Vec<String>,
     /// Where the process writes its number.
@@ -141,6 +143,7 @@ impl Default for Config {
             assigned_prefix: "auto-".into(),
             required_prefix: None,
             payload_max: usize::MAX,
+            sessions_max: usize::MAX,
             users: Vec::new(),
             pid_file: None,
             journal: journal::Options::default(),
@@ -192,6 +195,8 @@ pub struct Listener {
     pub ciphers_tls13: Option<String>,
     /// Whether Clients must show a certificate.
     pub require_certificate: bool,
+    /// Whether that may be out of date.
+    pub is_timeless: bool,
     /// Whether TLS 1.2 is refused.
     pub tls13_only: bool,
     /// Connections at once.
@@ -447,6 +452,7 @@ impl Config {
             mount_point: listener.mount_point.as_deref().map(Into::into),
             trusts_certificates: !listener.distrusts_certificates,
             payload_max: self.payload_max,
+            sessions_max: self.sessions_max,
             rates: Rates {
                 messages: listener.message_rate.unwrap_or(self.rates.messages),
                 bytes: listener.byte_rate.unwrap_or(self.rates.bytes),
@@ -573,6 +579,7 @@ impl Listener {
             client_ca_directory: self.capath.clone(),
             revoked: self.crlfile.clone(),
             require_certificate: self.require_certificate,
+            is_timeless: self.is_timeless,
             naming,
             tls13_only: self.tls13_only,
             ciphers: self.ciphers.clone(),

@@ -44,6 +44,12 @@ pub fn read(path: &Path) -> Result<Config, Vec<Problem>> {
     parse(&text, path)
 }
 
+/// Whether a file is, or would be, a mosquitto.conf.
+pub fn is_of_mosquitto(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    mosquitto::is_mosquitto(&text, path)
+}
+
 /// Reads a text that stands in `path`, in whichever of the two languages it is.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
     if mosquitto::is_mosquitto(text, path) {

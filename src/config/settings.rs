@@ -358,6 +358,9 @@ settings! { GLOBAL: Config;
     "global_max_connections" COUNT, "no limit",
         "Connections of all listeners at once."
         => |c, v, _| c.connections_total_max = v.usize();
+    "global_max_clients" COUNT, "no limit",
+        "Sessions, with and without a connection; a Client that would need one more is refused (0x89, before MQTT 5.0 with 3)."
+        => |c, v, _| c.sessions_max = v.usize();
     "set_tcp_nodelay" Kind::Bool, "true",
         "Whether small packets are sent without delay."
         => |c, v, _| c.is_prompt = v.bool();
@@ -483,6 +486,9 @@ settings! { LISTENER: Listener;
     "require_certificate" Kind::Bool, "false",
         "Whether a Client must show a certificate."
         => |l, v, _| l.require_certificate = v.bool();
+    "disable_client_cert_date_checks" Kind::Bool, "false",
+        "Whether Client certificates are taken before and after the time for which they were made; such as for devices that nobody can give a new one. All else is checked."
+        => |l, v, _| l.is_timeless = v.bool();
     "use_identity_as_username" Kind::Bool, "false",
         "Whether a Client's user name is the Common Name of its certificate. Passwords are not asked for then, and who has no such name is not let in."
         => |l, v, _| l.use_identity_as_username = v.bool();

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Rates;
-use crate::codec::{Connect, ReasonCode, Version};
+use super::{Ending, Rates};
+use crate::codec::{Connect, ReasonCode, Subscribe, Version};
 use crate::journal::Look;
 use crate::session::ProtocolError;
-use crate::session::connect::{Identifier, Limits, Special};
+use crate::session::connect::{Identifier, Limits, Manner, Special, levels};
 
 /// Rules of a listener for its Clients.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Admission {
     pub trusts_certificates: bool,
     /// Largest payload of a message that is published, in bytes.
     pub payload_max: usize,
+    /// Sessions that there may be, with and without a connection, for a new one to be made.
+    pub sessions_max: usize,
     /// How fast each of them may be.
     pub rates: Rates,
     /// The listener's port, for the log; 0 for a unix socket.
@@ -54,6 +56,7 @@ impl Default for Admission {
             mount_point: None,
             trusts_certificates: true,
             payload_max: usize::MAX,
+            sessions_max: usize::MAX,
             rates: Rates::default(),
             port: 0,
             place: "".into(),
@@ -72,6 +75,21 @@ impl Admission {
         is_special.then(|| Arc::new(Special { inflight_bytes_max, mount_point }))
     }
 
+    /// Whether a PUBLISH with this topic is taken; mosquitto takes one of too many levels for
+    /// malformed.
+    pub(super) fn takes_topic(&self, topic: &str) -> bool {
+        let Limits { manner, topic_levels_max, .. } = self.limits;
+        manner == Manner::Own || levels(topic) <= topic_levels_max
+    }
+
+    /// The same for a SUBSCRIBE.
+    pub(super) fn takes(&self, subscribe: &Subscribe<'_>) -> bool {
+        let Limits { manner, topic_levels_max, .. } = self.limits;
+        let mut filters = subscribe.filters();
+        manner == Manner::Own
+            || filters.all(|(filter, _)| levels(filter.as_str()) <= topic_levels_max)
+    }
+
     /// Whether the version is spoken here.
     pub(super) fn check_version(&self, version: Version) -> Result<(), ProtocolError> {
         if self.versions.is_empty() || self.versions.contains(&version) {
@@ -79,6 +97,23 @@ impl Admission {
         }
         let reason = ReasonCode::UnsupportedProtocolVersion;
         Err(ProtocolError { reason, what: "a version that this listener does not accept" })
+    }
+
+    /// Whether a Will may be published one day. A Protocol Error is not answered.
+    pub(super) fn check_will(&self, connect: &Connect<'_>) -> Result<(), ProtocolError> {
+        let Some(will) = &connect.will else { return Ok(()) };
+        let is_mosquitto = self.limits.manner == Manner::Mosquitto;
+        if is_mosquitto && will.topic.as_str().starts_with("$CONTROL/") {
+            return Err(ProtocolError::protocol("a Will below $CONTROL"));
+        }
+        if will.payload.len() > self.payload_max {
+            let reason = match (is_mosquitto, connect.version) {
+                (true, Version::V31 | Version::V311) => ReasonCode::NotAuthorized,
+                _ => ReasonCode::PacketTooLarge,
+            };
+            return Err(ProtocolError { reason, what: "a Will above message_size_limit" });
+        }
+        Ok(())
     }
 
     /// The identifier by which the Client is known here.
@@ -97,7 +132,11 @@ impl Admission {
         match (identifier, &self.required_prefix) {
             (Identifier::ToAssign, _) if !self.assigns_ids => {
                 let what = "no Client Identifier, and none is assigned here";
-                refuse(ReasonCode::ClientIdentifierNotValid, what)
+                let reason = match (self.limits.manner, connect.version) {
+                    (Manner::Mosquitto, Version::V5) => ReasonCode::UnspecifiedError,
+                    _ => ReasonCode::ClientIdentifierNotValid,
+                };
+                refuse(reason, what)
             }
             (Identifier::Given(id), Some(prefix)) if !id.starts_with(&**prefix) => {
                 refuse(ReasonCode::NotAuthorized, "a Client Identifier without the prefix")
@@ -105,4 +144,10 @@ impl Admission {
             (identifier, _) => Ok(identifier),
         }
     }
+}
+
+/// What mosquitto tells who has a topic of too many levels.
+pub(super) fn too_many_levels() -> Ending {
+    let (reason, what) = (ReasonCode::MalformedPacket, "a topic of too many levels");
+    Ending::Rule(ProtocolError { reason, what })
 }

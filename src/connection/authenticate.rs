@@ -18,7 +18,7 @@ use crate::net::tls::Certified;
 use crate::net::transport::Origin;
 use crate::session::ProtocolError;
 use crate::session::auth::{self, Exchange};
-use crate::session::connect::{Identifier, Terms};
+use crate::session::connect::{Identifier, Manner, Terms};
 
 /// How often who waits looks whether the broker is about to end.
 const DELAY_STEP: Duration = Duration::from_millis(250);
@@ -127,7 +127,13 @@ impl Opening<'_> {
             Certified::As(name) => {
                 return Ok(Identity { username: Some(name.clone()), ..Identity::default() });
             }
-            Certified::Nameless => return Err(Denied::new(ReasonCode::NotAuthorized, "")),
+            Certified::Nameless => {
+                let reason = match options.admission.limits.manner {
+                    Manner::Own => ReasonCode::NotAuthorized,
+                    Manner::Mosquitto => ReasonCode::BadUserNameOrPassword,
+                };
+                return Err(Denied::new(reason, ""));
+            }
         }
         let admission = &options.admission;
         let client_id = match admission.names_are_ids {
@@ -137,7 +143,10 @@ impl Opening<'_> {
         let credentials = Credentials {
             client_id,
             username: connect.username,
-            password: connect.password,
+            password: connect.password.filter(|password| {
+                // There it is no password, whatever the file says.
+                admission.limits.manner == Manner::Own || !password.is_empty()
+            }),
             is_loopback: self.peer.is_loopback,
             has_certificate: self.peer.has_certificate && admission.trusts_certificates,
             certificate_subject: self.peer.certificate_subject.as_deref(),

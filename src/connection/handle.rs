@@ -3,13 +3,14 @@
 use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
-use super::{Connection, Ending};
+use super::{Connection, Ending, admission};
 use crate::broker::publish::Publisher;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{DecodeError, Packet, Publish, QoS, ReasonCode};
 use crate::metrics::DropReason;
+use crate::session::connect::Manner;
 use crate::session::output::Polled;
 use crate::session::{Action, Delivered, ProtocolError};
 use crate::store::Change;
@@ -177,6 +178,9 @@ impl Connection {
                 }
                 parts.session.released(packet_id, stored.is_some());
             }
+            Action::Subscribe(subscribe) if !self.options.admission.takes(&subscribe) => {
+                return Err(admission::too_many_levels());
+            }
             Action::Subscribe(subscribe) => self.subscribe(&subscribe, turn),
             Action::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, turn),
             Action::Authenticate(auth) => self.authenticate_again(&auth)?,
@@ -232,10 +236,19 @@ impl Connection {
             }
         } else if reason.is_error() {
             broker.metrics.drops.add(DropReason::NotAccepted, 1);
+            if !self.options.admission.takes_topic(topic) {
+                return Err(admission::too_many_levels());
+            }
             if !self.version.has_reason_codes() {
                 // Who cannot be told must not believe it accepted, [MQTT-3.3.5-2] of 3.1.1.
                 return Err(Ending::Ended(reason));
             }
+        }
+        if reason == ReasonCode::NoMatchingSubscribers
+            && parts.session.terms().manner == Manner::Mosquitto
+            && parts.session.subscriptions.has_own(topic)
+        {
+            reason = ReasonCode::Success;
         }
         let is_refused = reason.is_error();
         if publish.qos == QoS::ExactlyOnce
@@ -253,10 +266,16 @@ impl Connection {
     fn refuse_payload(&mut self, publish: &Publish<'_>) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         self.lease.broker.metrics.drops.add(DropReason::NotAccepted, 1);
-        let reason = ReasonCode::QuotaExceeded;
-        if publish.qos != QoS::AtMostOnce && !self.version.has_reason_codes() {
-            return Err(Ending::Ended(reason));
-        }
+        let (client, len) = (parts.session.client_id(), publish.payload.len());
+        tracing::debug!(?client, bytes = len, "a message above message_size_limit is refused");
+        let is_told = self.version.has_reason_codes();
+        let reason = match self.options.admission.limits.manner {
+            Manner::Own if publish.qos != QoS::AtMostOnce && !is_told => {
+                return Err(Ending::Ended(ReasonCode::QuotaExceeded));
+            }
+            Manner::Own => ReasonCode::QuotaExceeded,
+            Manner::Mosquitto => ReasonCode::PacketTooLarge,
+        };
         parts.session.published(publish, reason, false);
         Ok(())
     }

@@ -44,6 +44,7 @@ use crate::net::listener::{Accepted, Permit};
 use crate::net::transport::{Origin, Peer, Transport};
 use crate::session::ProtocolError;
 use crate::session::auth::Exchange;
+use crate::session::connect::Manner;
 use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 pub use admission::Admission;
@@ -283,7 +284,13 @@ impl Connection {
                 None => usize::MAX,
             };
             let mut goodbye = Vec::new();
-            let encoded = Packet::Disconnect(disconnect).encode(self.version, &mut goodbye);
+            let encoded = match self.options.admission.limits.manner {
+                Manner::Own => Packet::Disconnect(disconnect).encode(self.version, &mut goodbye),
+                Manner::Mosquitto => {
+                    goodbye.extend_from_slice(&Disconnect::short(reason));
+                    Ok(())
+                }
+            };
             if encoded.is_ok() && goodbye.len() <= maximum {
                 self.writer.buffer().append(&mut goodbye); // [MQTT-3.1.2-24]
                 let mut tally = Tally { packets_sent: 1, ..Tally::default() };
@@ -294,7 +301,8 @@ impl Connection {
         while self.lease.wind_down() {
             tokio::task::yield_now().await;
         }
-        self.lease.give_back();
+        let is_taken_over = matches!(ending, Ending::Ended(ReasonCode::SessionTakenOver));
+        self.lease.give_back(is_taken_over);
         let is_over = match ending {
             Ending::Broken(_) => true,
             // Nothing is to be said any more and nothing to be heard.

@@ -25,8 +25,9 @@ use crate::codec::{ConnAck, Connect, DecodeError, Packet, ReasonCode, Version};
 use crate::doorman::seats::{Full, Seat};
 use crate::metrics::Tally;
 use crate::net::listener::{Accepted, Permit};
+use crate::net::tls::Certified;
 use crate::net::transport::{Peer, Transport};
-use crate::session::connect::{Identifier, Terms, connack_properties, judge};
+use crate::session::connect::{Identifier, Manner, Terms, connack_properties, judge};
 use crate::session::will::Will;
 use crate::store::{Health, Outcome, Submitted};
 use crate::wire::{Reader, Writer};
@@ -121,7 +122,8 @@ impl Opening<'_> {
         let Ok(Split::Frame(frame)) = frame::split(bytes, usize::MAX) else {
             return Err(Refusal::Gone("no packet".into()));
         };
-        let connect = decode(&frame)?;
+        let manner = options.admission.limits.manner;
+        let connect = decode(&frame, manner)?;
         self.broker.metrics.connects_received.increment();
         let version = connect.version;
         self.client_id = connect.client_id.to_owned();
@@ -143,13 +145,13 @@ impl Opening<'_> {
         let (client_id, assigned) = match identifier {
             Identifier::Given(client_id) => (Arc::from(client_id), connect.client_id.is_empty()),
             Identifier::ToAssign => {
-                (self.broker.assign_client_id(&admission.assigned_prefix), true)
+                let (prefix, manner) = (&admission.assigned_prefix, limits.manner);
+                (self.broker.assign_client_id(prefix, manner), true)
             }
         };
-        let will = will(&connect, &terms).map_err(|(reason, why)| told(reason, why))?;
-        if !self.broker.has_room_for(&client_id, connect.clean_start) {
-            return Err(told(ReasonCode::QuotaExceeded, "memory_limit is reached"));
-        }
+        let will = will(&connect, &terms, admission)?;
+        self.has_room(&client_id, &connect, admission)
+            .map_err(|(reason, why)| told(reason, why))?;
         let clean_start = connect.clean_start;
         let Admitted { identity, exchange } = admitted;
         let guard = options.access.guard(identity, &client_id, self.broker.now());
@@ -197,6 +199,22 @@ impl Opening<'_> {
             return Err((ReasonCode::QuotaExceeded, "the store cannot be written"));
         }
         Ok(())
+    }
+
+    /// Whether there may be one more Session, if the Client needs one.
+    fn has_room(
+        &self,
+        client_id: &str,
+        connect: &Connect<'_>,
+        admission: &Admission,
+    ) -> Result<(), (ReasonCode, &'static str)> {
+        if !self.broker.may_have(client_id, admission.sessions_max) {
+            return Err((ReasonCode::ServerBusy, "global_max_clients is reached"));
+        }
+        match self.broker.has_room_for(client_id, connect.clean_start) {
+            true => Ok(()),
+            false => Err((ReasonCode::QuotaExceeded, "memory_limit is reached")),
+        }
     }
 
     /// Whether neither the Client nor its address is banned.
@@ -329,7 +347,10 @@ impl Opening<'_> {
         match refusal {
             Refusal::Gone(_) | Refusal::Silent(_) => {}
             Refusal::Told(version, reason, _) => {
-                let reason = admission.told(reason);
+                let reason = match self.peer.certified {
+                    Certified::Nameless => reason,
+                    _ => admission.told(reason),
+                };
                 let reason = if reason.is_allowed_in(PacketType::ConnAck) {
                     reason
                 } else {
@@ -346,7 +367,7 @@ impl Opening<'_> {
     }
 }
 
-fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
+fn decode<'a>(frame: &Frame<'a>, manner: Manner) -> Result<Connect<'a>, Refusal> {
     if frame.kind != PacketType::Connect {
         let error = DecodeError::ProtocolError("the first packet is not CONNECT");
         return Err(Refusal::Silent(error));
@@ -356,6 +377,11 @@ fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
         Ok(_) => Err(Refusal::Gone("no CONNECT".into())),
         Err(error) => Err(match (Connect::peek_version(frame.body), &error) {
             // Before MQTT 5.0 only a version that is not spoken is answered [MQTT-3.1.2-2].
+            (Some(_), DecodeError::Malformed(_) | DecodeError::Topic(_))
+                if manner == Manner::Mosquitto =>
+            {
+                Refusal::Silent(error)
+            }
             (Some(version), DecodeError::UnsupportedVersion { .. })
             | (Some(version @ Version::V5), _) => {
                 Refusal::Told(version, error.reason(), error.to_string())
@@ -369,13 +395,20 @@ fn decode<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refusal> {
 fn will(
     connect: &Connect<'_>,
     terms: &Terms,
-) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+    admission: &Admission,
+) -> Result<Option<Box<Will>>, Refusal> {
     let Some(will) = &connect.will else { return Ok(None) };
+    let told = |reason, why: &str| Refusal::Told(terms.version, reason, why.into());
     let topic = will.topic.as_str();
     if sys::is_own(topic) {
-        return Err((ReasonCode::NotAuthorized, "a Will for a topic of the broker's own"));
+        return Err(told(ReasonCode::NotAuthorized, "a Will for a topic of the broker's own"));
     }
-    let long = (ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
-    let topic = terms.mounted(topic).ok_or(long)?;
-    Ok(Some(Box::new(Will::new(will, &topic))))
+    admission.check_will(connect).map_err(|error| match error.reason {
+        // It is not answered.
+        ReasonCode::ProtocolError => Refusal::Gone(error.what.into()),
+        reason => told(reason, error.what),
+    })?;
+    let topic = terms.mounted(topic);
+    let long = || told(ReasonCode::TopicNameInvalid, "a Will Topic that is too long");
+    Ok(Some(Box::new(Will::new(will, &topic.ok_or_else(long)?))))
 }

@@ -9,12 +9,15 @@ use crate::journal::{Look, NOTICE};
 use crate::net::transport::{Origin, Peer};
 use crate::session::connect::Terms;
 
+/// Characters of a text of a Client's in a line.
+const WORD_MAX: usize = 512;
+
 /// A text of a Client's within a line: what would break the line is escaped.
 struct Word<'a>(&'a str);
 
 impl fmt::Display for Word<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
+        for c in self.0.chars().take(WORD_MAX) {
             if c.is_control() {
                 write!(f, "{}", c.escape_default())?;
             } else {

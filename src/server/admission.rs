@@ -25,6 +25,7 @@ use crate::access::token::{self, Tokens};
 use crate::access::{Access, random};
 use crate::config::{Config, Opening, Proof};
 use crate::metrics::Proofs;
+use crate::session::connect::Manner;
 use crate::store::Durability;
 
 /// Every file once.
@@ -224,6 +225,10 @@ impl Admission {
                 Access::with_methods(opening.anonymous, methods, checkers.clone())
             }
             _ => Access::unproven(opening.anonymous),
+        };
+        let access = match opening.admission.limits.manner {
+            Manner::Own => access,
+            Manner::Mosquitto => access.believing_names(),
         };
         match self.rules.get(&opening.acl_file) {
             Some(rules) => access.ruled_by(rules.clone()),

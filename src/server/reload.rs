@@ -79,6 +79,7 @@ const FOR_NEW: &[&str] = &[
     "clientid_prefixes",
     "connect_timeout",
     "connection_messages",
+    "global_max_clients",
     "max_byte_rate",
     "max_connection_rate",
     "max_connections",

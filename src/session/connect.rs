@@ -13,6 +13,16 @@ use crate::codec::property::{PropertyBuffer, PropertyId};
 use crate::codec::{Connect, Publish, QoS, ReasonCode, Version};
 use crate::topic::{TOPIC_BYTES_MAX, TopicFilter};
 
+/// Whose ways the Server has where the standard leaves a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// Its own.
+    #[default]
+    Own,
+    /// Those of mosquitto 2.1, byte for byte: there are Clients and tests that know no others.
+    Mosquitto,
+}
+
 /// What the Server grants its Clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -45,8 +55,8 @@ pub struct Limits {
     /// Bytes of the messages of QoS 1 and 2 on their way to a Client beyond which no more are
     /// sent; `usize::MAX`: no limit.
     pub inflight_bytes_max: usize,
-    /// Whether a Client that cannot be told of a shorter Keep Alive is refused.
-    pub refuses_keep_alive: bool,
+    /// How they are answered.
+    pub manner: Manner,
 }
 
 impl Default for Limits {
@@ -65,7 +75,7 @@ impl Default for Limits {
             shared_subscriptions_max: 1_000,
             topic_levels_max: 200,
             inflight_bytes_max: usize::MAX,
-            refuses_keep_alive: false,
+            manner: Manner::Own,
         }
     }
 }
@@ -84,6 +94,8 @@ pub struct Special {
 pub struct Terms {
     /// Protocol version of the connection.
     pub version: Version,
+    /// How the Client is answered.
+    pub manner: Manner,
     /// Whether the Session outlives the connection, so that its state must be durable.
     pub durable: bool,
     /// Seconds that the Session outlives the connection.
@@ -125,6 +137,7 @@ impl Terms {
     pub fn parked(session_expiry_s: u32, limits: &Limits) -> Self {
         Self {
             version: Version::V5,
+            manner: limits.manner,
             durable: true,
             session_expiry_s,
             asked_session_expiry_s: session_expiry_s,
@@ -238,7 +251,7 @@ pub fn judge<'a>(
         }
     }
     let shortened = keep_alive_s(connect.keep_alive_s, limits.keep_alive_max_s);
-    if limits.refuses_keep_alive
+    if limits.manner == Manner::Mosquitto
         && connect.version != Version::V5
         && shortened != connect.keep_alive_s
     {
@@ -269,6 +282,7 @@ fn terms(connect: &Connect<'_>, limits: &Limits) -> Terms {
     let v5 = connect.version == Version::V5;
     Terms {
         version: connect.version,
+        manner: limits.manner,
         durable: session_expiry_s > 0,
         session_expiry_s,
         asked_session_expiry_s,

@@ -37,7 +37,7 @@ use crate::message::Message;
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use alias::{IncomingAliases, OutgoingAliases};
-use connect::Terms;
+use connect::{Manner, Terms};
 use incoming::Incoming;
 use outgoing::{Outgoing, Refused, Relayed};
 use output::{Answer, Answers};
@@ -287,12 +287,16 @@ impl Session {
     /// with the open ticket.
     pub fn published(&mut self, publish: &Publish<'_>, reason: ReasonCode, waits: bool) {
         let Some(packet_id) = publish.packet_id else { return };
+        let is_mosquitto = self.terms.manner == Manner::Mosquitto;
         let answer = match publish.qos {
             crate::codec::QoS::ExactlyOnce => {
                 if reason.is_error() {
                     // [MQTT-4.3.3-9]: a refused identifier may be used again at once.
                     self.incoming.forget(packet_id);
                 }
+                // There nobody knows yet who is subscribed.
+                let is_open = is_mosquitto && reason == ReasonCode::NoMatchingSubscribers;
+                let reason = if is_open { ReasonCode::Success } else { reason };
                 Answer::PubRec { packet_id, reason }
             }
             _ => Answer::PubAck { packet_id, reason },
@@ -354,7 +358,10 @@ impl Session {
         if self.incoming.release(packet_id) {
             return Action::Release { packet_id };
         }
-        let reason = ReasonCode::PacketIdentifierNotFound;
+        let reason = match self.terms.manner {
+            Manner::Own => ReasonCode::PacketIdentifierNotFound,
+            Manner::Mosquitto => ReasonCode::Success,
+        };
         self.answers.push(Answer::PubComp { packet_id, reason }, false);
         Action::None
     }

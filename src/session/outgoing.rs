@@ -14,14 +14,20 @@
 //!    [MQTT-3.3.4-10].
 //! 3. An identifier whose delivery went back to its share group is not used again before the
 //!    Client has answered for it: a late PUBACK must not pass for that of another message.
-//! 4. Identifiers are as small as they can be, so the table is as large as the window was used.
+//! 4. Identifiers are as small as they can be, so the table is as large as the window was used;
+//!    or, where they rise, [`RISING`] entries.
 
 use std::collections::VecDeque;
 
 use super::ProtocolError;
+use super::connect::Manner;
 use crate::codec::{PacketId, QoS};
 use crate::message::Message;
 use crate::queue::Delivery;
+
+/// How many identifiers are used in turn where mosquitto uses all: whoever compares them looks at
+/// the first ones, and the table has a place for each.
+const RISING: usize = 256;
 
 /// Where an exchange stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,13 +150,21 @@ impl Outgoing {
     }
 
     /// Binds a delivery to a free identifier.
-    pub fn bind(&mut self, delivery: Delivery, phase: Phase) -> PacketId {
+    pub fn bind(&mut self, delivery: Delivery, phase: Phase, manner: Manner) -> PacketId {
         let flow = self.flow.get_or_insert_default();
-        let packet_id = flow.take_id();
+        let packet_id = flow.next_id(manner);
         flow.open += 1;
         let (order, delivery) = (flow.take_order(), Some(delivery));
         flow.put(packet_id, Exchange { order, phase, counted: true, recorded: false, delivery });
         packet_id
+    }
+
+    /// Leaves out the identifier that a message would have had that has expired, as it is in
+    /// mosquitto, where it has it from when it is queued.
+    pub fn skip(&mut self) {
+        let flow = self.flow.get_or_insert_default();
+        let packet_id = flow.next_id(Manner::Mosquitto);
+        flow.free.push_back(packet_id);
     }
 
     /// The delivery to be written for a PUBLISH that was held or is sent again, which it now is;
@@ -443,6 +457,14 @@ impl Flow {
         let exchange = self.table.get_mut(index(packet_id))?.take()?;
         self.open = self.open.saturating_sub(usize::from(exchange.counted));
         Some(exchange)
+    }
+
+    /// The identifier to be bound next.
+    fn next_id(&mut self, manner: Manner) -> PacketId {
+        match manner {
+            Manner::Mosquitto if self.table.len() < RISING => self.grow(),
+            _ => self.take_id(),
+        }
     }
 
     /// An identifier that nothing is bound to: a free one, a new one, or, when there are no more,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::connect::Manner;
 use super::outgoing::Again;
 use super::{Delivered, ProtocolError, Session, auth};
 use crate::clock::Moment;
@@ -312,7 +313,11 @@ impl Session {
         now: Moment,
         out: &mut Vec<u8>,
     ) -> Delivered {
+        let manner = self.terms.manner;
         if delivery.is_expired(now) {
+            if manner == Manner::Mosquitto && delivery.qos != QoS::AtMostOnce {
+                self.outgoing.skip();
+            }
             return Delivered::Dropped { delivery, reason: DropReason::Expired }; // [MQTT-3.3.2-5]
         }
         if delivery.qos == QoS::AtMostOnce {
@@ -328,17 +333,17 @@ impl Session {
             // Its binding is made durable first, so that a crash cannot bind the message to
             // another identifier, or another Client, and have it taken twice; and so is how often
             // a declared queue has handed it out.
-            let packet_id = self.outgoing.bind(delivery, Phase::Held);
+            let packet_id = self.outgoing.bind(delivery, Phase::Held, manner);
             self.answers.push(Answer::Publish { packet_id }, true);
             return Delivered::Held { packet_id };
         }
         if self.answers.held > 0 {
             // Messages keep their order across QoS 1 and 2, which nobody must rely on and many do.
-            let packet_id = self.outgoing.bind(delivery, Phase::Held);
+            let packet_id = self.outgoing.bind(delivery, Phase::Held, manner);
             self.answers.push(Answer::Publish { packet_id }, false);
             return Delivered::InFlight;
         }
-        let packet_id = self.outgoing.bind(delivery.clone(), Phase::Sent);
+        let packet_id = self.outgoing.bind(delivery.clone(), Phase::Sent, manner);
         if self.write_publish(&delivery, Some(packet_id), now, out) {
             return Delivered::InFlight;
         }

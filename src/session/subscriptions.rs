@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use hashbrown::HashMap;
 
 use crate::codec::{SubscriptionOptions, Version};
+use crate::topic::{TopicFilter, TopicName};
 
 /// What was asked for with a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,15 @@ impl Subscriptions {
             Self::Many(many) => many.insert(filter.into(), subscription).is_some(),
             Self::Few(_) => false,
         }
+    }
+
+    /// Whether the Client is subscribed to a topic, if only to what others publish (No Local).
+    pub fn has_own(&self, topic: &str) -> bool {
+        let Ok(topic) = TopicName::new(topic) else { return false };
+        self.iter().any(|(filter, subscription)| {
+            subscription.options.no_local
+                && TopicFilter::new(filter).is_ok_and(|filter| filter.matches(topic))
+        })
     }
 
     /// Forgets a subscription; false when there is none.

@@ -153,7 +153,10 @@ fn an_identifier_is_not_used_twice_at_once() {
     let mut outgoing = Outgoing::default();
     outgoing.restore(vec![(PacketId::new(3), None), (PacketId::new(1), None)], 0);
     let mut ids: Vec<u16> = (0..50)
-        .map(|_| outgoing.bind(delivery(QoS::AtLeastOnce, "x"), outgoing::Phase::Sent).get())
+        .map(|_| {
+            let delivery = delivery(QoS::AtLeastOnce, "x");
+            outgoing.bind(delivery, outgoing::Phase::Sent, Manner::Own).get()
+        })
         .collect();
     ids.extend([1, 3]);
     ids.sort_unstable();

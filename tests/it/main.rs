@@ -26,6 +26,7 @@ mod examples;
 mod flow;
 mod hostile;
 mod import;
+mod in_place;
 mod listeners;
 mod malformed;
 mod memory;

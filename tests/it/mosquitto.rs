@@ -11,22 +11,22 @@ use tempfile::TempDir;
 use crate::broker::{free_port, program, run};
 use crate::raw::{Client, Connect};
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// A broker, ours or mosquitto, with a mosquitto.conf; killed when dropped.
-struct Served {
-    child: Child,
-    port: u16,
-    directory: TempDir,
+pub struct Served {
+    pub child: Child,
+    pub port: u16,
+    pub directory: TempDir,
 }
 
 impl Served {
     /// In the text, PORT and DIR stand for a free port and for a directory.
-    fn start(text: &str) -> Self {
+    pub fn start(text: &str) -> Self {
         Self::of(program(), text)
     }
 
-    fn of(mut program: Command, text: &str) -> Self {
+    pub fn of(mut program: Command, text: &str) -> Self {
         let (directory, port) = (TempDir::new().unwrap(), free_port());
         let path = directory.path().join("m.conf");
         let at = directory.path().display().to_string();
@@ -41,7 +41,7 @@ impl Served {
         served
     }
 
-    fn wait(&self) {
+    pub fn wait(&self) {
         let deadline = Instant::now() + SOON;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < deadline, "it does not listen\n{}", self.log());
@@ -49,16 +49,16 @@ impl Served {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     /// SIGTERM, and its exit status.
-    fn stop(&mut self) -> Option<i32> {
+    pub fn stop(&mut self) -> Option<i32> {
         signal(self.child.id(), "TERM");
         self.child.wait().unwrap().code()
     }
@@ -71,12 +71,12 @@ impl Drop for Served {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let kill = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
     assert!(kill.unwrap().success());
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
@@ -84,7 +84,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-const OPEN: &str = "listener PORT 127.0.0.1\nallow_anonymous true\n";
+pub const OPEN: &str = "listener PORT 127.0.0.1\nallow_anonymous true\n";
 
 #[test]
 fn debians_file_serves_and_keeps_what_it_acknowledged() {
@@ -342,7 +342,7 @@ fn a_payload_that_is_too_large_is_refused() {
     let mut client = Client::v5(served.port, "large");
     let large = client.publish_bytes(2, "a", 1, &[], [b'x'; 11]);
     client.send(&large);
-    assert_eq!(client.read_kind(0x40)[4], 0x97);
+    assert_eq!(client.read_kind(0x40)[4], 0x95);
     client.subscribe("a", 0);
     client.publish(0, "a", [b'x'; 11]);
     client.publish(0, "a", [b'y'; 10]);
@@ -393,7 +393,7 @@ fn it_goes_on_in_the_background_if_it_is_said() {
     signal(number, "TERM");
     until("its end", || pid().is_none());
     std::fs::write(&conf, "colour blue\n").unwrap();
-    assert_eq!(run(program().arg("-d").arg("-c").arg(&conf), SOON).0, Some(1));
+    assert_eq!(run(program().arg("-d").arg("-c").arg(&conf), SOON).0, Some(3));
 }
 
 #[test]

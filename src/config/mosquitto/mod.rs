@@ -16,6 +16,7 @@ use super::value::{Kind, Value, Written, fit};
 use super::{Config, Listener};
 use crate::access::Anonymous;
 use crate::journal::{Look, Timestamp, kind};
+use crate::session::connect::Manner;
 use crate::store::Durability;
 use options::{Fate, Row, Scope};
 
@@ -53,7 +54,9 @@ fn defaults() -> Config {
     limits.inflight_max = twenty;
     limits.topic_alias_maximum = 10;
     limits.send_alias_maximum = 10;
-    limits.refuses_keep_alive = true;
+    limits.manner = Manner::Mosquitto;
+    // 200 separators.
+    limits.topic_levels_max = 201;
     config.users = vec!["mosquitto".into(), "nobody".into()];
     config.broker.queue.messages_max = 1000;
     config.broker.queue.bytes_max = usize::MAX;
@@ -108,6 +111,8 @@ struct Draft {
     listener: Listener,
     path: PathBuf,
     line: usize,
+    /// Whether the file asks for it, and does not only say how one would be.
+    is_asked_for: bool,
     /// Whether a certificate gives the Client its name.
     has_identity: bool,
 }
@@ -244,7 +249,7 @@ impl Reading {
 
     fn draft(&mut self, listener: Listener) -> usize {
         let (path, line) = (self.path.clone(), self.line);
-        self.drafts.push(Draft { listener, path, line, has_identity: false });
+        self.drafts.push(Draft { listener, path, line, is_asked_for: false, has_identity: false });
         self.drafts.len() - 1
     }
 
@@ -301,12 +306,25 @@ impl Reading {
         fit(setting.kind, &written).ok_or_else(wrong)
     }
 
+    /// A listener that no `listener`, `port` or `bind_address` asks for is not opened, as there.
+    fn warn_of_what_is_not_asked_for(&mut self) {
+        let Some(draft) = self.default.and_then(|at| self.drafts.get(at)) else { return };
+        if draft.is_asked_for {
+            return;
+        }
+        (self.path, self.line) = (draft.path.clone(), draft.line);
+        self.warn("options of a listener have no effect without `listener` above them".into());
+        let default = self.default;
+        self.given.retain(|(at, ..)| at.is_none() || *at != default);
+    }
+
     /// Puts listeners and what depends on the whole file in its place.
     fn finish(mut self) -> Result<Config, Vec<Problem>> {
         if let Some(kinds) = self.kinds {
             self.config.journal.kinds = kinds;
         }
-        let is_local = self.drafts.is_empty();
+        self.warn_of_what_is_not_asked_for();
+        let is_local = !self.drafts.iter().any(|draft| draft.is_asked_for);
         if !is_local && !self.per_listener {
             // Who opens the broker to others says who may come.
             self.config.anonymous.get_or_insert(Anonymous::Denied);
@@ -316,7 +334,8 @@ impl Reading {
         }
         let names: Vec<String> =
             self.drafts.iter().map(|draft| super::listener_name(&draft.listener)).collect();
-        for draft in std::mem::take(&mut self.drafts) {
+        let drafts = std::mem::take(&mut self.drafts).into_iter();
+        for draft in drafts.filter(|draft| draft.is_asked_for) {
             (self.path, self.line) = (draft.path, draft.line);
             let mut listener = draft.listener;
             if self.per_listener {

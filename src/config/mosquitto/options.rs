@@ -111,11 +111,11 @@ options! {
     "connection_messages" Global, SOON, "";
     "crlfile" Listener, SOON, "";
     "dhparamfile" Listener, Fate::Warned("keys are agreed by elliptic curves only"), "";
-    "disable_client_cert_date_checks" Listener, Fate::Warned("the dates of Client certificates are always checked"), "";
+    "disable_client_cert_date_checks" Listener, SOON, "";
     "enable_control_api" Global, Fate::Warned("there is no $CONTROL; `whimbrel store` looks at a running broker"), "";
     "enable_proxy_protocol" Listener, SOON, "Proxies on this machine are trusted; give others with our `proxy_protocol_from`.";
     "ffdc_output" Global, GONE, "";
-    "global_max_clients" Global, Fate::Warned("Sessions are not counted; `global_max_connections` bounds connections"), "";
+    "global_max_clients" Global, SOON, "";
     "global_max_connections" Global, SOON, "";
     "global_plugin" Global, PLUGIN, "";
     "http_dir" Listener, Fate::Warned("no files are served over HTTP"), "";
@@ -142,7 +142,7 @@ options! {
     "max_topic_alias_broker" Listener, SOON, "";
     "maximum_qos" Listener, READ, "";
     "memory_limit" Global, SOON, "";
-    "message_size_limit" Global, SOON, "Larger messages are refused; an older Client that sends one with QoS 1 or 2 is disconnected, since it would be told that the message was accepted.";
+    "message_size_limit" Global, SOON, "As there a larger message is refused with 0x95, and dropped where an older Client cannot be told.";
     "mount_point" Listener, SOON, "";
     "packet_buffer_size" Global, Fate::Warned("buffers have the size that their use asks for"), "";
     "password_file" Security, SOON, "";

@@ -27,7 +27,24 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
 * before MQTT 5.0 a Keep Alive above `max_keepalive` is answered with 0x02, a wrong password
   with 0x05;
 * the properties of CONNACK stand in the order of mosquitto's, which some compare byte for byte;
-* the log's lines for Clients that come, go or are refused are those of mosquitto 2.0.
+  acknowledgements and DISCONNECT are as short as can be, PUBACK says 0x10 when nobody is
+  subscribed and PUBREC never, Packet Identifiers rise (here to 256), and the identifiers that
+  Clients are given look alike;
+* Topic Names and Filters of more than 200 separators are malformed (0x81);
+* a Will is not published when its Session goes on by another connection;
+* where there is no `password_file` a User Name is believed, for `acl_file` too;
+* the log's lines for Clients that come, go or are refused are those of mosquitto 2.0;
+* the exit status is 3 when the file, or one of passwords or rules, is not good.
+
+The same holds without a file when the program is called `mosquitto`, by a link or a copy.
+
+Where mosquitto breaks the standard, or loses what it has acknowledged, Whimbrel does not:
+
+* the Will of a Session that ends with its connection is published at once, whatever its delay;
+* a PUBLISH of QoS 2 with an identifier that is not released is a repetition, however often it
+  comes and whatever is in it;
+* a bad file on SIGHUP changes nothing and is told, where mosquitto ends;
+* a PROXY header of version 2 with LOCAL is a connection of the proxy's own.
 
 What is different: see the notes below. Who fails again and again to log in, and is not on this
 machine, is answered later and later and banned for a time (docs/limits.md). Settings of ours

@@ -21,7 +21,7 @@ pub(super) fn in_our_words<'t>(name: &str, text: &'t str) -> Result<Cow<'t, str>
     let number = integer(first);
     // Where mosquitto has a number for "no limit".
     let unlimited = match (name, number) {
-        ("max_connections" | "global_max_connections", Some(n)) => n < 0,
+        ("max_connections" | "global_max_connections" | "global_max_clients", Some(n)) => n < 0,
         ("max_queued_messages" | "max_queued_bytes" | "max_inflight_bytes", Some(n)) => n <= 0,
         _ => false,
     };
@@ -68,7 +68,8 @@ impl Reading {
             "port" => self.port(first),
             "bind_address" => {
                 self.current = self.default;
-                self.listener();
+                let at = self.listener();
+                self.ask_for(at);
                 self.enter_listener(name, name, value);
             }
             "protocol" => self.protocol(first),
@@ -114,8 +115,15 @@ impl Reading {
             }
         };
         let at = self.draft(listener);
+        self.ask_for(at);
         self.current = Some(at);
         self.given.push((Some(at), "listener".into(), value.into()));
+    }
+
+    fn ask_for(&mut self, at: usize) {
+        if let Some(draft) = self.drafts.get_mut(at) {
+            draft.is_asked_for = true;
+        }
     }
 
     fn port(&mut self, value: &str) {
@@ -125,6 +133,7 @@ impl Reading {
         };
         self.current = self.default;
         let at = self.listener();
+        self.ask_for(at);
         if let Some(draft) = self.drafts.get_mut(at) {
             draft.listener.port = Some(port);
         }

@@ -6,6 +6,7 @@
 mod cipher;
 mod live;
 mod name;
+mod timeless;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use thiserror::Error;
 pub use live::Tls;
 pub(in crate::net) use name::subject_of;
 pub use name::{Certified, Naming};
+use timeless::Timeless;
 
 /// Settings of a listener's TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Options {
     pub revoked: Option<PathBuf>,
     /// Whether a Client without a certificate is refused.
     pub require_certificate: bool,
+    /// Whether a Client's certificate may be out of date.
+    pub is_timeless: bool,
     /// Which part of its certificate is a Client's user name.
     pub naming: Option<Naming>,
     /// Whether TLS 1.2 is refused.
@@ -150,7 +154,8 @@ fn load(options: &Options) -> Result<Loaded, TlsError> {
         cipher::suites(options.ciphers.as_deref(), options.ciphers_tls13.as_deref())?;
     let provider =
         Arc::new(CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() });
-    let read = |pair| certified(pair, &provider);
+    let authorities = authorities(options)?;
+    let read = |pair| certified(pair, &authorities, &provider);
     let certificates: Vec<_> = options.certificates.iter().map(read).collect::<Result<_, _>>()?;
     let ends = certificates.iter().filter_map(|certified| certified.cert.first());
     let files = options.certificates.iter().map(|pair| pair.certificate.clone());
@@ -169,9 +174,14 @@ fn load(options: &Options) -> Result<Loaded, TlsError> {
     Ok(Loaded { config: Arc::new(config), expiries })
 }
 
-fn certified(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
+fn certified(
+    pair: &Pair,
+    authorities: &[CertificateDer<'static>],
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, TlsError> {
     let Pair { certificate, key } = pair;
-    let chain = certificates(certificate)?;
+    let mut chain = certificates(certificate)?;
+    complete(&mut chain, authorities);
     let der = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| pem_error("key", "PRIVATE KEY", key, &error))?;
     let mismatch = |error: rustls::Error| TlsError::Mismatch {
@@ -180,6 +190,38 @@ fn certified(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>
         why: error.to_string(),
     };
     CertifiedKey::from_der(chain, der, provider).map(Arc::new).map_err(mismatch)
+}
+
+/// Certificates that may vouch for the server's own too.
+fn authorities(options: &Options) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let mut authorities = Vec::new();
+    if let Some(path) = &options.client_ca {
+        authorities.extend(certificates(path)?);
+    }
+    // What is wrong with the directory is said when its certificates are to be trusted.
+    let files = options.client_ca_directory.as_deref().and_then(|path| files_of(path).ok());
+    for path in files.iter().flatten() {
+        authorities.extend(certificates(path).unwrap_or_default());
+    }
+    Ok(authorities)
+}
+
+/// Adds to a certificate that stands alone those that vouch for it, up to the root, which who
+/// trusts it has: OpenSSL does so, and there are files that rely on it.
+fn complete(chain: &mut Vec<CertificateDer<'static>>, authorities: &[CertificateDer<'static>]) {
+    if chain.len() != 1 {
+        return;
+    }
+    for _ in 0..=authorities.len() {
+        let last = chain.last().and_then(|der| name::issuer_and_subject(der));
+        let Some((issuer, _)) = last else { return };
+        let vouches = |der: &&CertificateDer<'_>| {
+            let names = name::issuer_and_subject(der);
+            names.is_some_and(|(its, subject)| subject == issuer && its != subject)
+        };
+        let Some(next) = authorities.iter().find(vouches).cloned() else { return };
+        chain.push(next);
+    }
 }
 
 /// Chooses a certificate by the host that the Client names, and by what it can verify.
@@ -256,7 +298,8 @@ fn verifier(
         path,
         why: error.to_string(),
     };
-    builder.build().map(|verifier| verifier as _).map_err(unusable)
+    let verifier = builder.build().map_err(unusable)?;
+    Ok(if options.is_timeless { Arc::new(Timeless(verifier)) } else { verifier })
 }
 
 fn trust(

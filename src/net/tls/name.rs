@@ -69,6 +69,21 @@ fn alternative(certificate: &X509Certificate<'_>) -> Option<String> {
     })
 }
 
+/// A moment when a certificate holds, in seconds since the Unix epoch.
+pub(super) fn good_moment(der: &[u8]) -> Option<u64> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    u64::try_from(certificate.validity().not_before.timestamp()).ok()?.checked_add(1)
+}
+
+/// Whose signature a certificate bears and who it is for, DER-encoded, if both can be read.
+pub(super) fn issuer_and_subject(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    Some((
+        certificate.tbs_certificate.issuer.as_raw(),
+        certificate.tbs_certificate.subject.as_raw(),
+    ))
+}
+
 /// When a certificate expires, in seconds since the Unix epoch; `None` for one that cannot be
 /// read.
 pub(super) fn expires_at(der: &[u8]) -> Option<i64> {
