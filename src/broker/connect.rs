@@ -14,7 +14,7 @@ use super::timeline::Due;
 use super::turn::Turn;
 use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
-use crate::codec::ReasonCode;
+use crate::codec::{QoS, ReasonCode};
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::session::Session;
@@ -242,8 +242,7 @@ impl Broker {
         let (unsent, lent) = parts.mailbox.disconnected(self.tuned.queue().keeps_qos0);
         self.metrics.drops.add(DropReason::ConnectionLost, unsent as u64);
         let ends_now = parts.session.expiry_s() == 0;
-        let mut back = parts.session.give_back_shared(ends_now);
-        self.unhold(parts.mailbox.stored(), &back);
+        let mut back = self.unhold(&mut parts);
         back.extend(lent);
         self.give_back(&parts, back, &mut turn);
         if let (false, Some(session)) = (ends_now, parts.mailbox.stored()) {
@@ -272,6 +271,24 @@ impl Broker {
         };
         self.finish(&mut turn, None);
         place.inspect(Place::vacated);
+    }
+
+    /// Takes what goes back to share groups when the connection ends, or the Session. That what
+    /// was held for QoS 2 is not bound to this Session any more, the store is told before another
+    /// may have it: else a crash could leave it with both.
+    fn unhold(&self, parts: &mut Parts) -> Vec<Delivery> {
+        let stored = parts.mailbox.stored();
+        let back = parts.session.give_back_shared();
+        let held = back.iter().filter(|(_, delivery)| delivery.qos == QoS::ExactlyOnce);
+        let void = held.filter_map(|(packet_id, delivery)| match stored {
+            Some(session) => Some(Change::Unbound { session, packet_id: packet_id.get() }),
+            None => self.not_bound(delivery),
+        });
+        let mut changes: Vec<_> = void.collect();
+        if !changes.is_empty() {
+            self.store.submit(&mut changes, None);
+        }
+        back.into_iter().map(|(_, delivery)| delivery).collect()
     }
 
     /// The Session's share groups have it no more, and get back what it had of them.
@@ -326,8 +343,7 @@ impl Broker {
     fn end(&self, mut parts: Parts, turn: &mut Turn) {
         self.metrics.sessions_ended.increment();
         let stored = parts.mailbox.stored();
-        let back = parts.session.give_back_shared(true);
-        self.unhold(stored, &back);
+        let back = self.unhold(&mut parts);
         self.give_back(&parts, back, turn);
         let filters: Vec<Box<str>> =
             parts.session.subscriptions.iter().map(|(filter, _)| filter.into()).collect();

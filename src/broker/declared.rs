@@ -214,11 +214,18 @@ impl Broker {
         let on_reject = queue.as_ref().map_or(OnReject::Drop, |queue| queue.on_reject());
         if let (OnReject::Requeue, Some(queue)) = (on_reject, queue) {
             // Before another may have it.
-            if let Some((session, packet_id)) = exchange {
-                let mut unbound = vec![Change::Unbound { session, packet_id: packet_id.get() }];
-                self.store.submit(&mut unbound, None);
+            let void = match exchange {
+                Some((session, packet_id)) => {
+                    Some(Change::Unbound { session, packet_id: packet_id.get() })
+                }
+                None if own.is_none() && delivery.qos == QoS::ExactlyOnce => {
+                    self.not_bound(&delivery)
+                }
+                None => None,
+            };
+            if let Some(void) = void {
+                self.store.submit(&mut vec![void], None);
             }
-            self.unhold(own, std::slice::from_ref(&delivery));
             queue.take_back(member, delivery, self.now(), turn.remainder());
             return;
         }

@@ -206,22 +206,12 @@ impl Broker {
         }
     }
 
-    /// Deliveries that were held go back to their queues: that a Session has them which is not
-    /// stored is not true any more. To be called before another may have them.
-    fn unhold(&self, session: Option<SessionId>, back: &[Delivery]) {
-        if session.is_some() {
-            return;
-        }
-        let bound = back.iter().filter(|delivery| delivery.qos == QoS::ExactlyOnce);
-        let void = bound.filter_map(|delivery| {
-            let queue = self.groups.stored(delivery.source)?;
-            let lent = Lent { attempts: delivery.attempts, is_bound: false };
-            Some(Change::Lent { queue, message: delivery.message.id(), lent })
-        });
-        let mut changes: Vec<_> = void.collect();
-        if !changes.is_empty() {
-            self.store.submit(&mut changes, None);
-        }
+    /// A delivery of QoS 2 that a Session had which is not stored goes back to its queue. To be
+    /// submitted before another may have it.
+    fn not_bound(&self, delivery: &Delivery) -> Option<Change> {
+        let queue = self.groups.stored(delivery.source)?;
+        let lent = Lent { attempts: delivery.attempts, is_bound: false };
+        Some(Change::Lent { queue, message: delivery.message.id(), lent })
     }
 
     /// Notes that a delivery is bound to a Packet Identifier.

@@ -502,12 +502,12 @@ impl Session {
         self.outgoing.restore(sent, seen_to);
     }
 
-    /// Takes the unacknowledged deliveries of QoS 1 that came from share groups, in the order of
-    /// sending: they go back to their groups when the connection ends. QoS 2 stays with its
-    /// Client [MQTT-4.8.2-4]; when the Session itself `ends`, what never left goes back too, and
-    /// what did is not sent to another [MQTT-4.8.2-5].
-    pub fn give_back_shared(&mut self, ends: bool) -> Vec<Delivery> {
-        self.outgoing.give_back_shared(ends)
+    /// Takes the unacknowledged deliveries that came from share groups, in the order of sending,
+    /// with the Packet Identifiers that they had: they go back to their groups when the connection
+    /// ends. QoS 2 that has left stays with its Client [MQTT-4.8.2-4], and is not sent to another
+    /// when the Session ends [MQTT-4.8.2-5].
+    pub fn give_back_shared(&mut self) -> Vec<(PacketId, Delivery)> {
+        self.outgoing.give_back_shared()
     }
 
     /// The deliveries of a share group that are in flight.

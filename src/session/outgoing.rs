@@ -315,14 +315,14 @@ impl Outgoing {
     }
 
     /// See [`super::Session::give_back_shared`].
-    pub fn give_back_shared(&mut self, ends: bool) -> Vec<Delivery> {
+    pub fn give_back_shared(&mut self) -> Vec<(PacketId, Delivery)> {
         let ids = self.in_order();
         let Some(flow) = self.flow.as_deref_mut() else { return Vec::new() };
         let back = |id: PacketId| {
             let exchange = flow.exchange_mut(id)?;
             let delivery = exchange.delivery.as_ref().filter(|delivery| delivery.source != 0)?;
             let was_sent = exchange.phase == Phase::Sent;
-            if delivery.qos == QoS::ExactlyOnce && (was_sent || !ends) {
+            if delivery.qos == QoS::ExactlyOnce && was_sent {
                 return None;
             }
             let unused = if was_sent { &mut flow.retired } else { &mut flow.free };
@@ -331,7 +331,7 @@ impl Outgoing {
             if !was_sent {
                 delivery.attempts = delivery.attempts.saturating_sub(1);
             }
-            Some(delivery)
+            Some((id, delivery))
         };
         ids.into_iter().filter_map(back).collect()
     }

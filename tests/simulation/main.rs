@@ -2,12 +2,13 @@
 //! and store, on one thread and in virtual time, on a network that delays, stalls and breaks and
 //! a disk that loses what was not synced. A model knows who must receive what.
 //!
-//! `SIM_SEED=n` repeats one history, with `SIM_TRACE=1` it is shown packet by packet; `SIM_HISTORIES=n` runs
-//! so many.
+//! `SIM_SEED=n` repeats one history, with `SIM_TRACE=1` it is shown packet by packet;
+//! `SIM_HISTORIES=n` runs so many, from the seed `SIM_FROM` on.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod client;
 mod disk;
+mod handover;
 mod history;
 mod log;
 mod model;
@@ -65,9 +66,10 @@ fn failing(
 
 #[test]
 fn every_promise_is_kept_whatever_happens() {
+    let from = number("SIM_FROM").unwrap_or(0);
     let seeds = match (number("SIM_SEED"), number("SIM_HISTORIES")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, histories) => 0..histories.unwrap_or(HISTORIES),
+        (None, histories) => from..from + histories.unwrap_or(HISTORIES),
     };
     let enough = number("SIM_ENOUGH").unwrap_or(1) as usize;
     let failing = failing(seeds, None, |_| true, enough);

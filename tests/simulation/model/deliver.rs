@@ -185,6 +185,10 @@ impl Model {
         if is_group && track.is_bound && !is_unsure {
             return Err("its Client's Session ended in a crash while it had it with QoS 2".into());
         }
+        let is_anothers = track.bound_to.is_some_and(|holder| holder != client);
+        if is_group && is_anothers && track.orders.len() < 2 && !is_unsure {
+            return Err("another Client was sent it with QoS 2".into());
+        }
         if is_group {
             let other = holder.filter(|(holder, ..)| *holder != client && track.orders.len() < 2);
             if let Some((holder, ..)) = other {
@@ -267,6 +271,9 @@ impl Model {
         let orders = track.orders.clone();
         let is_fresh = track.writes == 1 && !track.restarted && !publish.dup;
         let is_lent_first = is_fresh.then_some(track.at);
+        if publish.qos == 2 && matches!(via, Via::Group(_)) {
+            track.bound_to = Some(client);
+        }
         let is_taken = publish.qos == 0 && matches!(via, Via::Group(_));
         if is_taken {
             track.finished = Some(now);

@@ -2,8 +2,9 @@
 //!
 //! Topics below `$q/` are met by no other filter, so that whatever has one came from a queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::session::Session;
 use super::{Due, Model};
 use crate::client::number;
 use crate::history::CLIENTS;
@@ -37,6 +38,10 @@ struct Entry {
     is_late: bool,
     /// Whether a crash ended the Session that had it with QoS 2: only as a dead letter may it come.
     is_bound: bool,
+    /// Whom it was sent to with QoS 2. No crash makes it anybody else's.
+    bound_to: Option<usize>,
+    /// Who may have had it, or been about to be sent it, with QoS 2 in a crash.
+    maybe_with: BTreeSet<usize>,
     /// How often it was taken as a new message of QoS 2.
     taken: u32,
 }
@@ -56,6 +61,18 @@ pub struct Queues {
 /// Whether a topic belongs to a queue.
 pub fn is_queued(topic: &str) -> bool {
     topic.starts_with("$q/")
+}
+
+/// The queues that a Session which is online has consumed from with QoS 2.
+fn consumed(session: &Session) -> Vec<String> {
+    let spans = session.spans.iter().filter(|span| span.qos == 2 && session.conn.is_some());
+    spans.map(|span| span.filter.clone()).filter(|filter| filter.starts_with("$queue/")).collect()
+}
+
+/// Whether a topic belongs to the queue that consumers know by this filter.
+fn is_of(topic: &str, filter: &str) -> bool {
+    let name = filter.trim_start_matches("$queue/");
+    topic.split('/').nth(1) == Some(name)
 }
 
 impl Entry {
@@ -86,7 +103,8 @@ impl Model {
         entry.topic.clone_from(&message.topic);
         entry.copies += 1;
         (entry.at, entry.order, entry.acked) = (self.now, self.order, false);
-        entry.is_bound = false;
+        (entry.is_bound, entry.bound_to) = (false, None);
+        entry.maybe_with.clear();
         entry.must = must && !entry.loose;
         entry.loose |= message.qos == 0;
     }
@@ -163,8 +181,15 @@ impl Model {
         if entry.is_bound && !was_unsure {
             return Err("its Client's Session ended in a crash while it had it with QoS 2".into());
         }
+        let is_anothers = entry.bound_to.is_some_and(|holder| holder != client);
+        if is_anothers && entry.copies < 2 && !was_unsure {
+            return Err("another Client was sent it with QoS 2".into());
+        }
         if entry.is_strict() {
             entry.check(client, self.now, publish)?;
+        }
+        if publish.qos == 2 {
+            entry.bound_to = Some(client);
         }
         entry.writes += 1;
         entry.count = entry.count.max(publish.count.unwrap_or(0));
@@ -210,6 +235,8 @@ impl Model {
         if reason < 0x80 || !entry.topic.starts_with("$q/work") {
             entry.is_late |= entry.may_be_lent_anew(self.now);
             entry.finished = Some(self.now);
+        } else {
+            entry.bound_to = None;
         }
     }
 
@@ -241,7 +268,8 @@ impl Model {
     /// A Session may have ended, with what it had of QoS 2.
     pub(super) fn queue_session_ended(&mut self, client: usize) {
         for entry in self.queues.entries.values_mut() {
-            if entry.finished.is_none() && entry.seen_by == Some(client) {
+            let had = entry.seen_by == Some(client) || entry.maybe_with.contains(&client);
+            if entry.finished.is_none() && had {
                 // A dead letter, or dropped where there is none; or it was its only by record.
                 let must = entry.must && entry.topic.starts_with("$q/work");
                 entry.loosen();
@@ -261,6 +289,7 @@ impl Model {
         let stored: Vec<bool> = self.sessions.iter().map(|s| s.is_surely_stored()).collect();
         let ends_with: Vec<_> = self.sessions.iter().map(|s| s.surely_ends_with()).collect();
         self.queues.sent.clear();
+        let consumers: Vec<Vec<String>> = self.sessions.iter().map(consumed).collect();
         let mut letters = vec![];
         for ((number, is_letter), entry) in &mut self.queues.entries {
             if !(entry.acked || settled(entry.at)) || entry.finished.is_some_and(|at| !settled(at))
@@ -269,6 +298,10 @@ impl Model {
                 entry.loosen();
                 letters.extend(is_letter.then_some(*number));
             }
+            let of_queue = |filters: &Vec<String>| filters.iter().any(|f| is_of(&entry.topic, f));
+            let who = consumers.iter().enumerate().filter(|(_, filters)| of_queue(filters));
+            let who: Vec<usize> = who.map(|(client, _)| client).collect();
+            entry.maybe_with.extend(who);
             if entry.holder.is_some_and(|(of, conn, qos)| qos == 2 && ends_with[of] == Some(conn)) {
                 entry.is_bound = true;
                 entry.must &= entry.topic.starts_with("$q/work");

@@ -46,6 +46,8 @@ pub struct Track {
     pub got_exactly: u32,
     /// Whether a crash ended the Session that had it with QoS 2: nobody else may have it.
     pub is_bound: bool,
+    /// What a share group has sent with QoS 2: to whom. No crash makes it anybody else's.
+    pub bound_to: Option<usize>,
     /// Whether there was a crash since it was processed, or a restart of any kind.
     pub crashed: bool,
     pub restarted: bool,
@@ -67,7 +69,7 @@ impl Track {
         self.must |= other.must;
         self.parted = false;
         self.at = other.at;
-        (self.acked, self.is_bound) = (false, false);
+        (self.acked, self.is_bound, self.bound_to) = (false, false, None);
         self.durable |= other.durable;
         self.orders.extend(other.orders);
         self.qos.extend(other.qos);
