@@ -30,17 +30,23 @@ const CACHED_TOPIC_LEN_MAX: usize = 256;
 /// What a connection keeps for its publications.
 #[derive(Debug, Default)]
 pub struct Publisher {
-    /// Its receiver's key, for No Local.
-    pub key: u64,
     /// The Session's identity in the store, when it outlives its connections.
-    pub stored: Option<SessionId>,
+    stored: Option<SessionId>,
     /// What stands for its Client Identifier, see [`identity`].
     identity: u64,
+    ways: Ways,
+}
+
+/// What a publisher knows of the topics that it publishes to.
+#[derive(Debug, Default)]
+struct Ways {
+    /// Its receiver's key, for No Local.
+    key: u64,
     /// What it may publish.
     guard: Arc<Guard>,
-    /// The generation of the ways below.
+    /// The generation of what is below.
     generation: u64,
-    ways: FxHashMap<Box<str>, Way>,
+    known: FxHashMap<Box<str>, Way>,
     /// The topic published to last, which is most often the next too.
     last: Option<(Box<str>, Way)>,
 }
@@ -53,11 +59,22 @@ struct Way {
     routes: Routes<Receiver>,
 }
 
+impl Way {
+    /// The routes of a message that its publisher may publish.
+    fn permitted(&self, publish: &Publish<'_>) -> Result<&Routes<Receiver>, ReasonCode> {
+        match self.permits.allow(publish.qos, publish.retain) {
+            true => Ok(&self.routes),
+            false => Err(ReasonCode::NotAuthorized),
+        }
+    }
+}
+
 impl Publisher {
     /// Nothing published yet.
     pub fn new(mailbox: &Mailbox, guard: Arc<Guard>) -> Self {
-        let (key, stored) = (mailbox.key(), mailbox.stored());
-        Self { key, stored, identity: identity(&guard.subject.client_id), guard, ..Self::default() }
+        let identity = identity(&guard.subject.client_id);
+        let ways = Ways { key: mailbox.key(), guard, ..Ways::default() };
+        Self { stored: mailbox.stored(), identity, ways }
     }
 }
 
@@ -101,7 +118,9 @@ impl Broker {
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
-        let routes = match self.permitted(publisher, publish, topic) {
+        let Publisher { stored, identity, ref mut ways } = *publisher;
+        let permitted = self.way(ways, topic).and_then(|way| way.permitted(publish));
+        let mut routes = match permitted {
             Ok(routes) => routes,
             Err(reason) => return Published::refused(reason),
         };
@@ -110,7 +129,7 @@ impl Broker {
         let raise = || Publish { qos: QoS::ExactlyOnce, ..*publish };
         let raised = self.tuned.raises_qos().then(raise);
         let publish = raised.as_ref().unwrap_or(publish);
-        if !self.takes_messages() && needs_store(publisher, publish, &routes) {
+        if !self.takes_messages() && needs_store(stored, publish, routes) {
             if self.memory_is_full() {
                 self.metrics.publications_refused_for_memory.increment();
             }
@@ -118,36 +137,38 @@ impl Broker {
         }
         let Publish { qos, retain, properties, .. } = *publish;
         let arrival = Arrival { qos, retain, properties, weight: body.len(), now };
-        if publish.retain && !self.is_let_in(&routes, &arrival, turn) {
+        if publish.retain && !self.is_let_in(routes, &arrival, turn) {
             return Published::later(ReasonCode::QuotaExceeded);
         }
-        let (retained, routes) = if publish.retain {
-            match self.publish_retained(publisher, publish, topic, body, now, turn) {
-                Ok((message, routes)) => (Some(message), routes),
+        let (mut retained, those_then, those_with_room);
+        retained = None;
+        if publish.retain {
+            match self.publish_retained((ways, identity), publish, topic, body, now, turn) {
+                Ok((message, then)) => (retained, those_then) = (Some(message), then),
                 Err(reason) => return Published::refused(reason),
             }
-        } else {
-            (None, routes)
-        };
+            routes = &those_then;
+        }
         // Its identity comes before its receivers are asked whether they are durable.
         let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
         let matches_none = routes.is_empty();
-        let (targets, routes) = match self.targets(&routes, &arrival, turn) {
-            Ok(targets) => (targets, routes),
+        let targets = match self.targets(routes, &arrival, turn) {
+            Ok(targets) => targets,
             // It is retained by now.
-            Err(_) if publish.retain => self.with_room(&routes, &arrival, turn),
+            Err(_) if publish.retain => {
+                let targets;
+                (targets, those_with_room) = self.with_room(routes, &arrival, turn);
+                routes = &those_with_room;
+                targets
+            }
             Err(reason) => return Published::later(reason),
         };
-        let mut published = Published { reason: ReasonCode::Success, waits: false, later: false };
-        if let (true, Some(session), Some(id)) =
-            (receives_twice, publisher.stored, publish.packet_id)
-        {
-            turn.change(Change::Received { session, packet_id: id.get() });
-            published.waits = true;
-        }
+        let waits = receives_twice && note_received(stored, publish, turn);
+        let nobody = ReasonCode::NoMatchingSubscribers;
+        let reason = if matches_none { nobody } else { ReasonCode::Success };
+        let mut published = Published { reason, waits, later: false };
         if matches_none && !publish.retain {
             self.metrics.drops.add(DropReason::NoSubscriber, 1);
-            published.reason = ReasonCode::NoMatchingSubscribers;
             return published;
         }
         let message = retained.unwrap_or_else(|| {
@@ -155,10 +176,7 @@ impl Broker {
             Message::of_publish(id, body, publish, topic, now)
         });
         published.waits |= publish.retain || !targets.is_empty();
-        if matches_none {
-            published.reason = ReasonCode::NoMatchingSubscribers;
-        }
-        self.hand_on(message, targets, &routes, turn);
+        self.hand_on(message, targets, routes, turn);
         published
     }
 
@@ -166,7 +184,7 @@ impl Broker {
     /// there is no room a message that can be refused is; QoS 0 cannot.
     fn publish_retained(
         &self,
-        publisher: &mut Publisher,
+        (ways, identity): (&mut Ways, u64),
         publish: &Publish<'_>,
         topic: &str,
         body: &[u8],
@@ -176,13 +194,12 @@ impl Broker {
         let is_stored = publish.qos != QoS::AtMostOnce;
         let id = if is_stored { self.store.next_message_id() } else { 0 };
         let message = Message::of_publish(id, body, publish, topic, now);
-        let identity = publisher.identity;
         let adds = !publish.payload.is_empty() && !self.retained.contains(topic);
-        let (kept, way) = if adds && self.memory_is_full() {
-            (Err(retained::Full), self.way(publisher, topic))
+        let mut routes = || self.way(ways, topic).map(|way| way.routes.clone());
+        let (kept, routes) = if adds && self.memory_is_full() {
+            (Err(retained::Full), routes())
         } else {
-            let way = || self.way(publisher, topic);
-            self.retained.publish(&message, identity, is_stored, way)
+            self.retained.publish(&message, identity, is_stored, routes)
         };
         if kept.is_err() && is_stored {
             return Err(ReasonCode::QuotaExceeded);
@@ -191,7 +208,7 @@ impl Broker {
             self.metrics.drops.add(DropReason::NotRetained, 1);
         }
         turn.retained(&message);
-        Ok((message, way?.routes))
+        Ok((message, routes?))
     }
 
     /// Publishes the Will of the Client that has this mailbox, if it may publish it now.
@@ -264,34 +281,26 @@ impl Broker {
         }
     }
 
-    /// The routes of a message that its publisher may publish.
-    fn permitted(
-        &self,
-        publisher: &mut Publisher,
-        publish: &Publish<'_>,
-        topic: &str,
-    ) -> Result<Routes<Receiver>, ReasonCode> {
-        let Way { permits, routes } = self.way(publisher, topic)?;
-        match permits.allow(publish.qos, publish.retain) {
-            true => Ok(routes),
-            false => Err(ReasonCode::NotAuthorized),
+    /// The way of a topic, from the publisher's own list where that is still right.
+    fn way<'a>(&self, ways: &'a mut Ways, topic: &str) -> Result<&'a Way, ReasonCode> {
+        let generation = self.router.generation();
+        if generation != ways.generation {
+            ways.generation = generation;
+            ways.known = FxHashMap::default();
+            ways.last = None;
+        }
+        if ways.last.as_ref().is_none_or(|(last, _)| **last != *topic) {
+            self.find_way(ways, topic)?;
+        }
+        match &ways.last {
+            Some((_, way)) => Ok(way),
+            None => Err(ReasonCode::UnspecifiedError), // It has just been found.
         }
     }
 
-    /// The way of a topic, from the publisher's own list where that is still right.
-    fn way(&self, publisher: &mut Publisher, topic: &str) -> Result<Way, ReasonCode> {
-        let generation = self.router.generation();
-        if generation != publisher.generation {
-            publisher.generation = generation;
-            publisher.ways = FxHashMap::default();
-            publisher.last = None;
-        }
-        if let Some((last, way)) = &publisher.last
-            && **last == *topic
-        {
-            return Ok(way.clone());
-        }
-        let way = match publisher.ways.get(topic) {
+    /// Makes a topic the last one.
+    fn find_way(&self, ways: &mut Ways, topic: &str) -> Result<(), ReasonCode> {
+        let way = match ways.known.get(topic) {
             Some(way) => way.clone(),
             None => {
                 if levels(topic) > self.tuned.of_subscriptions().0 {
@@ -300,30 +309,41 @@ impl Broker {
                 // Nobody can subscribe to what stands below $share.
                 let denied = sys::is_own(topic) || topic.starts_with("$share/");
                 let way = Way {
-                    permits: if denied { Permits::NONE } else { publisher.guard.publishes(topic) },
-                    routes: self.router.routes(topic, Some(publisher.key)),
+                    permits: if denied { Permits::NONE } else { ways.guard.publishes(topic) },
+                    routes: self.router.routes(topic, Some(ways.key)),
                 };
-                if publisher.ways.len() >= CACHED_TOPICS_MAX {
-                    publisher.ways.clear();
+                if ways.known.len() >= CACHED_TOPICS_MAX {
+                    ways.known.clear();
                 }
-                if publisher.last.is_some() && topic.len() <= CACHED_TOPIC_LEN_MAX {
-                    publisher.ways.insert(topic.into(), way.clone());
+                if ways.last.is_some() && topic.len() <= CACHED_TOPIC_LEN_MAX {
+                    ways.known.insert(topic.into(), way.clone());
                 }
                 way
             }
         };
-        if let Some((last, former)) = publisher.last.replace((topic.into(), way.clone()))
+        if let Some((last, former)) = ways.last.replace((topic.into(), way))
             && last.len() <= CACHED_TOPIC_LEN_MAX
         {
-            publisher.ways.entry(last).or_insert(former);
+            ways.known.entry(last).or_insert(former);
         }
-        Ok(way)
+        Ok(())
     }
 }
 
+/// Notes for a Session that is stored the identifier of QoS 2 that it has received; whether it is.
+fn note_received(session: Option<SessionId>, publish: &Publish<'_>, turn: &mut Turn) -> bool {
+    let (Some(session), Some(id)) = (session, publish.packet_id) else { return false };
+    turn.change(Change::Received { session, packet_id: id.get() });
+    true
+}
+
 /// Whether a message can be acknowledged only when something of it is in the store.
-fn needs_store(publisher: &Publisher, publish: &Publish<'_>, routes: &Routes<Receiver>) -> bool {
-    let received_once = publish.qos == QoS::ExactlyOnce && publisher.stored.is_some();
+fn needs_store(
+    publisher: Option<SessionId>,
+    publish: &Publish<'_>,
+    routes: &Routes<Receiver>,
+) -> bool {
+    let received_once = publish.qos == QoS::ExactlyOnce && publisher.is_some();
     publish.qos != QoS::AtMostOnce
         && (received_once
             || publish.retain

@@ -2,6 +2,7 @@
 //! to the store, one push and one bell per receiver.
 
 use std::sync::Arc;
+use std::vec::Drain;
 
 use super::fate::Fate;
 use super::mailbox::{Mailbox, Remainder};
@@ -12,7 +13,7 @@ use crate::clock::Moment;
 use crate::message::Message;
 use crate::metrics::{DropReason, Tally};
 use crate::queue::Delivery;
-use crate::router::Routes;
+use crate::router::{Route, Routes};
 use crate::store::{Change, Fetch, SessionId, Submitted};
 
 /// Changes and messages on their way.
@@ -91,12 +92,13 @@ impl Broker {
             if turn.has_changes() { self.submit(turn, waiter) } else { Submitted::Done };
         let mut start = 0;
         let now = self.now();
-        for (routes, end) in turn.runs.drain(..) {
-            let messages = turn.messages.get(start..end).unwrap_or_default();
+        let Turn { messages, runs, remainder, .. } = turn;
+        let mut messages = messages.drain(..);
+        for (routes, end) in runs.drain(..) {
+            self.distribute(&routes, (&mut messages, end - start), now, remainder);
             start = end;
-            self.distribute(&routes, messages, now, &mut turn.remainder);
         }
-        turn.messages.clear();
+        drop(messages);
         for (queue, message) in turn.settled.drain(..) {
             queue.settle(message);
         }
@@ -123,30 +125,48 @@ impl Broker {
         self.store.submit(&mut turn.changes, waiter)
     }
 
-    /// Pushes messages to all receivers of their routes.
+    /// Pushes the next messages, so many, to all receivers of their routes: to the last one the
+    /// messages themselves, which saves two counts of each where there is only one.
     fn distribute(
         &self,
         routes: &Routes<Receiver>,
-        messages: &[Message],
+        (messages, run): (&mut Drain<'_, Message>, usize),
+        now: Moment,
+        remainder: &mut Remainder,
+    ) {
+        let Some((last, others)) = routes.split_last() else {
+            messages.by_ref().take(run).for_each(drop);
+            return;
+        };
+        for route in others {
+            let copies = messages.as_slice().iter().take(run).cloned();
+            self.push(route, copies, now, remainder);
+        }
+        self.push(last, messages.by_ref().take(run), now, remainder);
+    }
+
+    /// Pushes messages to a receiver.
+    fn push(
+        &self,
+        route: &Route<Receiver>,
+        messages: impl Iterator<Item = Message>,
         now: Moment,
         remainder: &mut Remainder,
     ) {
         let limits = &self.tuned.queue();
-        for route in routes.iter() {
-            let deliveries = messages.iter().map(|message| Delivery {
-                subscription_ids: route.subscription_ids.clone(),
-                qos: message.qos().min(route.qos),
-                retain: message.retain() && route.retain_as_published, // [MQTT-3.3.1-12, -13]
-                ..Delivery::new(message.clone())
-            });
-            let before = remainder.overflow.len();
-            match &route.subscriber {
-                Receiver::Session(mailbox) => {
-                    mailbox.push(deliveries, limits, now, remainder);
-                    self.forget_refused(mailbox, remainder, before);
-                }
-                Receiver::Group(group) => group.push(deliveries, limits, now, remainder),
+        let deliveries = messages.map(|message| Delivery {
+            subscription_ids: route.subscription_ids.clone(),
+            qos: message.qos().min(route.qos),
+            retain: message.retain() && route.retain_as_published, // [MQTT-3.3.1-12, -13]
+            ..Delivery::new(message)
+        });
+        let before = remainder.overflow.len();
+        match &route.subscriber {
+            Receiver::Session(mailbox) => {
+                mailbox.push(deliveries, limits, now, remainder);
+                self.forget_refused(mailbox, remainder, before);
             }
+            Receiver::Group(group) => group.push(deliveries, limits, now, remainder),
         }
     }
 

@@ -72,6 +72,11 @@ impl<S> Routes<S> {
         self.0.iter()
     }
 
+    /// The last receiver, and the others.
+    pub fn split_last(&self) -> Option<(&Route<S>, &[Route<S>])> {
+        self.0.split_last()
+    }
+
     /// The same without those at these places.
     #[must_use]
     pub fn without(&self, places: &[usize]) -> Self
