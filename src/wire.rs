@@ -119,6 +119,11 @@ impl Reader {
         &self.tail
     }
 
+    /// Length that the packet will have of which a part is kept, as far as is known.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
     /// Takes what was kept, to be handled before anything is read.
     pub fn take_kept(&mut self) -> Vec<u8> {
         self.needed = 0;

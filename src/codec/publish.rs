@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU16;
 
-use super::frame::PacketType;
+use super::frame::{Frame, PacketType};
 use super::primitive::{Fields, VARINT_MAX, put_varint, varint_len};
 use super::property::{self, Place, PropertyId};
 use super::{DecodeError, EncodeError, PacketId, Properties, QoS, Version};
@@ -32,6 +32,13 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
+    /// The packet in a frame of this type.
+    #[inline]
+    pub fn of_frame(frame: &Frame<'a>, version: Version) -> Result<Self, DecodeError> {
+        debug_assert_eq!(frame.kind, PacketType::Publish);
+        Self::decode(frame.flags, frame.body, version)
+    }
+
     #[inline]
     pub(super) fn decode(flags: u8, body: &'a [u8], version: Version) -> Result<Self, DecodeError> {
         // [MQTT-3.3.1-4]

@@ -47,6 +47,8 @@ impl Connection {
             self.slowed("max_byte_rate");
             return Ok(false);
         };
+        let gulp = usize::from(self.gulp_kib) << 10;
+        let max = if self.reader.needed() > gulp { max } else { max.min(gulp) };
         let read = match self.reader.poll_read_some(cx, &mut self.io, input, max) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
@@ -72,6 +74,7 @@ impl Connection {
         };
         self.has_handled(consumed);
         let fresh = len.saturating_sub(kept);
+        self.measure_gulp(consumed, turn.tally.packets_received);
         turn.tally.bytes_received += fresh as u64;
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
         // large packet on its way is not silence.
@@ -84,6 +87,15 @@ impl Connection {
             return Err(Ending::Ended(ReasonCode::QuotaExceeded));
         }
         Ok(true)
+    }
+
+    /// Has the next read bring as many packets like these as others can wait for.
+    fn measure_gulp(&mut self, consumed: usize, packets: u64) {
+        let bytes = consumed as u64 * super::PACKETS_MAX;
+        if let Some(gulp) = bytes.checked_div(packets) {
+            let kib = u8::try_from(gulp >> 10).unwrap_or(u8::MAX);
+            self.gulp_kib = kib.max(super::GULP_LEAST_KIB);
+        }
     }
 
     /// Handles the whole packets of the input; returns the bytes they took and how long the
@@ -139,6 +151,14 @@ impl Connection {
             return Err(Ending::Rule(ProtocolError::protocol("a second CONNECT")));
         }
         turn.tally.packets_received += 1;
+        if frame.kind == PacketType::Publish {
+            let publish = Publish::of_frame(frame, self.version).map_err(broken_rule)?;
+            let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+            return match parts.session.handle_publish(&publish).map_err(Ending::Rule)? {
+                Some(topic) => self.publish(&publish, topic.as_str(), frame.body, now, turn),
+                None => Ok(()),
+            };
+        }
         let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;

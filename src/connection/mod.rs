@@ -3,9 +3,10 @@
 //!
 //! A turn: take mail and deliveries; read once and handle every whole packet; let answers out;
 //! hand the turn's changes and messages to the broker; write once. Turns go on while they get
-//! something done; then the task sleeps until bytes come, the Client takes bytes, the mailbox
-//! rings, or the Keep Alive runs out. Writing is one of these arms and never waited for in the
-//! middle: a Client that does not read is still heard, until it owes us too much.
+//! something done, up to a measure ([`PACKETS_MAX`]) after which all others have theirs; then the
+//! task sleeps until bytes come, the Client takes bytes, the mailbox rings, or the Keep Alive runs
+//! out. Writing is one of these arms and never waited for in the middle: a Client that does not
+//! read is still heard, until it owes us too much.
 //!
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
@@ -21,6 +22,8 @@ mod pace;
 mod report;
 mod request;
 mod scratch;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -89,6 +92,13 @@ const WAITING_ANSWERS_MAX: usize = 4096;
 
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
+
+/// Packets after which a turn is the last without a pause: so long, some fifty microseconds, a
+/// Client that never stops has others wait.
+const PACKETS_MAX: u64 = 256;
+
+/// KiB that are read at a time at least.
+const GULP_LEAST_KIB: u8 = 4;
 
 /// Time after which a turn is the last without a pause, and in a turn no further packet is handled,
 /// in milliseconds: a PUBLISH may have to find its way through thousands of filters.
@@ -218,6 +228,8 @@ struct Connection {
     heard_len: u32,
     keep_alive_ms: u32,
     timer: Option<Timer>,
+    /// KiB that are read at a time: about [`PACKETS_MAX`] packets of the kind that came last.
+    gulp_kib: u8,
     /// Whether bytes that came with CONNECT have not been looked at.
     has_early_bytes: bool,
     /// When the next packet, a PUBLISH that the broker could not take, is tried again; the
@@ -333,21 +345,21 @@ impl Connection {
             return Poll::Ready(Ending::Expired);
         }
         Scratch::lend(|scratch| {
-            let until = now.after_ms(TURNS_MS);
+            let (until, mut packets) = (now.after_ms(TURNS_MS), 0);
             for _ in 0..TURNS_MAX {
                 let turned = self.turn(cx, now, scratch);
-                self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
+                let tally = &mut scratch.turn.tally;
+                packets += tally.packets_received + tally.packets_sent;
+                self.lease.broker.metrics.traffic.add(tally);
                 match turned {
                     Err(ending) => return Poll::Ready(ending),
-                    Ok(true) if self.is_at_work() || self.lease.broker.now() >= until => {
-                        return after_the_others(cx);
-                    }
+                    Ok(true) if self.is_at_work() || packets >= PACKETS_MAX => break,
+                    Ok(true) if self.lease.broker.now() >= until => break,
                     Ok(true) => {}
                     Ok(false) => return self.sleep(cx, now),
                 }
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
+            after_the_others(cx)
         })
     }
 
@@ -590,28 +602,4 @@ async fn linger(mut io: Transport, mut writer: Writer) -> io::Result<()> {
     let mut discarded = [0; 1024];
     while io.read(&mut discarded).await? > 0 {}
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::mailbox::Mailbox;
-    use crate::session::Session;
-
-    /// The size of what a function returns.
-    fn size<A, B, C, T>(_: impl Fn(A, B, C) -> T) -> usize {
-        size_of::<T>()
-    }
-
-    /// What there is of each connection. An allocator has classes of sizes: a few bytes more than
-    /// these figures can cost 128.
-    #[test]
-    fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 512, "{}", size_of::<Connection>());
-        assert!(size_of::<Session>() <= 240, "{}", size_of::<Session>());
-        // Counters in front of it.
-        assert!(size_of::<Mailbox>() <= 128 - 16, "{}", size_of::<Mailbox>());
-        // With what the runtime adds to a task, 256.
-        assert!(size(serve) <= 96, "{}", size(serve));
-    }
 }

@@ -325,6 +325,7 @@ impl Opening<'_> {
             writer,
             lease,
             publisher: None,
+            gulp_kib: u8::MAX,
             peer: peer.origin(),
             options,
             guard,

@@ -243,7 +243,10 @@ impl Session {
     /// Judges a packet; the Network Connection must be closed when it breaks a rule.
     pub fn handle<'p>(&mut self, packet: Packet<'p>) -> Result<Action<'p>, ProtocolError> {
         match packet {
-            Packet::Publish(publish) => self.handle_publish(publish),
+            Packet::Publish(publish) => Ok(match self.handle_publish(&publish)? {
+                Some(topic) => Action::Publish { publish, topic },
+                None => Action::None,
+            }),
             Packet::PubAck(ack) => self.handle_puback(ack),
             Packet::PubRec(ack) => self.handle_pubrec(ack),
             Packet::PubRel(ack) => Ok(self.handle_pubrel(ack)),
@@ -267,9 +270,15 @@ impl Session {
         }
     }
 
-    fn handle_publish<'p>(&mut self, publish: Publish<'p>) -> Result<Action<'p>, ProtocolError> {
-        self.terms.check_publish(&publish)?;
-        let topic = self.incoming_aliases.resolve(&publish, self.terms.topic_alias_maximum)?;
+    /// The same for a PUBLISH, which is not wrapped and unwrapped for it: the topic of a message
+    /// to be distributed, or none.
+    #[inline]
+    pub fn handle_publish<'p>(
+        &mut self,
+        publish: &Publish<'p>,
+    ) -> Result<Option<Topic<'p>>, ProtocolError> {
+        self.terms.check_publish(publish)?;
+        let topic = self.incoming_aliases.resolve(publish, self.terms.topic_alias_maximum)?;
         if let Some(packet_id) = publish.packet_id {
             let fresh = self.incoming.begin(packet_id, publish.qos, self.terms.receive_maximum)?;
             if !fresh {
@@ -277,10 +286,10 @@ impl Session {
                 // answers are in order and this one waits for what is under way [MQTT-4.3.3-10].
                 let reason = ReasonCode::Success;
                 self.answers.push(Answer::PubRec { packet_id, reason }, true);
-                return Ok(Action::None);
+                return Ok(None);
             }
         }
-        Ok(Action::Publish { publish, topic })
+        Ok(Some(topic))
     }
 
     /// The broker has dealt with a PUBLISH of QoS 1 or 2. `waits`: its acknowledgement leaves
