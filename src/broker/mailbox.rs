@@ -158,7 +158,8 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         // Nobody is there to take what the store keeps anyhow.
         let at_hand_max = if inner.online { limits.at_hand_max } else { 0 };
-        let limits = self.memory.bound(&Limits { at_hand_max, ..*limits });
+        let qos0_max = if inner.online { limits.qos0_max } else { 0 };
+        let limits = self.memory.bound(&Limits { at_hand_max, qos0_max, ..*limits });
         for delivery in deliveries {
             if inner.ended {
                 remainder.ended.push((delivery.trace(), self.stored));

@@ -137,6 +137,7 @@ impl Broker {
         let texts = [("version", version), ("uptime", uptime)];
         let mut counts = self.sys_counts(resident);
         counts.push(("clients/maximum", sys.clients_maximum));
+        counts.push(("connections/socket/count", self.metrics.connections_opened.value()));
         let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), text));
         let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count.to_string()));
         let loads = loads.into_iter().map(|(name, average)| (name, format!("{average:.2}")));

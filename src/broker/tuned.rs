@@ -12,6 +12,7 @@ use crate::queue::{Limits, Overflow};
 #[derive(Debug, Default)]
 pub(super) struct Tuned {
     messages_max: AtomicUsize,
+    qos0_max: AtomicUsize,
     bytes_max: AtomicUsize,
     at_hand_max: AtomicUsize,
     drops_oldest: AtomicBool,
@@ -34,6 +35,7 @@ impl Tuned {
     pub fn set(&self, options: &Options) {
         let queue = &options.queue;
         self.messages_max.store(queue.messages_max, Ordering::Relaxed);
+        self.qos0_max.store(queue.qos0_max, Ordering::Relaxed);
         self.bytes_max.store(queue.bytes_max, Ordering::Relaxed);
         self.at_hand_max.store(queue.at_hand_max, Ordering::Relaxed);
         self.drops_oldest.store(queue.overflow == Overflow::DropOldest, Ordering::Relaxed);
@@ -50,6 +52,7 @@ impl Tuned {
         let drops_oldest = self.drops_oldest.load(Ordering::Relaxed);
         Limits {
             messages_max: self.messages_max.load(Ordering::Relaxed),
+            qos0_max: self.qos0_max.load(Ordering::Relaxed),
             bytes_max: self.bytes_max.load(Ordering::Relaxed),
             overflow: if drops_oldest { Overflow::DropOldest } else { Overflow::DropNewest },
             at_hand_max: self.at_hand_max.load(Ordering::Relaxed),

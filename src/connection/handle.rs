@@ -54,9 +54,12 @@ impl Connection {
             Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
             Poll::Ready(Ok(read)) => read,
         };
+        let fresh = read.bytes().saturating_sub(kept);
         if let Some(pace) = self.pace() {
-            pace.has_read(now, read.bytes().saturating_sub(kept));
+            pace.has_read(now, fresh);
         }
+        // Before they are handled: that may be the connection's end.
+        turn.tally.bytes_received += fresh as u64;
         let (consumed, len) = match read {
             Input::Closed => return Err(Ending::Closed),
             Input::Shared(len) => {
@@ -73,9 +76,7 @@ impl Connection {
             }
         };
         self.has_handled(consumed);
-        let fresh = len.saturating_sub(kept);
         self.measure_gulp(consumed, turn.tally.packets_received);
-        turn.tally.bytes_received += fresh as u64;
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
         // large packet on its way is not silence.
         if consumed > 0 || len >= self.heard_len as usize + PROGRESS {

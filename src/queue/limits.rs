@@ -18,6 +18,9 @@ pub enum Overflow {
 pub struct Limits {
     /// Messages that are ready.
     pub messages_max: usize,
+    /// Messages of QoS 0 that are ready for a Client that is there, when they are counted apart;
+    /// 0: they are not.
+    pub qos0_max: usize,
     /// Weight of the messages that are ready, in bytes.
     pub bytes_max: usize,
     /// What happens to a message beyond a bound.
@@ -35,6 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             messages_max: 100_000,
+            qos0_max: 0,
             bytes_max: 64 << 20,
             overflow: Overflow::DropNewest,
             at_hand_max: 1 << 20,
@@ -48,6 +52,7 @@ impl Limits {
     /// No bounds, for what was accepted before.
     pub const NONE: Self = Self {
         messages_max: usize::MAX,
+        qos0_max: 0,
         bytes_max: usize::MAX,
         overflow: Overflow::DropNewest,
         at_hand_max: usize::MAX,

@@ -100,11 +100,11 @@ impl Queue {
         now: Moment,
         dropped: &mut Dropped,
     ) {
-        let weight = delivery.weight();
-        if self.is_full(weight, limits) {
+        let (weight, qos) = (delivery.weight(), delivery.qos);
+        if self.is_full(qos, weight, limits) {
             self.drop_expired(now, dropped);
         }
-        while self.is_full(weight, limits) {
+        while self.is_full(qos, weight, limits) {
             let oldest = match limits.overflow {
                 Overflow::DropNewest | Overflow::Reject => None,
                 Overflow::DropOldest => self.drop_oldest(),
@@ -143,8 +143,13 @@ impl Queue {
         }
     }
 
-    fn is_full(&self, weight: usize, limits: &Limits) -> bool {
-        self.len() >= limits.messages_max || self.bytes.saturating_add(weight) > limits.bytes_max
+    fn is_full(&self, qos: QoS, weight: usize, limits: &Limits) -> bool {
+        let (len, max) = match (limits.qos0_max, qos) {
+            (0, _) => (self.len(), limits.messages_max),
+            (qos0_max, QoS::AtMostOnce) => (self.unacknowledged.len(), qos0_max),
+            _ => (self.len() - self.unacknowledged.len(), limits.messages_max),
+        };
+        len >= max || self.bytes.saturating_add(weight) > limits.bytes_max
     }
 
     fn goes_to_backlog(&self, delivery: &Delivery, weight: usize, limits: &Limits) -> bool {

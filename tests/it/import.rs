@@ -389,3 +389,72 @@ fn stats(directory: &Path) -> String {
     command.args(["store", "stats", "--directory"]).arg(directory.join("data"));
     run(&mut command, SOON).1
 }
+
+/// Files that other versions of mosquitto have written; `write.py` beside them says how.
+#[test]
+fn files_of_versions_5_and_6_hold_the_same() {
+    for version in [5, 6] {
+        let kept = format!("{}/tests/data/mosquitto", env!("CARGO_MANIFEST_DIR"));
+        let file = PathBuf::from(format!("{kept}/version-{version}.db"));
+        let directory = TempDir::new().unwrap();
+        imported(
+            &file,
+            directory.path(),
+            &[
+                &*format!("version of the file: {version}"),
+                "sessions: 4",
+                "subscriptions: 4",
+                "retained messages: 2",
+                "messages waiting: 11",
+                "Packet Identifiers in use toward Clients: 5",
+                "QoS 2 identifiers in use by Clients: 1",
+            ],
+        );
+        has_all(broker(&directory).port);
+    }
+}
+
+/// Whether the Clients of `write.py` get what it left for them.
+fn has_all(port: u16) {
+    let resume = |connect: Connect| {
+        let (client, present) = Client::resume(port, &connect);
+        assert!(present);
+        client
+    };
+    let texts = |client: &mut Client, n: usize| -> Vec<_> {
+        let received = (0..n).map(|_| client.receive());
+        received.map(|got| (got.topic.clone(), got.text().to_owned(), got.flags)).collect()
+    };
+    let entry = |topic: &str, text: &str, flags| (topic.to_owned(), text.to_owned(), flags);
+    let mut flight = resume(Connect::v4("flight").durable());
+    let one = flight.read_publish();
+    assert_eq!((one.text(), one.id, one.flags), ("one", 1, 0x0A));
+    let two = flight.read_publish();
+    assert_eq!((two.text(), two.id, two.flags), ("two", 2, 0x0C));
+    flight.expect(&[0x62, 2, 0, 3]);
+    let mut five = resume(Connect::v5("five").durable());
+    let with = five.receive();
+    assert_eq!((with.text(), with.flags), ("with", 0x0A));
+    assert_eq!(with.properties, b"\x0B\x07\x26\0\x03key\0\x05value");
+    let plain = five.receive();
+    assert_eq!((plain.text(), plain.properties.ends_with(b"\x03\0\x04text")), ("plain", true));
+    let mut away = resume(Connect::v4("away").durable());
+    let mut expected = Vec::new();
+    for number in 0..3 {
+        expected.push(entry("away/x", &format!("q1-{number}"), 2));
+        expected.push(entry("away/x", &format!("q2-{number}"), 4));
+    }
+    expected.push(entry("away/sent", "released later", 4));
+    assert_eq!(texts(&mut away, 7), expected);
+    let mut sender = resume(Connect::v4("sender").durable());
+    sender.send(&[0x62, 2, 0, 77]);
+    sender.expect(&[0x70, 2, 0, 77]);
+    // Its subscriptions hold.
+    sender.publish(2, "x/once", "new");
+    assert_eq!(texts(&mut away, 1), [entry("x/once", "new", 2)]);
+    let mut reader = Client::v4(port, "reader");
+    reader.subscribe("kept/#", 1);
+    let mut kept = texts(&mut reader, 2);
+    kept.sort();
+    assert_eq!(kept, [entry("kept/0", "zero", 1), entry("kept/1", "one", 3)]);
+}

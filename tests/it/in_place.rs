@@ -107,6 +107,36 @@ fn a_user_name_is_believed_where_nobody_can_prove_one() {
     ali.publish(0, "b/1", "denied");
     ali.publish(0, "a/1", "allowed");
     assert_eq!(ali.receive().text(), "allowed");
+    // It owns nothing.
+    Client::connect(served.port, &Connect::v4("y").durable().user("ali", "")).disconnect();
+    let eve = Connect::v4("y").durable().user("eve", "");
+    assert!(Client::resume(served.port, &eve).1);
+}
+
+#[test]
+fn many_messages_of_qos_0_at_once_arrive() {
+    let served = Served::start(OPEN);
+    let mut reader = Client::v4(served.port, "reader");
+    reader.subscribe("t", 0);
+    let mut writer = Client::v4(served.port, "writer");
+    // More in one read than a queue holds.
+    let many = writer.publish_bytes(0, "t", 0, &[], "").repeat(4000);
+    writer.send(&many);
+    for _ in 0..4000 {
+        reader.read_publish();
+    }
+}
+
+#[test]
+fn what_comes_with_a_disconnect_is_counted() {
+    let served = Served::start(&format!("{OPEN}sys_interval 1\n"));
+    let mut first = Client::v4(served.port, "first");
+    let publish = first.publish_bytes(0, "t", 0, &[], [b'x'; 10_000]);
+    first.send(&[&publish[..], &[0xE0, 0]].concat());
+    assert_eq!(first.stream_end(), Some(()));
+    let mut reader = Client::v4(served.port, "reader");
+    reader.subscribe("$SYS/broker/bytes/received", 0);
+    while reader.receive().text().parse::<usize>().unwrap() < 10_000 {}
 }
 
 #[test]

@@ -59,6 +59,8 @@ fn defaults() -> Config {
     limits.topic_levels_max = 201;
     config.users = vec!["mosquitto".into(), "nobody".into()];
     config.broker.queue.messages_max = 1000;
+    // mosquitto counts what the Client's socket does not take at once; that takes as many.
+    config.broker.queue.qos0_max = 100_000;
     config.broker.queue.bytes_max = usize::MAX;
     config.store.durability = Durability::Memory;
     config.journal.look = Look::Mosquitto;
@@ -348,6 +350,9 @@ impl Reading {
             }
             self.config.listeners.push(listener);
         }
+        // Names that are only believed own nothing.
+        let is_said = self.given.iter().any(|(_, name, _)| name == "session_takeover");
+        self.config.broker.any_user_takes_over |= !is_said && !self.config.knows_users();
         for what in super::read::contradictions(&self.config) {
             self.problem(what);
         }

@@ -38,6 +38,10 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
 
 The same holds without a file when the program is called `mosquitto`, by a link or a copy.
 
+The topics below `$SYS/broker/` are those of 2.1 with their meanings, but for `packet/out/...`, of
+which there is no count, and `log/...`. `heap/...` is the process's resident memory,
+`store/messages/bytes` are messages with what they cost.
+
 Where mosquitto breaks the standard, or loses what it has acknowledged, Whimbrel does not:
 
 * the Will of a Session that ends with its connection is published at once, whatever its delay;
@@ -66,8 +70,9 @@ stopped. All is taken over or nothing; a
 Client or a retained topic that Whimbrel's store has already is an error, and nothing is
 overwritten.
 
-Files of mosquitto 1.6 and 2 are read (versions 5 and 6), written on a little-endian machine; a
-mosquitto of 2.0 that is started and stopped with an older file makes it one. Taken over are
+Files of mosquitto 1.6 and 2 are read (versions 5, of 1.6.0 to 1.6.10, and 6), written on a
+little-endian machine; a mosquitto of 2.0 that is started and stopped with an older file makes it
+one. Taken over are
 
 * Sessions with their owners and their expiry, which goes on as if mosquitto had run on;
 * subscriptions with options and Subscription Identifiers;
