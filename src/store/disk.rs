@@ -1,6 +1,7 @@
 //! What the file lies on: a directory of the file system, or whatever a test makes of it.
 
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use redb::{BackendError, Database, StorageBackend};
@@ -29,6 +30,10 @@ impl<B: StorageBackend, F: Fn() -> B + Send + 'static> Disk for F {
     }
 }
 
+/// The permissions of a new store: messages are for who may receive them, not for every user of the
+/// machine.
+pub(super) const PRIVATE: u32 = 0o600;
+
 /// The directory that the options name.
 pub struct Directory;
 
@@ -43,6 +48,7 @@ impl Disk for Directory {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(PRIVATE)
             .open(&path)
             .map_err(|e| OpenError::Unreadable { path: path.clone(), why: e.to_string() })?;
         // After an fsync that failed, Linux counts the pages as clean: they are read as they were

@@ -4,6 +4,7 @@
 //! the broker writes on.
 
 use std::fmt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -13,7 +14,7 @@ use redb::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use thiserror::Error;
 
-use super::disk::FILE;
+use super::disk::{FILE, PRIVATE};
 use super::row;
 use super::tables::{self, ACK, LENT, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
 use super::{Disk, OpenError, Options, disk};
@@ -316,6 +317,7 @@ fn backup(txn: &ReadTransaction, path: &Path, options: &Options) -> Result<u64, 
         .write(true)
         .create(true)
         .truncate(true)
+        .mode(PRIVATE)
         .open(&partial)
         .map_err(unwritable)?;
     let copied = copy_all(txn, file, options);

@@ -1,6 +1,7 @@
 //! The operator's tools for the store, and stores of other times and other programs.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,6 +93,10 @@ fn a_backup_of_a_running_broker_is_a_store_to_start_from() {
     let (status, output) = tool(broker.directory(), &["backup", &path]);
     assert_eq!(status, Some(1));
     assert!(output.contains("is there already"), "{output}");
+    // Messages are nobody's business who only has a place on the machine.
+    for file in [&copy, &broker.directory().join("data/whimbrel.redb")] {
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
     is_whole(&Broker::start_on(&copy));
     broker.kill_and_restart();
     is_whole(&broker);
