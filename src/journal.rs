@@ -199,7 +199,7 @@ impl Journal {
         let (look, kept) = (options.look, RwLock::new(options.clone()));
         let shared = Shared { look, options: kept, form, sinks: RwLock::new(sinks) };
         let shared = Arc::new(shared);
-        let (filter, handle) = reload::Layer::new(EnvFilter::new(&options.filter));
+        let (filter, handle) = reload::Layer::new(filter(options));
         let is_terminal = options.destinations == [Destination::Stderr] && {
             io::stderr().is_terminal() && options.look == Look::Own
         };
@@ -232,12 +232,21 @@ impl Journal {
         let (opened, wrong) = Sinks::open(options);
         *sinks = opened;
         drop(sinks);
-        if let Err(error) = self.filter.reload(EnvFilter::new(&options.filter)) {
+        if let Err(error) = self.filter.reload(filter(options)) {
             tracing::error!("the log's filter stays as it was: {error}");
         }
         for wrong in wrong {
             tracing::error!("{wrong}; logging to standard error");
         }
+    }
+}
+
+/// Which events are logged. Of TLS only what is asked for: what peers do wrong there the broker
+/// says itself, and what the library warns of beside that comes with every connection of some.
+fn filter(options: &Options) -> EnvFilter {
+    match &*options.filter {
+        level @ ("info" | "warn") => EnvFilter::new(format!("{level},rustls=error")),
+        other => EnvFilter::new(other),
     }
 }
 

@@ -55,12 +55,13 @@ pub(super) async fn keep(broker: Arc<Broker>, watched: Arc<Watched>, interval: D
                 tell_ends(&broker, &watched.all(), &mut told);
             }
             _ = looks.tick() => {
-                let listeners = watched.all();
+                let (listeners, mut any) = (watched.all(), false);
                 for (bind, tls) in &listeners {
-                    if tls.has_changed() && reload(bind, tls) {
-                        told = Moment::default();
-                        tell_ends(&broker, &listeners, &mut told);
-                    }
+                    any |= tls.has_changed() && reload(bind, tls);
+                }
+                if any {
+                    told = Moment::default();
+                    tell_ends(&broker, &listeners, &mut told);
                 }
             }
         }
