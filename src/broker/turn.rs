@@ -1,5 +1,6 @@
 //! What one turn of a connection gathers, to be handed over at its end in one go: one submission
-//! to the store, one push and one bell per receiver.
+//! to the store, one push and one bell per receiver. Where there are very many receivers they have
+//! their turn later, some at a time ([`Undelivered`]).
 
 use std::sync::Arc;
 use std::vec::Drain;
@@ -16,6 +17,28 @@ use crate::queue::Delivery;
 use crate::router::{Route, Routes};
 use crate::store::{Change, Fetch, SessionId, Submitted};
 
+/// Receivers that are rung at a time, each of which then has something to do, and deliveries that
+/// they get together: about two milliseconds.
+const RECEIVERS_MAX: usize = 512;
+const DELIVERIES_MAX: usize = 16_384;
+
+/// Messages that wait, and where they go.
+#[derive(Default)]
+struct Left {
+    messages: Vec<Message>,
+    /// Neighbouring messages that go the same way: the routes, and how many they are.
+    runs: Vec<(Routes<Receiver>, usize)>,
+    /// Runs and messages that are done with, and routes of the run after them.
+    done: (usize, usize, usize),
+}
+
+/// Messages that some of their receivers have not got; they get them at the latest when this is
+/// dropped.
+pub struct Undelivered {
+    broker: Arc<Broker>,
+    left: Left,
+}
+
 /// Changes and messages on their way.
 #[derive(Default)]
 pub struct Turn {
@@ -25,6 +48,8 @@ pub struct Turn {
     messages: Vec<Message>,
     /// Neighbouring messages that go the same way: the routes, and where they end in `messages`.
     runs: Vec<(Routes<Receiver>, usize)>,
+    /// What [`Broker::finish_some`] has left.
+    left: Left,
     /// Share groups whose members have finished something: member's key and how much.
     finished: Vec<(Arc<ShareGroup>, u64, usize)>,
     /// Messages that declared queues are done with.
@@ -60,6 +85,14 @@ impl Turn {
         }
     }
 
+    /// Takes out what [`Broker::finish_some`] has left.
+    pub fn undelivered(&mut self, broker: &Arc<Broker>) -> Option<Undelivered> {
+        if self.left.runs.is_empty() {
+            return None;
+        }
+        Some(Undelivered { broker: broker.clone(), left: std::mem::take(&mut self.left) })
+    }
+
     /// Notes that a declared queue is done with a message.
     pub(super) fn settled(&mut self, queue: Arc<ShareGroup>, message: u64) {
         self.settled.push((queue, message));
@@ -88,15 +121,39 @@ impl Broker {
     /// Hands a turn over: changes to the store, messages to their receivers. `waiter` is told
     /// when the changes are durable, if the answer is [`Submitted::Pending`].
     pub fn finish(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
+        self.finish_for((usize::MAX, usize::MAX), turn, waiter)
+    }
+
+    /// As [`Broker::finish`], but where there are very many receivers they get what is theirs
+    /// later: see [`Turn::undelivered`].
+    pub fn finish_some(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
+        self.finish_for((RECEIVERS_MAX, DELIVERIES_MAX), turn, waiter)
+    }
+
+    fn finish_for(
+        &self,
+        (mut receivers, mut deliveries): (usize, usize),
+        turn: &mut Turn,
+        waiter: Option<Waiter>,
+    ) -> Submitted {
         let submitted =
             if turn.has_changes() { self.submit(turn, waiter) } else { Submitted::Done };
         let mut start = 0;
         let now = self.now();
-        let Turn { messages, runs, remainder, .. } = turn;
+        let Turn { messages, runs, remainder, left, .. } = turn;
         let mut messages = messages.drain(..);
         for (routes, end) in runs.drain(..) {
-            self.distribute(&routes, (&mut messages, end - start), now, remainder);
+            let (count, run) = (routes.iter().len(), end - start);
             start = end;
+            // Once something is left, what comes after it is too.
+            let fits = left.runs.is_empty() && count <= receivers && count * run <= deliveries;
+            if fits {
+                self.distribute(&routes, (&mut messages, run), now, remainder);
+                (receivers, deliveries) = (receivers - count, deliveries - count * run);
+            } else {
+                left.messages.extend(messages.by_ref().take(run));
+                left.runs.push((routes, run));
+            }
         }
         drop(messages);
         for (queue, message) in turn.settled.drain(..) {
@@ -143,6 +200,31 @@ impl Broker {
             self.push(route, copies, now, remainder);
         }
         self.push(last, messages.by_ref().take(run), now, remainder);
+    }
+
+    /// Pushes messages that were left to some of their receivers; false: that was all.
+    fn distribute_more(&self, left: &mut Left, now: Moment, remainder: &mut Remainder) -> bool {
+        let (mut receivers, mut deliveries) = (RECEIVERS_MAX, DELIVERIES_MAX);
+        while let Some((routes, run)) = left.runs.get(left.done.0) {
+            let (runs, start, from) = left.done;
+            let messages = left.messages.get(start..start + run).unwrap_or_default();
+            let some = receivers.min(deliveries.div_ceil((*run).max(1)));
+            if some == 0 {
+                return true;
+            }
+            let mut pushed = 0;
+            for route in routes.iter().skip(from).take(some) {
+                self.push(route, messages.iter().cloned(), now, remainder);
+                pushed += 1;
+            }
+            receivers -= pushed;
+            deliveries = deliveries.saturating_sub(pushed * run);
+            let is_over = from + pushed >= routes.iter().len();
+            left.done =
+                if is_over { (runs + 1, start + run, 0) } else { (runs, start, from + pushed) };
+        }
+        *left = Left::default();
+        false
     }
 
     /// Pushes messages to a receiver.
@@ -244,5 +326,21 @@ impl Broker {
         }
         turn.finished.clear();
         turn.settled.clear();
+    }
+}
+
+impl Undelivered {
+    /// Gives some more receivers what is theirs; false: that was all.
+    pub fn go_on(&mut self, turn: &mut Turn) -> bool {
+        let Self { broker, left } = self;
+        broker.distribute_more(left, broker.now(), &mut turn.remainder)
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        let mut turn = Turn::default();
+        while !self.left.runs.is_empty() && self.go_on(&mut turn) {}
+        self.broker.finish(&mut turn, None);
     }
 }

@@ -37,6 +37,7 @@ use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
+use crate::broker::turn::Undelivered;
 use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
@@ -252,6 +253,8 @@ struct Few {
     was_slowed: bool,
     /// What stands behind a PUBLISH that is held.
     ahead: Ahead,
+    /// What it has published and some have not got.
+    undelivered: Option<Undelivered>,
     /// A request that has been carried out in part.
     unfinished: Option<Unfinished>,
     /// Held for their drop: where the connections of an address or a user are counted.
@@ -310,7 +313,7 @@ impl Connection {
             }
         }
         // The Session goes back first: who waits for it must not wait for this Client's network.
-        while self.lease.wind_down() {
+        while self.give_more() || self.lease.wind_down() {
             tokio::task::yield_now().await;
         }
         let is_taken_over = matches!(ending, Ending::Ended(ReasonCode::SessionTakenOver));
@@ -389,6 +392,7 @@ impl Connection {
         // store's must agree.
         let result = result.and_then(|busy| self.answer(now, scratch).map(|any| busy | any));
         self.hand_over(scratch);
+        self.keep_undelivered(&mut scratch.turn);
         let result = result.and_then(|busy| Ok(busy | self.answer(now, scratch)?));
         let backlog = self.writer.backlog();
         let written = match self.writer.poll_write(cx, &mut self.io) {
@@ -503,7 +507,7 @@ impl Connection {
         let turn = &mut scratch.turn;
         let needs_ticket = parts.session.needs_ticket();
         if !turn.has_changes() {
-            broker.finish(turn, None);
+            broker.finish_some(turn, None);
             if needs_ticket && parts.session.all_committed() {
                 let ticket = parts.session.close_ticket();
                 parts.session.committed(ticket);
@@ -511,13 +515,13 @@ impl Connection {
             return;
         }
         if !needs_ticket {
-            broker.finish(turn, None);
+            broker.finish_some(turn, None);
             return;
         }
         let ticket = parts.session.close_ticket();
         let mailbox = parts.mailbox.clone();
         let waiter = Waiter { mailbox, ticket };
-        if broker.finish(turn, Some(waiter)) == Submitted::Done {
+        if broker.finish_some(turn, Some(waiter)) == Submitted::Done {
             parts.session.committed(ticket);
         }
     }

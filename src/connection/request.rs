@@ -1,8 +1,9 @@
-//! SUBSCRIBE and UNSUBSCRIBE, of which the broker carries out a part in each turn: a packet may
-//! have a million Topic Filters, and the other Clients of the thread want to be heard too.
+//! What takes long and is done part by part: SUBSCRIBE and UNSUBSCRIBE, of which a packet may have
+//! a million Topic Filters, and a PUBLISH that very many get. The other Clients of the thread want
+//! to be heard too.
 //!
-//! While a request is not finished the Client is not listened to, and gets no messages: those of
-//! its new subscriptions come after SUBACK. What it waits for is answered meanwhile.
+//! While something is not finished the Client is not listened to. It gets no messages before
+//! SUBACK: those of its new subscriptions come after that. What it waits for is answered meanwhile.
 
 use std::num::NonZeroU32;
 
@@ -66,8 +67,17 @@ impl Connection {
         }
     }
 
-    /// Goes on with the request that is not finished.
+    /// Goes on with what is not finished.
     pub(super) fn go_on(&mut self, turn: &mut Turn) {
+        if let Some(few) = self.few.as_mut()
+            && let Some(undelivered) = few.undelivered.as_mut()
+        {
+            if !undelivered.go_on(turn) {
+                few.undelivered = None;
+                self.is_finished();
+            }
+            return;
+        }
         let Some(parts) = self.lease.parts.as_mut() else { return };
         let Some(few) = self.few.as_mut() else { return };
         let Some(Unfinished { mut request, filters, at }) = few.unfinished.take() else { return };
@@ -83,14 +93,40 @@ impl Connection {
             turn.change(Change::Finished { message: 0, session: SessionId(0) });
         }
         request.answer(parts);
-        // What came behind it.
-        self.has_early_bytes = true;
-        self.few.take_if(|few| !few.is_needed() && few.exchange.is_none());
+        self.is_finished();
     }
 
-    /// Whether there is a request that is not finished.
+    /// What came behind it has its turn.
+    fn is_finished(&mut self) {
+        self.has_early_bytes = true;
+        let is_at_work = self.is_at_work();
+        self.few.take_if(|few| !few.is_needed() && few.exchange.is_none() && !is_at_work);
+    }
+
+    /// Keeps what of the turn some have not got.
+    pub(super) fn keep_undelivered(&mut self, turn: &mut Turn) {
+        if let Some(undelivered) = turn.undelivered(&self.lease.broker) {
+            let few = self.few.get_or_insert_with(|| Box::new(Few::default()));
+            few.undelivered = Some(undelivered);
+        }
+    }
+
+    /// Gives some more receivers what is theirs; false when there was nothing to do.
+    pub(super) fn give_more(&mut self) -> bool {
+        let Some(few) = self.few.as_mut() else { return false };
+        let Some(undelivered) = few.undelivered.as_mut() else { return false };
+        let mut turn = Turn::default();
+        if !undelivered.go_on(&mut turn) {
+            few.undelivered = None;
+        }
+        self.lease.broker.finish(&mut turn, None);
+        true
+    }
+
+    /// Whether there is something that is not finished.
     pub(super) fn is_at_work(&self) -> bool {
-        self.few.as_ref().is_some_and(|few| few.unfinished.is_some())
+        let few = self.few.as_ref();
+        few.is_some_and(|few| few.unfinished.is_some() || few.undelivered.is_some())
     }
 
     /// Whether it is a SUBSCRIBE.
