@@ -169,6 +169,8 @@ pub struct Listener {
     pub is_websocket: bool,
     /// The path that is upgraded to WebSocket.
     pub websocket_path: Option<String>,
+    /// The origins whose pages may come by WebSocket.
+    pub websocket_origins: Vec<String>,
     /// The version of the PROXY protocol that connections begin with.
     pub proxy_version: Option<proxy::Version>,
     /// The proxies that are trusted; those on this machine when not given.
@@ -475,6 +477,7 @@ impl Config {
         let packet_max = self.broker.limits.maximum_packet_size;
         let websocket = listener.is_websocket.then(|| websocket::Options {
             path: listener.websocket_path.clone().unwrap_or_else(|| "/mqtt".into()),
+            origins: listener.websocket_origins.clone(),
             subprotocols: vec!["mqtt".into(), "mqttv3.1".into()],
             // A frame may hold several packets.
             frame_bytes_max: packet_max.saturating_mul(2).max(1 << 20),

@@ -462,6 +462,9 @@ settings! { LISTENER: Listener;
     "websocket_path" Kind::Text, "\"/mqtt\"",
         "The path that is upgraded to WebSocket, beside `/`."
         => |l, v, _| l.websocket_path = Some(v.text().into());
+    "websockets_origin" Kind::Texts, "any",
+        "The origins, such as \"https://example.org\", whose pages may come by WebSocket, as browsers say it; who names none is let in."
+        => |l, v, _| l.websocket_origins.extend(v.texts().iter().cloned());
     "enable_proxy_protocol" Kind::Int { min: 1, max: 2 }, "none",
         "The version of the PROXY protocol whose header every connection must begin with, before TLS and WebSocket. Who it names counts as the Client, also for `allow_anonymous`."
         => |l, v, _| l.proxy_version = Some(if v.int() == 1 { proxy::Version::One } else { proxy::Version::Two });

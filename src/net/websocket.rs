@@ -21,6 +21,9 @@ use super::frames::{self, Decoder, End, Opcode};
 pub struct Options {
     /// The path that is upgraded, beside `/`.
     pub path: String,
+    /// Origins whose pages may open one, such as `https://example.org`; all if none is named.
+    /// What is no browser names none, and is not asked.
+    pub origins: Vec<String>,
     /// Subprotocols that are spoken, the preferred one first.
     pub subprotocols: Vec<String>,
     /// Largest frame accepted, in bytes. No memory hangs on it: it is beyond what any Client has
@@ -51,7 +54,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let mut answer = vec![];
     match negotiate(&request, response, options) {
         Ok(response) => {
-            write_response(&mut answer, &response).map_err(invalid)?;
+            write_upgrade(&response, &mut answer);
             stream.write_all(&answer).await?;
             stream.flush().await?;
         }
@@ -65,6 +68,19 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let decoder = Decoder::new(options.frame_bytes_max);
     Ok(WebSocket { stream, decoder, outgoing: vec![], is_flushed: true, is_closing: false })
+}
+
+/// Appends the answer that upgrades, with names written as mosquitto writes them: there are devices
+/// that compare letters.
+fn write_upgrade(response: &Response, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\n");
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    for name in ["Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"] {
+        if let Some(value) = response.headers().get(name) {
+            out.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Reads the request. It is looked at as often as bytes come: with its size bounded, that costs
@@ -105,6 +121,14 @@ fn negotiate(
     let path = request.uri().path();
     if path != options.path && path != "/" {
         return refuse(StatusCode::NOT_FOUND, &format!("not found; use {}\n", options.path));
+    }
+    let is_allowed = |origin: &HeaderValue| {
+        options.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
+    if !options.origins.is_empty()
+        && request.headers().get("Origin").is_some_and(|o| !is_allowed(o))
+    {
+        return refuse(StatusCode::FORBIDDEN, "not for pages of this origin\n");
     }
     let offered: Vec<&str> = request
         .headers()

@@ -84,6 +84,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
         has_plugin: false,
         has_log_dest: false,
         kinds: None,
+        store: None,
         path: path.to_owned(),
         line: 0,
         is_included: false,
@@ -132,6 +133,8 @@ struct Reading {
     has_plugin: bool,
     has_log_dest: bool,
     kinds: Option<u8>,
+    /// What stands for the name of the store in its place.
+    store: Option<String>,
     path: PathBuf,
     line: usize,
     is_included: bool,
@@ -326,6 +329,10 @@ impl Reading {
             self.config.journal.kinds = kinds;
         }
         self.warn_of_what_is_not_asked_for();
+        if let Some(name) = self.store.take() {
+            let directory = &mut self.config.store.directory;
+            *directory = directory.join(name + ".whimbrel");
+        }
         let is_local = !self.drafts.iter().any(|draft| draft.is_asked_for);
         if !is_local && !self.per_listener {
             // Who opens the broker to others says who may come.

@@ -148,7 +148,7 @@ options! {
     "password_file" Security, SOON, "";
     "per_listener_settings" Global, READ, "";
     "persistence" Global, READ, "true: every acknowledged message is on the disk before it is acknowledged. false, the default as there: nothing is stored.";
-    "persistence_file" Global, Fate::Warned("the store is the file whimbrel.redb in persistence_location"), "";
+    "persistence_file" Global, READ, "The store is a directory of this name and `.whimbrel` in persistence_location; persistence_location itself where it is not given. What mosquitto has written is left alone.";
     "persistence_location" Global, SOON, "";
     "persistent_client_expiration" Global, SOON, "";
     "pid_file" Global, SOON, "";
@@ -184,7 +184,7 @@ options! {
     "user" Global, SOON, "The default is `mosquitto`, as there. Keys are read and ports opened before.";
     "websockets_headers_size" Global, Fate::Warned("the head of a WebSocket request may have 16 KiB"), "";
     "websockets_log_level" Global, Fate::Warned("`log_type debug` is all there is"), "";
-    "websockets_origin" Listener, Fate::Refused("the origin of a WebSocket is not looked at"), "";
+    "websockets_origin" Listener, SOON, "May be given several times.";
     "address" Bridge, BRIDGE, "";
     "addresses" Bridge, BRIDGE, "";
     "bridge_*" Bridge, BRIDGE, "";

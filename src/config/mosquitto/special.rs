@@ -88,6 +88,12 @@ impl Reading {
                 self.enter_global(name, number);
                 self.enter_global("receive_maximum", number);
             }
+            "persistence_file" if value.contains('/') => {
+                self.problem(
+                    "`persistence_file` is a name; the place is `persistence_location`".into(),
+                );
+            }
+            "persistence_file" => self.store = Some(value.into()),
             "tls_keyform" if first == "pem" => {}
             "tls_keyform" => self.problem("`tls_keyform` must be pem: no engines".into()),
             "log_dest" => self.log_dest(value),

@@ -103,7 +103,7 @@ fn everything_that_is_wrong_is_said_with_its_line() {
     let text = "# x\nmax_conections 5\nmax_qos 3\nport x\nauth_plugin /a.so\n\
                 auth_opt_a b\nconnection b\naddress c\ntopic #\nlog_type loud\n\
                 persistent_client_expiration 3\nlistener 0\nbridge_psk 1\ncolour blue\n\
-                websockets_origin false\n";
+                psk_hint false\n";
     let said = problems(text);
     let starts = [
         "m.conf:2: unknown option `max_conections`; did you mean `max_connections`?",
@@ -129,6 +129,22 @@ fn what_means_something_else_here_is_warned_of() {
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].starts_with("m.conf:1: `autosave_interval`: everything that was acknow"));
     assert_eq!(config.journal.destinations, [Destination::Stderr]);
+}
+
+#[test]
+fn two_brokers_may_keep_their_stores_in_one_place() {
+    let directory = |text: &str| parsed(text).store.directory;
+    let named = directory("persistence_file b.db\npersistence_location /p/\n");
+    assert_eq!(named, Path::new("/p/b.db.whimbrel"));
+    assert_eq!(directory("persistence_location /p/\n"), Path::new("/p"));
+    assert_eq!(problems("persistence_file /p/b.db\n").len(), 1);
+}
+
+#[test]
+fn origins_add_up() {
+    let text = "listener 0 s\nprotocol websockets\nwebsockets_origin a.example\n\
+                websockets_origin https://b.example\n";
+    assert_eq!(parsed(text).listeners[0].websocket_origins, ["a.example", "https://b.example"]);
 }
 
 #[test]
@@ -176,6 +192,7 @@ fn a_row_that_leaves_it_to_the_reader_is_read() {
             "bind_address" => "127.0.0.1",
             "protocol" => "mqtt",
             "tls_keyform" => "pem",
+            "persistence_file" => "a.db",
             "include_dir" => "/nowhere",
             "listener_auto_id_prefix" => "a",
             _ => "true",

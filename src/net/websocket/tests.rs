@@ -15,6 +15,7 @@ fn request(path: &str, more: &str) -> Vec<u8> {
 fn options() -> Options {
     Options {
         path: "/mqtt".into(),
+        origins: vec![],
         subprotocols: vec!["mqtt".into(), "mqttv3.1".into()],
         frame_bytes_max: 1 << 20,
     }
@@ -79,7 +80,7 @@ async fn a_request_in_single_bytes_is_upgraded() {
         client.write_all(&request("/", &more)).await.unwrap();
         head(&mut client).await
     });
-    assert!(head.contains("\r\nsec-websocket-protocol: mqtt\r\n"), "{head}");
+    assert!(head.contains("\r\nSec-WebSocket-Protocol: mqtt\r\n"), "{head}");
     accepted.unwrap();
 }
 
@@ -323,4 +324,37 @@ async fn bytes_are_read_to_wherever_they_are_wanted() {
         read.extend_from_slice(fresh);
     }
     assert_eq!(read[1..], sent);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_not_let_in() {
+    let options = Options { origins: vec!["https://a.example".into()], ..options() };
+    let answered = async |more: &str| {
+        let (mut client, server) = duplex(4096);
+        let (_, head) = tokio::join!(accept(server, &options), async {
+            client.write_all(&request("/mqtt", more)).await.unwrap();
+            head(&mut client).await
+        });
+        head
+    };
+    assert!(answered("Origin: https://a.example\r\n").await.starts_with("HTTP/1.1 101 "));
+    assert!(answered("").await.starts_with("HTTP/1.1 101 "));
+    for other in ["https://a.example.org", "https://b.example", "null"] {
+        let head = answered(&format!("Origin: {other}\r\n")).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn the_answer_is_mosquittos() {
+    let (mut client, server) = duplex(4096);
+    let options = options();
+    let (_, head) = tokio::join!(accept(server, &options), async {
+        client.write_all(&request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n")).await.unwrap();
+        head(&mut client).await
+    });
+    let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+                    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    assert_eq!(head, expected);
 }

@@ -47,6 +47,7 @@ fn exchange(request: &[u8], frames: &[u8], piece: usize) -> std::io::Result<Vec<
 
 async fn serve(stream: DuplexStream) -> std::io::Result<Vec<u8>> {
     let options = Options {
+        origins: vec![],
         path: "/mqtt".into(),
         subprotocols: vec!["mqtt".into(), "mqttv3.1".into()],
         frame_bytes_max: FRAME_BYTES_MAX,
