@@ -24,6 +24,9 @@ use crate::store::{Change, SessionId, Target, Targets};
 /// Topics whose routes a publisher keeps; beyond that it begins anew.
 const CACHED_TOPICS_MAX: usize = 1024;
 
+/// Routes that a publisher keeps, of all its topics; beyond that it begins anew too. About 2 MiB.
+const CACHED_ROUTES_MAX: usize = 1 << 16;
+
 /// Bytes of a topic whose routes are kept: with the bound above, of what a publisher can hold.
 const CACHED_TOPIC_LEN_MAX: usize = 256;
 
@@ -47,6 +50,10 @@ struct Ways {
     /// The generation of what is below.
     generation: u64,
     known: FxHashMap<Box<str>, Way>,
+    /// Routes of those.
+    known_routes: usize,
+    /// How often routes were resolved.
+    resolved: usize,
     /// The topic published to last, which is most often the next too.
     last: Option<(Box<str>, Way)>,
 }
@@ -75,6 +82,29 @@ impl Publisher {
         let identity = identity(&guard.subject.client_id);
         let ways = Ways { key: mailbox.key(), guard, ..Ways::default() };
         Self { stored: mailbox.stored(), identity, ways }
+    }
+
+    /// How often the receivers of a topic had to be found, which may take long where they are many.
+    pub fn resolved(&self) -> usize {
+        self.ways.resolved
+    }
+}
+
+impl Ways {
+    /// Keeps the way of a topic, if it is not too much.
+    fn keep(&mut self, topic: &str, way: &Way) {
+        let routes = way.routes.iter().len();
+        let fits = topic.len() <= CACHED_TOPIC_LEN_MAX && routes <= CACHED_ROUTES_MAX;
+        if !fits || self.known.contains_key(topic) {
+            return;
+        }
+        let is_full = self.known_routes + routes > CACHED_ROUTES_MAX;
+        if self.known.len() >= CACHED_TOPICS_MAX || is_full {
+            self.known.clear();
+            self.known_routes = 0;
+        }
+        self.known.insert(topic.into(), way.clone());
+        self.known_routes += routes;
     }
 }
 
@@ -286,7 +316,7 @@ impl Broker {
         let generation = self.router.generation();
         if generation != ways.generation {
             ways.generation = generation;
-            ways.known = FxHashMap::default();
+            (ways.known, ways.known_routes) = (FxHashMap::default(), 0);
             ways.last = None;
         }
         if ways.last.as_ref().is_none_or(|(last, _)| **last != *topic) {
@@ -308,23 +338,19 @@ impl Broker {
                 }
                 // Nobody can subscribe to what stands below $share.
                 let denied = sys::is_own(topic) || topic.starts_with("$share/");
+                ways.resolved = ways.resolved.wrapping_add(1);
                 let way = Way {
                     permits: if denied { Permits::NONE } else { ways.guard.publishes(topic) },
                     routes: self.router.routes(topic, Some(ways.key)),
                 };
-                if ways.known.len() >= CACHED_TOPICS_MAX {
-                    ways.known.clear();
-                }
-                if ways.last.is_some() && topic.len() <= CACHED_TOPIC_LEN_MAX {
-                    ways.known.insert(topic.into(), way.clone());
+                if ways.last.is_some() {
+                    ways.keep(topic, &way);
                 }
                 way
             }
         };
-        if let Some((last, former)) = ways.last.replace((topic.into(), way))
-            && last.len() <= CACHED_TOPIC_LEN_MAX
-        {
-            ways.known.entry(last).or_insert(former);
+        if let Some((last, former)) = ways.last.replace((topic.into(), way)) {
+            ways.keep(&last, &former);
         }
         Ok(())
     }

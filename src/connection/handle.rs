@@ -19,7 +19,8 @@ use crate::wire::Input;
 /// Bytes of an unfinished packet that show that its sender is there.
 const PROGRESS: usize = 1_000;
 
-/// Packets that are handled before the next look at the clock.
+/// Packets that are handled before the next look at the clock, if the receivers of none of them
+/// have to be found.
 const PACKETS_PER_LOOK: usize = 16;
 
 /// What is wrong with a topic that has no room for the mount point.
@@ -108,15 +109,16 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(usize, usize), Ending> {
         let maximum = self.options.admission.limits.maximum_packet_size;
-        let (mut consumed, mut handled) = (0, 0_usize);
+        let (mut consumed, mut handled, mut resolved) = (0, 0_usize, 0);
         loop {
-            handled += 1;
-            if handled.is_multiple_of(PACKETS_PER_LOOK)
-                && self.lease.broker.now() >= now.after_ms(super::TURNS_MS)
-            {
+            let found = self.publisher.as_ref().map_or(0, |publisher| publisher.resolved());
+            let had_to_find = std::mem::replace(&mut resolved, found) != found && handled > 0;
+            let looks = had_to_find || handled.is_multiple_of(PACKETS_PER_LOOK);
+            if looks && handled > 0 && self.lease.broker.now() >= now.after_ms(super::TURNS_MS) {
                 self.has_early_bytes = true;
                 return Ok((consumed, 0));
             }
+            handled += 1;
             let rest = input.get(consumed..).unwrap_or_default();
             match frame::split_of(self.version, rest, maximum).map_err(broken_rule)? {
                 Split::NeedMore { at_least } => return Ok((consumed, at_least)),
