@@ -3,8 +3,9 @@
 use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
-use super::{Connection, Ending, admission};
+use super::{Admission, Connection, Ending, admission};
 use crate::broker::publish::Publisher;
+use crate::broker::registry::Parts;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
@@ -251,28 +252,13 @@ impl Connection {
         }
         turn.tally.messages_received += 1;
         turn.tally.payload_bytes_received += publish.payload.len() as u64;
-        let mut reason = published.reason;
-        if reason == ReasonCode::NotAuthorized {
-            broker.metrics.drops.add(DropReason::PublishDenied, 1);
-            if !self.version.has_reason_codes() {
-                reason = ReasonCode::Success; // [MQTT-3.3.5-2] of 3.1.1 allows it, to go on.
-            }
-        } else if reason.is_error() {
-            broker.metrics.drops.add(DropReason::NotAccepted, 1);
-            if !self.options.admission.takes_topic(topic) {
-                return Err(admission::too_many_levels());
-            }
-            if !self.version.has_reason_codes() {
-                // Who cannot be told must not believe it accepted, [MQTT-3.3.5-2] of 3.1.1.
-                return Err(Ending::Ended(reason));
-            }
+        match published.reason {
+            ReasonCode::NotAuthorized => broker.metrics.drops.add(DropReason::PublishDenied, 1),
+            reason if reason.is_error() => broker.metrics.drops.add(DropReason::NotAccepted, 1),
+            _ => {}
         }
-        if reason == ReasonCode::NoMatchingSubscribers
-            && parts.session.terms().manner == Manner::Mosquitto
-            && parts.session.subscriptions.has_own(topic)
-        {
-            reason = ReasonCode::Success;
-        }
+        let admission = &self.options.admission;
+        let reason = what_is_said(published.reason, publish, topic, parts, admission)?;
         let is_refused = reason.is_error();
         if publish.qos == QoS::ExactlyOnce
             && let (true, Some(session), Some(id)) =
@@ -377,6 +363,37 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// What the publisher is told; the end of its connection where it cannot be told, and must not
+/// believe that the message was accepted.
+fn what_is_said(
+    reason: ReasonCode,
+    publish: &Publish<'_>,
+    topic: &str,
+    parts: &Parts,
+    admission: &Admission,
+) -> Result<ReasonCode, Ending> {
+    let terms = parts.session.terms();
+    let can_be_told = terms.version.has_reason_codes();
+    match reason {
+        ReasonCode::Success => Ok(reason),
+        ReasonCode::NotAuthorized => {
+            admission.report_denied(parts.session.client_id(), publish, topic);
+            // [MQTT-3.3.5-2] of 3.1.1 allows it, to go on.
+            Ok(if can_be_told { reason } else { ReasonCode::Success })
+        }
+        ReasonCode::NoMatchingSubscribers
+            if terms.manner == Manner::Mosquitto && parts.session.subscriptions.has_own(topic) =>
+        {
+            Ok(ReasonCode::Success)
+        }
+        reason if !reason.is_error() => Ok(reason),
+        _ if !admission.takes_topic(topic) => Err(admission::too_many_levels()),
+        reason if can_be_told => Ok(reason),
+        // [MQTT-3.3.5-2] of 3.1.1.
+        reason => Err(Ending::Ended(reason)),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the log tells of Clients that come and go: in our words or in mosquitto's.
 
 use std::fmt::{self, Write};
+use std::net::SocketAddr;
 
 use super::opening::Refusal;
 use super::{Admission, Ending};
-use crate::codec::{Connect, ReasonCode, Version};
+use crate::codec::{Connect, PacketId, Publish, ReasonCode, Version};
 use crate::journal::{Look, NOTICE};
 use crate::net::transport::{Origin, Peer};
 use crate::session::connect::Terms;
@@ -29,14 +30,29 @@ impl fmt::Display for Word<'_> {
 }
 
 /// As mosquitto writes a peer.
-struct Place<'a>(&'a Peer);
+struct Place(Option<SocketAddr>);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.address {
+        match self.0 {
             Some(address) => write!(f, "{}:{}", address.ip().to_canonical(), address.port()),
             None => f.write_str(":0"),
         }
+    }
+}
+
+/// As mosquitto names a Client that may not have said who it is, and where it is.
+struct Somebody<'a>(&'a str, Option<SocketAddr>);
+
+impl fmt::Display for Somebody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(client_id, address) = *self;
+        match (client_id, address) {
+            ("", Some(address)) => write!(f, "{}", address.ip().to_canonical())?,
+            ("", None) => f.write_str("<unknown>")?,
+            (client_id, _) => write!(f, "{}", Word(client_id))?,
+        }
+        write!(f, " [{}]", Place(address))
     }
 }
 
@@ -54,7 +70,7 @@ impl Admission {
     /// A connection was accepted.
     pub(super) fn report_arrival(&self, peer: &Peer) {
         if self.is_reported && self.is_mosquitto() {
-            notice!("New connection from {} on port {}.", Place(peer), self.port);
+            notice!("New connection from {} on port {}.", Place(peer.address), self.port);
         }
     }
 
@@ -79,11 +95,12 @@ impl Admission {
             return;
         }
         let version = match terms.version {
-            Version::V31 => 1,
-            Version::V311 => 2,
+            Version::V31 => 3,
+            Version::V311 => 4,
             Version::V5 => 5,
         };
-        let (place, id, clean) = (Place(peer), Word(client_id), u8::from(connect.clean_start));
+        let (place, id, clean) =
+            (Place(peer.address), Word(client_id), u8::from(connect.clean_start));
         let keep_alive = terms.server_keep_alive_s.unwrap_or(connect.keep_alive_s);
         match user.or(connect.username) {
             Some(user) => notice!(
@@ -106,18 +123,15 @@ impl Admission {
             notice!(client = ?client_id, peer = %peer, reason = %ending, "disconnected");
             return;
         }
-        let id = Word(client_id);
+        let who = Somebody(client_id, peer.client_address());
         match ending {
-            Ending::Disconnected(_) => notice!("Client {id} disconnected."),
-            Ending::Closed | Ending::Broken(_) => notice!("Client {id} closed its connection."),
-            Ending::Silent => notice!("Client {id} has exceeded timeout, disconnecting."),
-            Ending::Ended(ReasonCode::SessionTakenOver) => {
-                notice!("Client {id} already connected, closing old connection.");
-            }
+            Ending::Disconnected(_) => notice!("Client {who} disconnected."),
+            Ending::Closed | Ending::Broken(_) => said_why(&who, "connection closed by client"),
+            Ending::Silent => said_why(&who, "exceeded timeout"),
             Ending::Ended(ReasonCode::ServerShuttingDown) => {}
-            Ending::Rule(error) => self.report_reason(client_id, error.reason),
-            Ending::Expired => self.report_reason(client_id, ReasonCode::NotAuthorized),
-            Ending::Ended(reason) => self.report_reason(client_id, *reason),
+            Ending::Rule(error) => report_reason(&who, error.reason),
+            Ending::Expired => report_reason(&who, ReasonCode::NotAuthorized),
+            Ending::Ended(reason) => report_reason(&who, *reason),
         }
     }
 
@@ -127,11 +141,11 @@ impl Admission {
             return;
         }
         if self.is_mosquitto() {
-            let id = if client_id.is_empty() { "<unknown>" } else { client_id };
+            let who = Somebody(client_id, peer.address);
             match refusal {
-                Refusal::Gone(_) => notice!("Client {} closed its connection.", Word(id)),
-                Refusal::Silent(error) => self.report_reason(id, error.reason()),
-                Refusal::Told(_, reason, _) => self.report_reason(id, *reason),
+                Refusal::Gone(_) => said_why(&who, "connection closed by client"),
+                Refusal::Silent(error) => report_reason(&who, error.reason()),
+                Refusal::Told(_, reason, _) => report_reason(&who, *reason),
             }
             return;
         }
@@ -144,29 +158,19 @@ impl Admission {
         }
     }
 
-    fn report_reason(&self, client_id: &str, reason: ReasonCode) {
-        let id = Word(client_id);
-        match reason {
-            ReasonCode::NotAuthorized | ReasonCode::BadUserNameOrPassword => {
-                notice!("Client {id} disconnected, not authorised.");
-            }
-            ReasonCode::MalformedPacket => {
-                notice!("Client {id} disconnected due to malformed packet.");
-            }
-            ReasonCode::ProtocolError => {
-                notice!("Client {id} disconnected due to protocol error.");
-            }
-            ReasonCode::PacketTooLarge => {
-                notice!("Client {id} disconnected due to oversize packet.");
-            }
-            ReasonCode::QoSNotSupported | ReasonCode::RetainNotSupported => notice!(
-                "Client {id} disconnected due to using not allowed feature (QoS too high, \
-                 retain not supported, or bad AUTH method)."
-            ),
-            ReasonCode::AdministrativeAction => {
-                notice!("Client {id} been disconnected by administrative action.");
-            }
-            reason => notice!("Client {id} disconnected: {reason}."),
+    /// A message is not published.
+    pub(super) fn report_denied(&self, client_id: &str, publish: &Publish<'_>, topic: &str) {
+        if self.is_mosquitto() {
+            tracing::debug!(
+                "Denied PUBLISH from {} (d{}, q{}, r{}, m{}, '{}', ... ({} bytes))",
+                Word(client_id),
+                u8::from(publish.dup),
+                publish.qos as u8,
+                u8::from(publish.retain),
+                publish.packet_id.map_or(0, PacketId::get),
+                Word(topic),
+                publish.payload.len()
+            );
         }
     }
 
@@ -177,6 +181,37 @@ impl Admission {
             reason => reason,
         }
     }
+}
+
+fn said_why(who: &Somebody<'_>, why: &str) {
+    notice!("Client {who} disconnected: {why}.");
+}
+
+/// In mosquitto's words, as far as it has some.
+fn report_reason(who: &Somebody<'_>, reason: ReasonCode) {
+    let why = match reason {
+        ReasonCode::NotAuthorized | ReasonCode::BadUserNameOrPassword => "not authorised",
+        ReasonCode::MalformedPacket => "malformed packet",
+        ReasonCode::ProtocolError => "protocol error",
+        ReasonCode::PacketTooLarge => "oversize packet",
+        ReasonCode::QoSNotSupported | ReasonCode::RetainNotSupported => {
+            "used disallowed feature (QoS too high, retain not supported, or bad AUTH method)"
+        }
+        ReasonCode::AdministrativeAction => "administrative action",
+        ReasonCode::ReceiveMaximumExceeded => "receive maximum exceeded",
+        ReasonCode::ImplementationSpecificError => "implementation specific error",
+        ReasonCode::ClientIdentifierNotValid => "client identifier not valid",
+        ReasonCode::ServerUnavailable => "server unavailable",
+        ReasonCode::ServerBusy => "server busy",
+        ReasonCode::Banned => "client banned",
+        ReasonCode::BadAuthenticationMethod => "bad authentication method",
+        ReasonCode::QuotaExceeded => "quota exceeded",
+        ReasonCode::ConnectionRateExceeded => "connection rate exceeded",
+        ReasonCode::SessionTakenOver => "session taken over",
+        ReasonCode::TopicAliasInvalid => "topic alias invalid",
+        reason => return notice!("Client {who} disconnected: {reason}."),
+    };
+    said_why(who, why);
 }
 
 /// A handshake came to nothing.

@@ -33,7 +33,8 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
 * Topic Names and Filters of more than 200 separators are malformed (0x81);
 * a Will is not published when its Session goes on by another connection;
 * where there is no `password_file` a User Name is believed, for `acl_file` too;
-* the log's lines for Clients that come, go or are refused are those of mosquitto 2.0;
+* the log's lines for Clients that come, go or are refused, and for what they may not publish, are
+  those of mosquitto 2.1;
 * the exit status is 3 when the file, or one of passwords or rules, is not good.
 
 The same holds without a file when the program is called `mosquitto`, by a link or a copy.
@@ -48,7 +49,9 @@ Where mosquitto breaks the standard, or loses what it has acknowledged, Whimbrel
 * a PUBLISH of QoS 2 with an identifier that is not released is a repetition, however often it
   comes and whatever is in it;
 * a bad file on SIGHUP changes nothing and is told, where mosquitto ends;
-* a PROXY header of version 2 with LOCAL is a connection of the proxy's own.
+* a PROXY header of version 2 with LOCAL is a connection of the proxy's own;
+* the Maximum Packet Size of a Client bounds the whole packet, also its first byte;
+* a page of another origin than `websockets_origin` is answered 403.
 
 What is different: see the notes below. Who fails again and again to log in, and is not on this
 machine, is answered later and later and banned for a time (docs/limits.md). Settings of ours
