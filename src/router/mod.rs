@@ -8,18 +8,19 @@
 
 pub mod overlap;
 pub mod retained;
+mod subscribers;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use smallvec::SmallVec;
 
 use crate::codec::QoS;
 use crate::queue::SubscriptionIds;
 use crate::topic::filter_tree::FilterTree;
 use overlap::Overlap;
+use subscribers::Subscribers;
 
 /// A receiver of messages.
 pub trait Subscriber: Clone {
@@ -39,9 +40,6 @@ pub struct Interest {
     /// Subscription Identifier.
     pub id: Option<NonZeroU32>,
 }
-
-/// The subscribers of one filter: most have one.
-type Subscribers<S> = SmallVec<[(S, Interest); 1]>;
 
 /// A receiver of a topic's messages, with all its subscriptions merged.
 #[derive(Clone, Debug)]
@@ -120,14 +118,8 @@ impl<S: Subscriber> Router<S> {
     /// Adds a subscription, or replaces that of the same receiver and filter [MQTT-3.8.4-3].
     pub fn subscribe(&self, filter: &str, subscriber: S, interest: Interest) {
         let mut filters = self.filters.write();
-        let subscribers = filters.entry(filter);
-        let key = subscriber.key();
-        match subscribers.iter_mut().find(|(held, _)| held.key() == key) {
-            Some((_, held)) => *held = interest,
-            None => {
-                subscribers.push((subscriber, interest));
-                self.subscriptions.fetch_add(1, Ordering::Relaxed);
-            }
+        if filters.entry(filter).insert(subscriber, interest) {
+            self.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         self.changed();
     }
@@ -136,10 +128,9 @@ impl<S: Subscriber> Router<S> {
     pub fn unsubscribe(&self, filter: &str, key: u64) -> bool {
         let mut filters = self.filters.write();
         let Some(subscribers) = filters.get_mut(filter) else { return false };
-        let Some(at) = subscribers.iter().position(|(held, _)| held.key() == key) else {
+        if !subscribers.remove(key) {
             return false;
-        };
-        subscribers.remove(at);
+        }
         if subscribers.is_empty() {
             filters.remove(filter);
         }
@@ -168,7 +159,7 @@ impl<S: Subscriber> Router<S> {
         let filters = self.filters.read();
         let mut overlap = Overlap::default();
         filters.for_each_match(topic, |subscribers| {
-            for (subscriber, interest) in subscribers {
+            for (subscriber, interest) in subscribers.iter() {
                 // [MQTT-3.8.3-3]
                 if !(interest.no_local && publisher == Some(subscriber.key())) {
                     overlap.add(subscriber, interest);
