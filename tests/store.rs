@@ -528,3 +528,59 @@ fn a_store_that_is_closed_while_its_disk_fails_acknowledges_nothing() {
     store.close();
     assert_eq!(answers.recv().unwrap(), (vec![5], Outcome::Failed));
 }
+
+/// A store with something of everything, closed or left open.
+fn furnished(closes: bool) -> Vec<u8> {
+    let disk = Disk::default();
+    let (store, answers, _) = open(&disk).unwrap();
+    let ((first, put_first), (second, put_second)) = (session(&store), session(&store));
+    commit(&store, &answers, vec![put_first, put_second, retained("kept")]);
+    for n in 0..60 {
+        let id = store.next_message_id();
+        let message = message(id, &"x".repeat(n * 7));
+        commit(&store, &answers, vec![stored(message, &[first, second], false)]);
+        if n % 3 == 0 {
+            let finished = Change::Finished { message: id, session: first };
+            commit(&store, &answers, vec![finished, retained("kept")]);
+        }
+    }
+    if closes {
+        store.close();
+        drop(store);
+    }
+    disk.0.lock().written.clone()
+}
+
+/// Whatever is wrong with a file: it is opened, or it is refused and as it was found.
+#[test]
+fn a_damaged_file_is_refused_and_not_written_to() {
+    let mut seed = 7_u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    let mut refused = 0;
+    for closes in [true, false] {
+        let sound = furnished(closes);
+        let pages: Vec<usize> =
+            (0..sound.len()).step_by(4096).filter(|&at| sound[at..][..4096] != [0; 4096]).collect();
+        for _ in 0..200 {
+            let mut written = sound.clone();
+            for _ in 0..=random(3) {
+                let at = pages[random(pages.len())] + random(4096);
+                written[at] ^= 1 << random(8);
+            }
+            if random(8) == 0 {
+                written.truncate(random(sound.len()));
+            }
+            let damaged = written.clone();
+            let platter = Platter { synced: written.clone(), written, ..Platter::default() };
+            let disk = Disk(Arc::new(Mutex::new(platter)));
+            if open(&disk).is_none() {
+                refused += 1;
+                assert!(disk.0.lock().written == damaged, "it was written to");
+            }
+        }
+    }
+    assert!(refused > 50, "only {refused} were refused");
+}

@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use redb::{Database, ReadableDatabase};
 
+use super::books;
 use super::ledger::{Ledger, Located, Noted};
 use super::reader::{Fetch, Job, Reader};
-use super::recover;
 use super::{Answer, Change, Disk, Health, OpenError, Options, Outcome, Shared};
 use crate::clock::Stopwatch;
 
@@ -363,14 +363,11 @@ impl<A: Send + 'static> Committer<A> {
             return;
         }
         self.database = None;
-        let mut ledger = Ledger::default();
-        let opened = self.disk.open(&self.options).and_then(|database| {
-            let read = recover::recover(&database, &mut ledger);
-            read.map_err(|error| OpenError::damaged(&self.options.directory, error))?;
-            Ok(database)
-        });
-        match opened {
-            Ok(database) => self.database = Some(database),
+        let ledger = match books::open(&*self.disk, &self.options) {
+            Ok((database, ledger, _)) => {
+                self.database = Some(database);
+                ledger
+            }
             Err(error @ (OpenError::Damaged { .. } | OpenError::Newer { .. })) => {
                 if self.shared.set_health(Health::Broken) {
                     tracing::error!("{error}");
@@ -381,7 +378,7 @@ impl<A: Send + 'static> Committer<A> {
                 tracing::debug!("the store cannot be opened again: {error}");
                 return;
             }
-        }
+        };
         let former = std::mem::replace(&mut self.ledger, ledger);
         self.ledger.adopt(former);
         self.retry_at_us = None;

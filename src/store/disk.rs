@@ -7,15 +7,16 @@ use std::path::Path;
 use redb::{BackendError, Database, StorageBackend};
 
 use super::error::OpenError;
-use super::{Durability, Options, format};
+use super::format::{self, Read};
+use super::{Durability, Options};
 
 /// The name of the file in its directory.
 pub const FILE: &str = "whimbrel.redb";
 
 /// Where a store lies. It is opened at the start, and again after an error.
 pub trait Disk: Send + 'static {
-    /// Opens the file, or makes it.
-    fn open(&self, options: &Options) -> Result<Database, OpenError>;
+    /// Opens the file, or makes it, and has it read through before anything is written.
+    fn open(&self, options: &Options, read: Read<'_>) -> Result<Database, OpenError>;
 
     /// Bytes that are free; `None` where nobody knows.
     fn free_bytes(&self, _options: &Options) -> Option<u64> {
@@ -25,8 +26,8 @@ pub trait Disk: Send + 'static {
 
 /// A storage that is made anew each time.
 impl<B: StorageBackend, F: Fn() -> B + Send + 'static> Disk for F {
-    fn open(&self, options: &Options) -> Result<Database, OpenError> {
-        format::open(self(), options, Path::new("(storage)"))
+    fn open(&self, options: &Options, read: Read<'_>) -> Result<Database, OpenError> {
+        format::open(self(), options, Path::new("(storage)"), read)
     }
 }
 
@@ -38,7 +39,7 @@ pub(super) const PRIVATE: u32 = 0o600;
 pub struct Directory;
 
 impl Disk for Directory {
-    fn open(&self, options: &Options) -> Result<Database, OpenError> {
+    fn open(&self, options: &Options, read: Read<'_>) -> Result<Database, OpenError> {
         let directory = &options.directory;
         std::fs::create_dir_all(directory)
             .map_err(|error| OpenError::Directory { path: directory.clone(), error })?;
@@ -50,7 +51,7 @@ impl Disk for Directory {
             .truncate(false)
             .mode(PRIVATE)
             .open(&path)
-            .map_err(|e| OpenError::Unreadable { path: path.clone(), why: e.to_string() })?;
+            .map_err(|error| OpenError::unreadable(&path, &error))?;
         // After an fsync that failed, Linux counts the pages as clean: they are read as they were
         // written and will never be on the disk. What is built on them would be lost with them.
         if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
@@ -59,9 +60,9 @@ impl Disk for Directory {
         let storage = redb::backends::FileBackend::new(file)
             .map_err(|error| OpenError::of_database(&path, &error))?;
         match options.durability {
-            Durability::Fsync => format::open(storage, options, &path),
+            Durability::Fsync => format::open(storage, options, &path, read),
             Durability::Written | Durability::Memory => {
-                format::open(Unsynced(storage), options, &path)
+                format::open(Unsynced(storage), options, &path, read)
             }
         }
     }
@@ -70,6 +71,16 @@ impl Disk for Directory {
         let stat = rustix::fs::statvfs(&options.directory).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// Opens the store of a directory, that is there, to read it: it is not written to.
+pub fn look(options: &Options) -> Result<Database, OpenError> {
+    let path = options.directory.join(FILE);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+    let file = file.map_err(|error| OpenError::unreadable(&path, &error))?;
+    let storage = redb::backends::FileBackend::new(file)
+        .map_err(|error| OpenError::of_database(&path, &error))?;
+    format::look(storage, options, &path)
 }
 
 /// Storage that leaves it to the operating system when bytes reach the disk.

@@ -69,6 +69,10 @@ impl OpenError {
         Self::Damaged { path: path.to_owned(), why: why.to_string() }
     }
 
+    pub(super) fn unreadable(path: &Path, why: impl ToString) -> Self {
+        Self::Unreadable { path: path.to_owned(), why: why.to_string() }
+    }
+
     pub(super) fn of_error(path: &Path, error: &redb::Error) -> Self {
         match error {
             redb::Error::Io(error) if !is_of_content(error) => {

@@ -15,6 +15,7 @@
 //!
 //! The layout of the file is in [`tables`], of its rows in [`row`].
 
+mod books;
 pub mod change;
 pub mod committer;
 pub mod disk;
@@ -29,6 +30,7 @@ mod recover;
 pub mod row;
 mod rows;
 mod shared;
+mod staged;
 pub mod tables;
 pub mod tools;
 
@@ -46,7 +48,6 @@ pub use change::{ATTEMPTS_MAX, Change, Lent, Target, Targets};
 use committer::Committer;
 pub use disk::Disk;
 pub use error::OpenError;
-use ledger::Ledger;
 pub use reader::Fetch;
 use reader::Reader;
 pub use recover::Look;
@@ -255,10 +256,7 @@ impl<A: Send + 'static> Store<A> {
         answer: Answer<A>,
         (shared, reader): (Arc<Shared<A>>, Reader),
     ) -> Result<(Self, Committer<A>, Recovered), OpenError> {
-        let database = disk.open(options)?;
-        let mut ledger = Ledger::default();
-        let (recovered, ids) = recover::recover(&database, &mut ledger)
-            .map_err(|error| OpenError::damaged(&options.directory, error))?;
+        let (database, ledger, (recovered, ids)) = books::open(&*disk, options)?;
         let books = (database, ledger);
         let committer = Committer::new(disk, books, options, (shared.clone(), reader), answer);
         let store = Self {

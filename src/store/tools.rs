@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -17,7 +18,7 @@ use thiserror::Error;
 use super::disk::{FILE, PRIVATE};
 use super::row;
 use super::tables::{self, ACK, LENT, META, RETAINED, RX2, SEG, SESSIONS, SUBS, TX2};
-use super::{Disk, OpenError, Options, disk};
+use super::{OpenError, Options, disk};
 use crate::message::Message;
 
 /// Rows that are copied in one transaction.
@@ -91,10 +92,14 @@ impl Request {
     /// Does it on a store that no broker has open.
     pub fn carry_out_offline(&self, options: &Options) -> Result<String, ToolError> {
         let mut database = open(options)?;
-        if *self == Self::Check && !database.check_integrity()? {
-            return Err(ToolError::Unsound(Problems::of_pages()));
-        }
-        self.carry_out(&database.begin_read()?, options)
+        // Where redb finds what cannot be it may panic.
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            if *self == Self::Check && !database.check_integrity()? {
+                return Err(ToolError::Unsound(Problems::of_pages()));
+            }
+            self.carry_out(&database.begin_read()?, options)
+        }));
+        done.unwrap_or_else(|_| Err(ToolError::Unsound(Problems::of_pages())))
     }
 }
 
@@ -180,7 +185,7 @@ impl Problems {
     }
 
     fn of_pages() -> Self {
-        Self { named: vec!["pages were damaged; they have been repaired".into()], count: 1 }
+        Self { named: vec!["pages are damaged: restore it from a backup".into()], count: 1 }
     }
 }
 
@@ -194,13 +199,13 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Opens the store that lies in the directory of the options and that no broker has open. A store
-/// that was not closed is repaired, as a broker would.
+/// Opens the store that lies in the directory of the options and that no broker has open. One that
+/// was not closed is repaired as a broker would, but in memory.
 fn open(options: &Options) -> Result<Database, ToolError> {
     if !options.directory.join(FILE).exists() {
         return Err(ToolError::Missing(options.directory.clone()));
     }
-    Ok(disk::Directory.open(options)?)
+    Ok(disk::look(options)?)
 }
 
 /// Counts what is in a store, and says what does not add up.
@@ -320,10 +325,12 @@ fn backup(txn: &ReadTransaction, path: &Path, options: &Options) -> Result<u64, 
         .mode(PRIVATE)
         .open(&partial)
         .map_err(unwritable)?;
-    let copied = copy_all(txn, file, options);
-    if let Err(error) = copied {
+    if let Err(error) = copy_all(txn, file, options) {
         let _ = std::fs::remove_file(&partial);
-        return Err(error);
+        return Err(match error {
+            ToolError::Database(redb::Error::Io(error)) => unwritable(error),
+            other => other,
+        });
     }
     // Not over a file that has come meanwhile.
     std::fs::hard_link(&partial, path).map_err(unwritable)?;

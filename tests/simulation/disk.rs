@@ -200,6 +200,9 @@ impl StorageBackend for Disk {
         if !self.1.is_on() {
             return Err(io::Error::other("no power"));
         }
+        if platter.failed && platter.fails_on {
+            return Err(io::Error::other("simulated error"));
+        }
         let start = offset as usize;
         let bytes = platter.written.get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
