@@ -1,7 +1,7 @@
 //! The declared queues of every world.
 
 use whimbrel::queue::Overflow;
-use whimbrel::queue::declaration::{Declaration, OnReject};
+use whimbrel::queue::declaration::{Declaration, LastValue, OnReject};
 
 /// The topic of dead letters.
 pub const DEAD: &str = "$q/dead/work";
@@ -16,12 +16,25 @@ pub const TIGHT_MAX: usize = 3;
 /// What a consumer of `lease` has time for, in milliseconds.
 pub const LEASE_MS: u64 = 800;
 
+/// How long a message waits in `brief`, in seconds.
+pub const BRIEF_S: u32 = 2;
+
 /// What consumers subscribe to.
-pub const NAMES: &[&str] = &["$queue/jobs", "$queue/work", "$queue/dead", TIGHT, "$queue/lease"];
+pub const NAMES: &[&str] = &[
+    "$queue/jobs",
+    "$queue/work",
+    "$queue/dead",
+    TIGHT,
+    "$queue/lease",
+    "$queue/last",
+    "$queue/brief",
+];
 
 /// What goes into them; the last rejects, which Clients of 3.1.1 cannot be told.
-pub const TOPICS: &[&str] = &["$q/jobs/1", "$q/work/1", "$q/lease/1"];
-pub const TOPICS_V5: &[&str] = &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/tight/1"];
+pub const TOPICS: &[&str] =
+    &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/last/1", "$q/last/2", "$q/brief/1"];
+pub const TOPICS_V5: &[&str] =
+    &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/last/1", "$q/brief/1", "$q/tight/1"];
 
 /// See the head of this file.
 pub fn declarations() -> Vec<Declaration> {
@@ -38,6 +51,8 @@ pub fn declarations() -> Vec<Declaration> {
             ..queue("work")
         },
         queue("dead"),
+        Declaration { last_value: Some(LastValue::Topic), ..queue("last") },
+        Declaration { message_ttl_s: Some(BRIEF_S), ..queue("brief") },
         Declaration { lease_ms: Some(LEASE_MS), ..queue("lease") },
         Declaration { messages_max: Some(TIGHT_MAX), overflow: Overflow::Reject, ..queue("tight") },
     ]

@@ -547,7 +547,7 @@ impl World {
         self.subscribe(0, vec![all]);
         // What waits in queues has outlived all that, and is consumed now.
         for (at, name) in crate::queues::NAMES.iter().enumerate() {
-            self.subscribe(at, vec![history::consumes(name, 2)]);
+            self.subscribe(at % CLIENTS.len(), vec![history::consumes(name, 2)]);
         }
         self.model.drain();
         self.come_to_rest().await

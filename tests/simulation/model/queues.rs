@@ -9,7 +9,10 @@ use super::{Due, Model};
 use crate::client::number;
 use crate::history::CLIENTS;
 use crate::packet::Publish;
-use crate::queues::{DEAD, LEASE_MS, TIGHT, TIGHT_MAX, WORK_MAX};
+use crate::queues::{BRIEF_S, DEAD, LEASE_MS, TIGHT, TIGHT_MAX, WORK_MAX};
+
+/// What a message takes from the queue to its consumer at most, when nothing is in its way.
+const LATE_MS: u64 = 200;
 
 /// What tells a message from its dead letter.
 type Key = (u32, bool);
@@ -105,8 +108,16 @@ impl Model {
         (entry.at, entry.order, entry.acked) = (self.now, self.order, false);
         (entry.is_bound, entry.bound_to) = (false, None);
         entry.maybe_with.clear();
-        entry.must = must && !entry.loose;
+        entry.must = must && !entry.loose && !message.topic.starts_with("$q/brief");
         entry.loose |= message.qos == 0;
+        if message.topic.starts_with("$q/last") && message.qos > 0 {
+            // Whether a repetition is one, and what is then the last, nobody can see from outside.
+            entry.must &= entry.copies < 2;
+            let topic = message.topic.clone();
+            let entries = self.queues.entries.iter_mut();
+            let others = entries.filter(|(key, e)| key.0 != number && e.topic == topic);
+            others.for_each(|(_, former)| former.must = false);
+        }
     }
 
     /// Notes whether somebody may consume from the queue that rejects.
@@ -187,6 +198,13 @@ impl Model {
         }
         if entry.is_strict() {
             entry.check(client, self.now, publish)?;
+        }
+        let is_late = self.now > entry.at + (u64::from(BRIEF_S) + 1) * 1000 + LATE_MS;
+        if entry.topic.starts_with("$q/brief") && entry.copies < 2 && entry.writes == 0 {
+            let is_roomy = self.conns[&conn].is_roomy;
+            if is_late && is_roomy && publish.count.is_none_or(|count| count == 1) && !publish.dup {
+                return Err("it has waited for too long".into());
+            }
         }
         if publish.qos == 2 {
             entry.bound_to = Some(client);
