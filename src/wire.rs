@@ -99,8 +99,12 @@ impl Reader {
         max: usize,
     ) -> Poll<io::Result<Input>> {
         if self.tail.capacity() == self.tail.len() {
-            let missing = self.needed.saturating_sub(self.tail.len());
-            self.tail.reserve_exact(missing.clamp(1, self.tail.len().max(LEAST_BYTES)));
+            let most = self.tail.len().max(LEAST_BYTES);
+            let missing = match self.needed.saturating_sub(self.tail.len()) {
+                0 => most, // What comes after a whole packet.
+                missing => missing.min(most),
+            };
+            self.tail.reserve_exact(missing.min(max));
         }
         let mut some = io.take(max as u64);
         if ready!(pin!(some.read_buf(&mut self.tail)).poll(cx))? == 0 {
@@ -342,6 +346,25 @@ mod tests {
             reader.keep_own(own, 0, 10 * OWN_BYTES);
         }
         assert_eq!(len, 10 * OWN_BYTES, "no more than the packet is read");
+    }
+
+    #[test]
+    fn what_comes_behind_a_whole_packet_is_not_read_byte_by_byte() {
+        let (mut reader, mut shared) = (Reader::default(), vec![0; 1 << 17]);
+        reader.keep(&vec![b'x'; OWN_BYTES], 5);
+        let more = vec![b'y'; OWN_BYTES];
+        let mut io: &[u8] = &more;
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut reads = 0;
+        while reader.kept() < 2 * OWN_BYTES {
+            let room = 2 * OWN_BYTES - reader.kept();
+            match reader.poll_read_some(&mut cx, &mut io, &mut shared, room) {
+                Poll::Ready(Ok(Input::Own(own))) => reader.keep_own(own, 0, 5),
+                other => panic!("{other:?}"),
+            }
+            reads += 1;
+        }
+        assert!(reads <= 2, "{reads}");
     }
 
     #[test]

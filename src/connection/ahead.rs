@@ -28,6 +28,13 @@ pub(super) struct Ahead {
     is_over: bool,
 }
 
+impl Ahead {
+    /// Whether packets that were handled still stand there, or bytes that were looked at.
+    pub(super) fn is_needed(&self) -> bool {
+        self.handled > 0 || self.looked > 0
+    }
+}
+
 impl Connection {
     /// Whether a PUBLISH is held that is the next packet.
     fn holds_publish(&mut self) -> bool {

@@ -265,7 +265,13 @@ impl Few {
     /// Whether the connection is one of the few.
     fn is_needed(&self) -> bool {
         let Seats { of_address, of_user } = &self._seats;
-        self.pace.is_some() || of_address.is_some() || of_user.is_some()
+        let is_bounded = self.pace.is_some() || of_address.is_some() || of_user.is_some();
+        is_bounded || self.exchange.is_some() || self.is_at_work() || self.ahead.is_needed()
+    }
+
+    /// Whether something is not finished.
+    fn is_at_work(&self) -> bool {
+        self.unfinished.is_some() || self.undelivered.is_some()
     }
 }
 
@@ -394,6 +400,10 @@ impl Connection {
         self.hand_over(scratch);
         self.keep_undelivered(&mut scratch.turn);
         let result = result.and_then(|busy| Ok(busy | self.answer(now, scratch)?));
+        if scratch.turn.has_changes() {
+            // Of what could not be sent. They must not come after those of another connection.
+            self.lease.broker.finish(&mut scratch.turn, None);
+        }
         let backlog = self.writer.backlog();
         let written = match self.writer.poll_write(cx, &mut self.io) {
             Poll::Ready(Ok(0)) | Poll::Pending => false,

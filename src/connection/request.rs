@@ -99,8 +99,7 @@ impl Connection {
     /// What came behind it has its turn.
     fn is_finished(&mut self) {
         self.has_early_bytes = true;
-        let is_at_work = self.is_at_work();
-        self.few.take_if(|few| !few.is_needed() && few.exchange.is_none() && !is_at_work);
+        self.few.take_if(|few| !few.is_needed());
     }
 
     /// Keeps what of the turn some have not got.
@@ -125,8 +124,7 @@ impl Connection {
 
     /// Whether there is something that is not finished.
     pub(super) fn is_at_work(&self) -> bool {
-        let few = self.few.as_ref();
-        few.is_some_and(|few| few.unfinished.is_some() || few.undelivered.is_some())
+        self.few.as_ref().is_some_and(|few| few.is_at_work())
     }
 
     /// Whether it is a SUBSCRIBE.

@@ -74,3 +74,34 @@ async fn who_never_stops_publishing_has_others_wait_for_a_few_packets_only() {
     let of_a_read = (u64::from(GULP_LEAST_KIB) << 10) / publish.len() as u64;
     assert!(most <= 2 * (of_a_read + PACKETS_MAX), "{most} while another waits for one");
 }
+
+/// What was handled ahead of its turn is not handled again in it.
+#[tokio::test]
+async fn what_went_ahead_is_handled_once() {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let options = broker::Options { memory_max: 1 << 30, ..broker::Options::default() };
+    let (broker, _) = Broker::open(options, Clock::system(), &store).unwrap();
+    let mut client = client(&broker, b'c').await;
+    broker.note_memory((1 << 30) - 1);
+    assert!(!broker.takes_messages());
+    let publish = [0x33, 6, 0, 1, b't', 0, 9, b'x'];
+    let filters: Vec<u8> = (0..100).flat_map(|n| [0, 2, b'a' + n / 26, b'a' + n % 26, 0]).collect();
+    let len = filters.len() + 2;
+    let subscribe = [&[0x82, (len & 127) as u8 | 128, (len >> 7) as u8, 0, 7], &filters[..]];
+    client.write_all(&[&publish[..], &subscribe.concat(), &[0xC0, 0]].concat()).await.unwrap();
+    let mut pong = [0; 2];
+    client.read_exact(&mut pong).await.unwrap();
+    assert_eq!(pong, [0xD0, 0], "ahead of PUBACK");
+    broker.note_memory(1);
+    broker.note_memory(1);
+    assert!(broker.takes_messages());
+    let (mut puback, mut suback) = ([0; 4], [0; 4 + 100]);
+    client.read_exact(&mut puback).await.unwrap();
+    client.read_exact(&mut suback).await.unwrap();
+    assert_eq!((puback, suback[0]), ([0x40, 2, 0, 9], 0x90));
+    // An answer of its own says that there was none before.
+    client.write_all(&[0x82, 6, 0, 8, 0, 1, b'z', 0]).await.unwrap();
+    let mut suback = [0; 5];
+    client.read_exact(&mut suback).await.unwrap();
+    assert_eq!(suback, [0x90, 3, 0, 8, 0]);
+}

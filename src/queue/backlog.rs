@@ -163,16 +163,21 @@ impl Default for Backlog {
 
 impl Backlog {
     /// Identities of the entries that are to come next, once; `None` while they are on their way
-    /// or so many are at hand that it is not time yet.
-    pub(super) fn ask(&mut self, at_hand: usize, is_short: bool) -> Option<Vec<u64>> {
+    /// or so many, or bytes, are at hand that it is not time yet.
+    pub(super) fn ask(
+        &mut self,
+        (at_hand, bytes_at_hand): (usize, usize),
+        is_short: bool,
+    ) -> Option<Vec<u64>> {
         if is_short {
             self.expect_little();
         }
-        if self.asked || at_hand > self.page / 2 {
+        let mut bytes = (self.page * PAGE_BYTES_EACH).min(PAGE_BYTES_MAX);
+        let is_enough = at_hand > self.page / 2 || at_hand > 0 && bytes_at_hand > bytes / 2;
+        if self.asked || is_enough {
             return None;
         }
         self.asked = true;
-        let mut bytes = (self.page * PAGE_BYTES_EACH).min(PAGE_BYTES_MAX);
         let fits = |stored: &&Stored| {
             let fits = bytes > 0;
             bytes = bytes.saturating_sub(stored.weight());

@@ -292,7 +292,8 @@ impl Queue {
     /// Identities of the messages that are wanted from the store, once; none while a page is on
     /// its way, enough is at hand, or nothing is behind it. While memory `is_short` they are few.
     pub fn wanted(&mut self, is_short: bool) -> Option<Vec<u64>> {
-        self.backlog.as_mut()?.ask(self.acknowledged.len(), is_short)
+        let at_hand = (self.acknowledged.len(), self.at_hand);
+        self.backlog.as_mut()?.ask(at_hand, is_short)
     }
 
     /// The page that was [`Queue::wanted`]; what the store has lost is added to `dropped`.

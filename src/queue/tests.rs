@@ -195,6 +195,31 @@ fn pages_grow_for_a_receiver_that_is_faster_than_they_come() {
 }
 
 #[test]
+fn large_messages_are_few_at_hand_however_long_the_pages() {
+    const BYTES: usize = 64 << 10;
+    let large = |id| stored_delivery(id, QoS::AtLeastOnce, &"y".repeat(BYTES));
+    let mut queue = Queue::of_session(true);
+    for id in 1..=1_000 {
+        push(&mut queue, large(id), &Limits { at_hand_max: 0, ..Limits::NONE });
+    }
+    let read = |queue: &mut Queue, wanted: Vec<u64>| {
+        let fetched = |id| Fetched { id, found: Some((large(id).message, None)) };
+        queue.page(wanted.into_iter().map(fetched).collect(), &mut Dropped::new());
+    };
+    for _ in 0..6 {
+        while queue.take(true).is_some() {}
+        let wanted = queue.wanted(false).unwrap();
+        read(&mut queue, wanted);
+    }
+    // From here on it is slow.
+    while let Some(wanted) = queue.wanted(false) {
+        read(&mut queue, wanted);
+        queue.take(true);
+    }
+    assert!(queue.len() > 100 && queue.at_hand() < 8 << 20, "{}", queue.at_hand());
+}
+
+#[test]
 fn only_what_the_store_keeps_for_the_queue_is_left_to_it() {
     let mut queue = Queue::of_session(true);
     let lent = Delivery { source: 9, ..stored_delivery(4, QoS::AtLeastOnce, "lent") };
