@@ -44,9 +44,13 @@ const OWN_BYTES: usize = 16 << 10;
 /// Room for the rest of a packet of which less than this has come.
 const LEAST_BYTES: usize = 1 << 10;
 
-/// The receiving half of a byte stream.
+/// The receiving half of a byte stream. One pointer: most of the time nothing is kept.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct Reader(Option<Box<Unfinished>>);
+
+/// The beginning of a packet.
+#[derive(Debug)]
+struct Unfinished {
     tail: Vec<u8>,
     /// Length that the packet begun in `tail` will have, as far as is known.
     needed: usize,
@@ -72,12 +76,16 @@ impl Reader {
         shared: &mut [u8],
         max: usize,
     ) -> Poll<io::Result<Input>> {
-        if self.needed > shared.len() || self.tail.len() >= OWN_BYTES {
-            return self.poll_read_own(cx, io, max);
-        }
-        let kept = self.tail.len();
-        if let Some(front) = shared.get_mut(..kept) {
-            front.copy_from_slice(&self.tail);
+        let mut kept = 0;
+        if let Some(unfinished) = self.0.as_deref_mut() {
+            let Unfinished { tail, needed } = unfinished;
+            if *needed > shared.len() || tail.len() >= OWN_BYTES {
+                return unfinished.poll_read(cx, io, max);
+            }
+            kept = tail.len();
+            if let Some(front) = shared.get_mut(..kept) {
+                front.copy_from_slice(tail);
+            }
         }
         let end = kept.saturating_add(max).min(shared.len());
         let mut buffer = ReadBuf::new(shared.get_mut(kept..end).unwrap_or_default());
@@ -86,13 +94,49 @@ impl Reader {
         if read == 0 {
             return Poll::Ready(Ok(Input::Closed));
         }
-        self.tail = Vec::new();
+        self.0 = None;
         Poll::Ready(Ok(Input::Shared(kept + read)))
     }
 
+    /// Bytes that are kept.
+    pub fn kept(&self) -> usize {
+        self.0.as_deref().map_or(0, |unfinished| unfinished.tail.len())
+    }
+
+    /// What is kept.
+    pub fn kept_bytes(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], |unfinished| &unfinished.tail)
+    }
+
+    /// Length that the packet will have of which a part is kept, as far as is known.
+    pub fn needed(&self) -> usize {
+        self.0.as_deref().map_or(0, |unfinished| unfinished.needed)
+    }
+
+    /// Takes what was kept, to be handled before anything is read.
+    pub fn take_kept(&mut self) -> Vec<u8> {
+        self.0.take().map_or(Vec::new(), |unfinished| unfinished.tail)
+    }
+
+    /// Keeps the beginning of a packet that will be `needed` bytes long, as far as is known.
+    pub fn keep(&mut self, rest: &[u8], needed: usize) {
+        self.keep_own(rest.to_vec(), 0, needed);
+    }
+
+    /// The same for bytes in a buffer of their own, of which the first `consumed` are done with.
+    pub fn keep_own(&mut self, mut own: Vec<u8>, consumed: usize, needed: usize) {
+        if consumed > 0 {
+            own.drain(..consumed.min(own.len()));
+            own.shrink_to_fit();
+        }
+        self.0 = (!own.is_empty()).then(|| Box::new(Unfinished { tail: own, needed }));
+    }
+}
+
+impl Unfinished {
     /// To where the packet's beginning is, and hardly more than the packet. What has not come takes
     /// no more room than what has: a claim of 256 MiB costs its sender the bytes.
-    fn poll_read_own<T: AsyncRead + Unpin>(
+    fn poll_read<T: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
@@ -112,51 +156,33 @@ impl Reader {
         }
         Poll::Ready(Ok(Input::Own(std::mem::take(&mut self.tail))))
     }
+}
 
-    /// Bytes that are kept.
-    pub fn kept(&self) -> usize {
-        self.tail.len()
+/// Bytes on their way out.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    /// Those in front that are gone.
+    sent: usize,
+}
+
+impl Output {
+    /// With room for so many.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), sent: 0 }
     }
 
-    /// What is kept.
-    pub fn kept_bytes(&self) -> &[u8] {
-        &self.tail
-    }
-
-    /// Length that the packet will have of which a part is kept, as far as is known.
-    pub fn needed(&self) -> usize {
-        self.needed
-    }
-
-    /// Takes what was kept, to be handled before anything is read.
-    pub fn take_kept(&mut self) -> Vec<u8> {
-        self.needed = 0;
-        std::mem::take(&mut self.tail)
-    }
-
-    /// Keeps the beginning of a packet that will be `needed` bytes long, as far as is known.
-    pub fn keep(&mut self, rest: &[u8], needed: usize) {
-        self.tail.reserve_exact(rest.len());
-        self.tail.extend_from_slice(rest);
-        self.needed = if rest.is_empty() { 0 } else { needed };
-    }
-
-    /// The same for bytes in a buffer of their own, of which the first `consumed` are done with.
-    pub fn keep_own(&mut self, mut own: Vec<u8>, consumed: usize, needed: usize) {
-        if consumed > 0 {
-            own.drain(..consumed.min(own.len()));
-            own.shrink_to_fit();
-        }
-        self.needed = if own.is_empty() { 0 } else { needed };
-        self.tail = own;
+    /// What is not gone; `None`: nothing.
+    fn unsent(&self) -> Option<&[u8]> {
+        self.bytes.get(self.sent..).filter(|unsent| !unsent.is_empty())
     }
 }
 
 /// The sending half of a byte stream.
 #[derive(Debug, Default)]
 pub struct Writer {
-    pending: Vec<u8>,
-    sent: usize,
+    /// The thread's, or of its own for what the peer did not take.
+    pending: Option<Box<Output>>,
     /// Whether the stream may hold back something that was written.
     unflushed: bool,
     /// Whether each packet is written by itself.
@@ -179,31 +205,33 @@ impl Writer {
     }
 
     /// Begins a turn: borrows the thread's buffer when nothing is pending.
-    pub fn borrow(&mut self, lent: &mut Vec<u8>) {
-        if self.pending.is_empty() {
-            std::mem::swap(&mut self.pending, lent);
+    pub fn borrow(&mut self, lent: &mut Option<Box<Output>>) {
+        if self.pending.is_none() {
+            self.pending = lent.take();
         }
     }
 
     /// Ends a turn: gives the buffer back, or keeps what could not be sent in one of its own size.
-    pub fn give_back(&mut self, lent: &mut Vec<u8>) {
-        if lent.capacity() > 0 {
-            return; // Nothing was borrowed.
+    pub fn give_back(&mut self, lent: &mut Option<Box<Output>>) {
+        if lent.is_some() {
+            // Nothing was borrowed.
+            self.pending.take_if(|own| own.unsent().is_none());
+            return;
         }
-        let mut buffer = std::mem::take(&mut self.pending);
-        if let Some(unsent) = buffer.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
-            self.pending = unsent.to_vec();
+        let Some(mut buffer) = self.pending.take() else { return };
+        if let Some(unsent) = buffer.unsent() {
+            self.pending = Some(Box::new(Output { bytes: unsent.to_vec(), sent: 0 }));
         }
-        self.sent = 0;
-        if buffer.capacity() <= LENT_CAPACITY_MAX {
-            buffer.clear();
-            *lent = buffer;
+        if buffer.bytes.capacity() <= LENT_CAPACITY_MAX {
+            buffer.bytes.clear();
+            buffer.sent = 0;
+            *lent = Some(buffer);
         }
     }
 
     /// Where packets are encoded to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.pending
+        &mut self.pending.get_or_insert_default().bytes
     }
 
     /// Whether everything is gone.
@@ -213,14 +241,18 @@ impl Writer {
 
     /// Bytes that the peer has not taken yet.
     pub fn backlog(&self) -> usize {
-        self.pending.len() - self.sent
+        self.pending.as_deref().map_or(0, |pending| pending.bytes.len() - pending.sent)
     }
 
     /// A peer that always takes something and never everything must not cost what it has taken.
     fn forget_sent(&mut self) {
-        if self.sent >= FORGET_SENT && self.sent >= self.backlog() {
-            self.pending.drain(..self.sent);
-            self.sent = 0;
+        let backlog = self.backlog();
+        if let Some(Output { bytes, sent }) = self.pending.as_deref_mut()
+            && *sent >= FORGET_SENT
+            && *sent >= backlog
+        {
+            bytes.drain(..*sent);
+            *sent = 0;
         }
     }
 
@@ -231,7 +263,9 @@ impl Writer {
         io: &mut T,
     ) -> Poll<io::Result<usize>> {
         let mut written = 0;
-        while let Some(unsent) = self.pending.get(self.sent..).filter(|unsent| !unsent.is_empty()) {
+        while let Some(pending) = self.pending.as_deref_mut()
+            && let Some(unsent) = pending.unsent()
+        {
             if self.by_packet && self.packet_left == 0 {
                 self.packet_left = packet_len(unsent);
             }
@@ -240,7 +274,7 @@ impl Writer {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
                     self.packet_left = self.packet_left.saturating_sub(n as u32);
-                    self.sent += n;
+                    pending.sent += n;
                     written += n;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -251,9 +285,9 @@ impl Writer {
                 }
             }
         }
-        if self.sent > 0 {
-            self.pending.clear();
-            self.sent = 0;
+        if let Some(Output { bytes, sent }) = self.pending.as_deref_mut().filter(|p| p.sent > 0) {
+            bytes.clear();
+            *sent = 0;
             self.unflushed = true;
         }
         if self.unflushed {
@@ -369,7 +403,8 @@ mod tests {
 
     #[test]
     fn a_writer_keeps_only_what_was_not_taken() {
-        let (mut writer, mut lent) = (Writer::default(), Vec::with_capacity(100));
+        let lent = Some(Box::new(Output::with_capacity(100)));
+        let (mut writer, mut lent) = (Writer::default(), lent);
         writer.borrow(&mut lent);
         writer.buffer().extend_from_slice(b"hello");
         let (mut near, _far) = tokio::io::duplex(3);
@@ -377,7 +412,7 @@ mod tests {
         assert!(matches!(writer.poll_write(&mut cx, &mut near), Poll::Ready(Ok(3))));
         writer.give_back(&mut lent);
         assert_eq!((writer.backlog(), &writer.buffer()[..]), (2, &b"lo"[..]));
-        assert!(lent.capacity() >= 100);
+        assert!(lent.unwrap().bytes.capacity() >= 100);
     }
 
     /// Takes at most three bytes at a time, and shows what it was given.

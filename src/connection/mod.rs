@@ -22,30 +22,31 @@ mod pace;
 mod report;
 mod request;
 mod scratch;
+mod served;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::access::Access;
 use crate::access::acl::guard::{Guard, Receives};
+use crate::broker::Waiter;
 use crate::broker::mailbox::Mail;
 use crate::broker::publish::Publisher;
 use crate::broker::registry::Lease;
 use crate::broker::turn::Undelivered;
-use crate::broker::{Broker, Waiter};
 use crate::clock::Moment;
 use crate::codec::{Disconnect, Packet, Properties, ReasonCode, Version};
 use crate::doorman::Doorman;
 use crate::doorman::seats::Seat;
 use crate::metrics::Tally;
-use crate::net::listener::{Accepted, Permit};
-use crate::net::transport::{Origin, Peer, Transport};
+use crate::net::listener::Permit;
+use crate::net::transport::{Origin, Transport};
 use crate::session::ProtocolError;
 use crate::session::auth::Exchange;
 use crate::session::connect::Manner;
@@ -58,6 +59,7 @@ pub use pace::Rates;
 use pace::{Ear, Pace};
 use request::Unfinished;
 use scratch::Scratch;
+pub use served::{Served, serve, serve_stream};
 
 /// Settings of connections.
 #[derive(Clone, Debug)]
@@ -162,48 +164,6 @@ impl fmt::Display for Ending {
 fn breaks_rules(reason: ReasonCode) -> bool {
     use ReasonCode::{MalformedPacket, PacketTooLarge, ProtocolError};
     matches!(reason, MalformedPacket | ProtocolError | PacketTooLarge)
-}
-
-/// Serves an accepted connection to its end.
-///
-/// A task is as large as its largest moment, and an idle connection should not be: what opens and
-/// what lingers is boxed, and so is what is passed on to it.
-pub fn serve(
-    accepted: Accepted,
-    broker: Arc<Broker>,
-    options: Arc<Options>,
-) -> impl Future<Output = ()> + Send {
-    let opening = {
-        let broker = broker.clone();
-        Box::pin(async move { open::accept(accepted, &broker, &options).await })
-    };
-    run(opening, broker)
-}
-
-/// Serves a byte stream that no listener has accepted: for simulations.
-pub fn serve_stream(
-    io: Transport,
-    peer: Peer,
-    broker: Arc<Broker>,
-    options: Arc<Options>,
-) -> impl Future<Output = ()> + Send {
-    let opening = {
-        let broker = broker.clone();
-        Box::pin(async move { open::open(io, peer, (None, None), &broker, &options).await })
-    };
-    run(opening, broker)
-}
-
-async fn run(
-    opening: Pin<Box<impl Future<Output = Option<Box<Connection>>>>>,
-    broker: Arc<Broker>,
-) {
-    broker.metrics.connections_opened.increment();
-    if let Some(mut connection) = opening.await {
-        let ending = std::future::poll_fn(|cx| connection.poll(cx)).await;
-        Box::pin(connection.end(ending)).await;
-    }
-    broker.metrics.connections_closed.increment();
 }
 
 /// A connection whose Client has been let in.

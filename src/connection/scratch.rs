@@ -5,6 +5,7 @@ use std::cell::Cell;
 use crate::broker::mailbox::Mail;
 use crate::broker::turn::Turn;
 use crate::queue::Delivery;
+use crate::wire::Output;
 
 /// Bytes read at a time. Larger packets get a buffer of their own. Payloads are often a power of
 /// two: with their headers some of them fit, where 128 KiB would cut the last one short each time
@@ -19,7 +20,7 @@ pub struct Scratch {
     /// Where reads go.
     pub input: Vec<u8>,
     /// Where packets are encoded to.
-    pub output: Vec<u8>,
+    pub output: Option<Box<Output>>,
     /// Mail taken.
     pub mail: Vec<Mail>,
     /// Deliveries taken.
@@ -36,7 +37,7 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             input: vec![0; INPUT_BYTES],
-            output: Vec::with_capacity(OUTPUT_BYTES),
+            output: Some(Box::new(Output::with_capacity(OUTPUT_BYTES))),
             mail: Vec::new(),
             deliveries: Vec::new(),
             turn: Turn::default(),

@@ -2,27 +2,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 use crate::access::Anonymous;
-use crate::broker;
 use crate::broker::mailbox::Mailbox;
+use crate::broker::{self, Broker};
 use crate::clock::Clock;
+use crate::net::transport::Peer;
 use crate::session::Session;
 use crate::store::{self, Durability};
 
-/// The size of what a function returns.
-fn size<A, B, C, T>(_: impl Fn(A, B, C) -> T) -> usize {
-    size_of::<T>()
-}
-
 /// What there is of each connection. An allocator has classes of sizes: a few bytes more than
-/// these figures can cost 128.
+/// these figures can cost 128. The tests' runtime can have several threads, which makes a connection
+/// 16 bytes larger than the broker's.
 #[test]
 fn an_idle_connection_is_small() {
-    assert!(size_of::<Connection>() <= 512, "{}", size_of::<Connection>());
+    assert!(size_of::<Connection>() <= 448 + 16, "{}", size_of::<Connection>());
     assert!(size_of::<Session>() <= 240, "{}", size_of::<Session>());
     // Counters in front of it.
     assert!(size_of::<Mailbox>() <= 128 - 16, "{}", size_of::<Mailbox>());
-    // With what the runtime adds to a task, 256.
-    assert!(size(serve) <= 96, "{}", size(serve));
+    // With what the runtime adds to a task, 128.
+    assert!(size_of::<Served<Arc<()>>>() <= 24, "{}", size_of::<Served<Arc<()>>>());
 }
 
 /// A Client of MQTT 3.1.1 whose connection has room for everything.

@@ -106,10 +106,7 @@ impl Hall {
                 }
                 let (broker, options) = (broker.clone(), options.clone());
                 let counted = Counted::new(&connections);
-                worker.spawn(async move {
-                    connection::serve(accepted, broker, options).await;
-                    drop(counted);
-                });
+                worker.spawn(connection::serve(accepted, broker, options, counted));
             }
             // Who comes in crowds must not keep those waiting whom this thread serves.
             tokio::task::yield_now().await;

@@ -39,20 +39,22 @@ impl Subscription {
 }
 
 /// The Topic Filters of one Session, whole as subscribed (`$share/...` included).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Subscriptions {
-    /// Looked through from end to end: most Sessions have one or two.
-    Few(Vec<(Box<str>, Subscription)>),
+    /// Nothing yet.
+    #[default]
+    None,
+    /// Most Sessions have one.
+    One(Held),
+    /// Looked through from end to end.
+    Few(Box<Vec<Held>>),
     /// The Client chooses them, so they are hashed with a random seed: it must not know which
     /// ones collide.
     Many(Box<HashMap<Box<str>, Subscription>>),
 }
 
-impl Default for Subscriptions {
-    fn default() -> Self {
-        Self::Few(Vec::new())
-    }
-}
+/// A Topic Filter, and what was asked for with it.
+type Held = (Box<str>, Subscription);
 
 /// More than this are hashed.
 const FEW: usize = 8;
@@ -60,21 +62,53 @@ const FEW: usize = 8;
 impl Subscriptions {
     /// Notes a subscription; true: it replaces one with the same filter [MQTT-3.8.4-3].
     pub fn insert(&mut self, filter: &str, subscription: Subscription) -> bool {
-        if let Self::Few(few) = self {
-            if let Some((_, held)) = few.iter_mut().find(|(held, _)| **held == *filter) {
-                *held = subscription;
-                return true;
+        let mut is_known = false;
+        *self = match std::mem::take(self) {
+            Self::None => Self::One((filter.into(), subscription)),
+            Self::Many(mut many) => {
+                is_known = many.insert(filter.into(), subscription).is_some();
+                Self::Many(many)
             }
-            if few.len() < FEW {
-                few.reserve_exact(1);
-                few.push((filter.into(), subscription));
-                return false;
+            mut few => {
+                let mut all = few.few_mut().iter_mut();
+                if let Some((_, held)) = all.find(|(held, _)| **held == *filter) {
+                    (*held, is_known) = (subscription, true);
+                    few
+                } else {
+                    few.with((filter.into(), subscription))
+                }
             }
-            *self = Self::Many(Box::new(few.drain(..).collect()));
-        }
+        };
+        is_known
+    }
+
+    /// These few and one more.
+    fn with(self, held: Held) -> Self {
         match self {
-            Self::Many(many) => many.insert(filter.into(), subscription).is_some(),
-            Self::Few(_) => false,
+            Self::One(one) => Self::Few(Box::new(vec![one, held])),
+            Self::Few(mut few) if few.len() < FEW => {
+                few.reserve_exact(1);
+                few.push(held);
+                Self::Few(few)
+            }
+            Self::Few(few) => Self::Many(Box::new(few.into_iter().chain([held]).collect())),
+            Self::None | Self::Many(_) => self,
+        }
+    }
+
+    fn few(&self) -> &[Held] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Few(few) => few,
+            Self::None | Self::Many(_) => &[],
+        }
+    }
+
+    fn few_mut(&mut self) -> &mut [Held] {
+        match self {
+            Self::One(one) => std::slice::from_mut(one),
+            Self::Few(few) => few,
+            Self::None | Self::Many(_) => &mut [],
         }
     }
 
@@ -89,26 +123,26 @@ impl Subscriptions {
 
     /// Forgets a subscription; false when there is none.
     pub fn remove(&mut self, filter: &str) -> bool {
-        match self {
+        let existed = match self {
+            Self::None => false,
+            Self::One((held, _)) => **held == *filter,
             Self::Few(few) => {
                 let at = few.iter().position(|(held, _)| **held == *filter);
                 at.map(|at| few.swap_remove(at)).is_some()
             }
-            Self::Many(many) => {
-                let existed = many.remove(filter).is_some();
-                if many.is_empty() {
-                    *self = Self::default();
-                }
-                existed
-            }
+            Self::Many(many) => many.remove(filter).is_some(),
+        };
+        if existed && (matches!(self, Self::One(_)) || self.is_empty()) {
+            *self = Self::None;
         }
+        existed
     }
 
     /// What was asked for with this filter.
     pub fn get(&self, filter: &str) -> Option<&Subscription> {
         match self {
-            Self::Few(few) => few.iter().find(|(held, _)| **held == *filter).map(|(_, held)| held),
             Self::Many(many) => many.get(filter),
+            few => few.few().iter().find(|(held, _)| **held == *filter).map(|(_, held)| held),
         }
     }
 
@@ -120,8 +154,8 @@ impl Subscriptions {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
-            Self::Few(few) => few.len(),
             Self::Many(many) => many.len(),
+            few => few.few().len(),
         }
     }
 
@@ -132,11 +166,11 @@ impl Subscriptions {
 
     /// Each filter and what was asked for.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
-        let (few, many) = match self {
-            Self::Few(few) => (Some(few), None),
-            Self::Many(many) => (None, Some(many)),
+        let many = match self {
+            Self::Many(many) => Some(many),
+            _ => None,
         };
-        let few = few.into_iter().flatten().map(|(filter, held)| (&**filter, held));
+        let few = self.few().iter().map(|(filter, held)| (&**filter, held));
         few.chain(many.into_iter().flat_map(|many| many.iter()).map(|(f, held)| (&**f, held)))
     }
 }
