@@ -22,6 +22,7 @@ use crate::connection::{Admission, Rates};
 use crate::doorman::bucket::Rate;
 use crate::net::listener::{self, Bind};
 use crate::net::{proxy, tls, websocket};
+use crate::session::connect::Manner;
 use crate::store::Durability;
 use crate::{broker, doorman, journal, store};
 use read::Problem;
@@ -292,6 +293,9 @@ pub struct Opening {
     pub anonymous: Anonymous,
     /// The ways to prove who one is, in order.
     pub proofs: Vec<Proof>,
+    /// Whether User Names are believed where there is no way to prove one, as mosquitto does: not
+    /// if there is at another listener, whose Clients' Sessions would be theirs who say their names.
+    pub believes_names: bool,
     /// Where its users are written down.
     pub users: Sources,
     /// What its Clients may do.
@@ -346,6 +350,7 @@ impl Config {
     /// What is to be opened; the error names the listener and what is wrong with it.
     pub fn openings(&self) -> Result<Vec<Opening>, String> {
         let mut openings = Vec::new();
+        let is_mosquitto = self.broker.limits.manner == Manner::Mosquitto;
         for listener in &self.listeners {
             let in_memory = self.is_in_memory(listener)?;
             let binds = listener.binds()?;
@@ -366,6 +371,7 @@ impl Config {
                     options: self.listener_options(listener, bind)?,
                     anonymous: listener.anonymous.or(self.anonymous).unwrap_or(default),
                     proofs,
+                    believes_names: is_mosquitto && !self.knows_users(),
                     users,
                     acl_file: listener.acl_file.as_ref().or(self.acl_file.as_ref()).cloned(),
                     in_memory,
@@ -475,6 +481,9 @@ impl Config {
         bind: Bind,
     ) -> Result<listener::Options, String> {
         let packet_max = self.broker.limits.maximum_packet_size;
+        if !listener.is_websocket && !listener.websocket_origins.is_empty() {
+            return Err("`websockets_origin` needs `protocol = \"websockets\"`".into());
+        }
         let websocket = listener.is_websocket.then(|| websocket::Options {
             path: listener.websocket_path.clone().unwrap_or_else(|| "/mqtt".into()),
             origins: listener.websocket_origins.clone(),

@@ -25,7 +25,6 @@ use crate::access::token::{self, Tokens};
 use crate::access::{Access, random};
 use crate::config::{Config, Opening, Proof};
 use crate::metrics::Proofs;
-use crate::session::connect::Manner;
 use crate::store::Durability;
 
 /// Every file once.
@@ -226,10 +225,7 @@ impl Admission {
             }
             _ => Access::unproven(opening.anonymous),
         };
-        let access = match opening.admission.limits.manner {
-            Manner::Own => access,
-            Manner::Mosquitto => access.believing_names(),
-        };
+        let access = if opening.believes_names { access.believing_names() } else { access };
         match self.rules.get(&opening.acl_file) {
             Some(rules) => access.ruled_by(rules.clone()),
             None => access,

@@ -114,6 +114,28 @@ fn a_user_name_is_believed_where_nobody_can_prove_one() {
 }
 
 #[test]
+fn no_user_name_is_believed_beside_a_listener_that_asks_for_proof() {
+    let directory = TempDir::new().unwrap();
+    let users = directory.path().join("users");
+    std::fs::write(&users, "").unwrap();
+    let mut passwd = program();
+    passwd.args(["passwd", "-b"]).arg(&users).args(["ali", "secret"]);
+    assert!(passwd.status().unwrap().success());
+    let open = free_port();
+    let served = Served::start(&format!(
+        "per_listener_settings true\nlistener PORT 127.0.0.1\npassword_file {}\n\
+         allow_anonymous false\n\
+         listener {open} 127.0.0.1\nallow_anonymous true\n",
+        users.display()
+    ));
+    let ali = Connect::v4("phone").durable().user("ali", "secret");
+    Client::connect(served.port, &ali).disconnect();
+    let eve = Connect::v4("phone").durable().user("ali", "");
+    assert_ne!(Client::connect_with(open, &eve).1[3], 0, "the Session is ali's");
+    assert!(Client::resume(served.port, &ali).1);
+}
+
+#[test]
 fn many_messages_of_qos_0_at_once_arrive() {
     let served = Served::start(OPEN);
     let mut reader = Client::v4(served.port, "reader");

@@ -237,6 +237,49 @@ fn who_is_revoked_does_not_come_in_again() {
 }
 
 #[test]
+fn where_dates_do_not_count_revocation_lists_must_be_of_today() {
+    let directory = tempfile::tempdir().unwrap();
+    let (d, ca) = (directory.path().display(), certificates().display());
+    let by_ca = format!("openssl ca -batch -config ca.cnf -cert {ca}/ca.pem -keyfile {ca}/ca.key");
+    openssl(
+        directory.path(),
+        &format!(
+            "printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index.txt\\nserial=serial\\n\
+             new_certs_dir=.\\ndefault_md=sha256\\nrand_serial=yes\\npolicy=p\\n\
+             crlnumber=crlnumber\\n[p]\\ncommonName=supplied\\n' >ca.cnf\n\
+             : >index.txt; echo 01 >crlnumber; echo extendedKeyUsage=clientAuth >ext\n\
+             for name in old bad; do\n\
+             openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+             -keyout $name.key -out $name.csr -subj /CN=$name 2>log\n\
+             {by_ca} -notext -in $name.csr -out $name.pem -extfile ext \
+             -startdate 20190101000000Z -enddate 20200101000000Z 2>log; done\n\
+             {by_ca} -revoke bad.pem 2>log\n\
+             {by_ca} -gencrl -crldays 30 -out fresh.pem 2>log\n\
+             {by_ca} -gencrl -crl_lastupdate 20190101000000Z -crl_nextupdate 20190201000000Z \
+             -out stale.pem 2>log"
+        ),
+    );
+    let (fresh, stale) = (free_port(), free_port());
+    let listener = |port, list| {
+        format!(
+            "[[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\ncafile = \"{ca}/ca.pem\"\n\
+             certfile = \"{ca}/server.pem\"\nkeyfile = \"{ca}/server.key\"\n\
+             require_certificate = true\ncrlfile = \"{d}/{list}.pem\"\n\
+             disable_client_cert_date_checks = true\n"
+        )
+    };
+    let listeners = [listener(fresh, "fresh"), listener(stale, "stale")].concat();
+    let broker = Broker::start_with("", &listeners);
+    let connects = |port, name: &str| {
+        let arguments = [format!("-cert {d}/{name}.pem"), format!("-key {d}/{name}.key")];
+        has_connack(&tls_connect(port, &arguments.each_ref().map(|text| &**text)))
+    };
+    assert!(connects(fresh, "old"), "{}", broker.log());
+    assert!(!connects(fresh, "bad"), "it is revoked");
+    assert!(!connects(stale, "old"), "nobody knows whether it is");
+}
+
+#[test]
 fn cipher_suites_are_chosen_by_name() {
     let (ca, port) = (certificates().display(), free_port());
     let listener = format!(

@@ -32,7 +32,8 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
   Clients are given look alike;
 * Topic Names and Filters of more than 200 separators are malformed (0x81);
 * a Will is not published when its Session goes on by another connection;
-* where there is no `password_file` a User Name is believed, for `acl_file` too;
+* where no listener has a `password_file`, or another way to prove who one is, a User Name is
+  believed, for `acl_file` too;
 * the log's lines for Clients that come, go or are refused, and for what they may not publish, are
   those of mosquitto 2.1;
 * the exit status is 3 when the file, or one of passwords or rules, is not good.

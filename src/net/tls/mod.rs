@@ -281,11 +281,15 @@ fn verifier(
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let mut lists_until = None;
     if let Some(path) = &options.revoked {
+        let lists = revocations(path)?;
+        // One that does not say until when it holds is not believed for ever.
+        lists_until = lists.iter().map(|list| name::list_ends(list).unwrap_or(0)).min();
         // As OpenSSL and mosquitto do: the Client's own certificate is looked up, and must be
         // covered by a list that has not expired.
         builder = builder
-            .with_crls(revocations(path)?)
+            .with_crls(lists)
             .only_check_end_entity_revocation()
             .enforce_revocation_expiration();
     }
@@ -299,7 +303,8 @@ fn verifier(
         why: error.to_string(),
     };
     let verifier = builder.build().map_err(unusable)?;
-    Ok(if options.is_timeless { Arc::new(Timeless(verifier)) } else { verifier })
+    let timeless = |within| Arc::new(Timeless { within, lists_until });
+    Ok(if options.is_timeless { timeless(verifier) } else { verifier })
 }
 
 fn trust(

@@ -75,6 +75,12 @@ pub(super) fn good_moment(der: &[u8]) -> Option<u64> {
     u64::try_from(certificate.validity().not_before.timestamp()).ok()?.checked_add(1)
 }
 
+/// When a revocation list is out of date, in seconds since the Unix epoch.
+pub(super) fn list_ends(der: &[u8]) -> Option<u64> {
+    let (_, list) = x509_parser::parse_x509_crl(der).ok()?;
+    u64::try_from(list.next_update()?.timestamp()).ok()
+}
+
 /// Whose signature a certificate bears and who it is for, DER-encoded, if both can be read.
 pub(super) fn issuer_and_subject(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_, certificate) = parse_x509_certificate(der).ok()?;
