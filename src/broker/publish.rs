@@ -165,8 +165,7 @@ impl Broker {
             }
             return Published::later(ReasonCode::QuotaExceeded);
         }
-        let Publish { qos, retain, properties, .. } = *publish;
-        let arrival = Arrival { qos, retain, properties, weight: body.len(), now };
+        let arrival = Arrival::new(publish, body.len(), now);
         if publish.retain && !self.is_let_in(routes, &arrival, turn) {
             return Published::later(ReasonCode::QuotaExceeded);
         }
@@ -180,24 +179,24 @@ impl Broker {
             routes = &those_then;
         }
         // Its identity comes before its receivers are asked whether they are durable.
-        let id = if publish.qos == QoS::AtMostOnce { 0 } else { self.store.next_message_id() };
-        let matches_none = routes.is_empty();
-        let targets = match self.targets(routes, &arrival, turn) {
-            Ok(targets) => targets,
+        let is_quick = publish.qos == QoS::AtMostOnce;
+        let id = if is_quick { 0 } else { self.store.next_message_id() };
+        let reason = reason_of(routes);
+        let targets = match (!is_quick).then(|| self.targets(routes, &arrival, turn)) {
+            None => Targets::new(),
+            Some(Ok(targets)) => targets,
             // It is retained by now.
-            Err(_) if publish.retain => {
+            Some(Err(_)) if publish.retain => {
                 let targets;
                 (targets, those_with_room) = self.with_room(routes, &arrival, turn);
                 routes = &those_with_room;
                 targets
             }
-            Err(reason) => return Published::later(reason),
+            Some(Err(reason)) => return Published::later(reason),
         };
         let waits = receives_twice && note_received(stored, publish, turn);
-        let nobody = ReasonCode::NoMatchingSubscribers;
-        let reason = if matches_none { nobody } else { ReasonCode::Success };
         let mut published = Published { reason, waits, later: false };
-        if matches_none && !publish.retain {
+        if reason == ReasonCode::NoMatchingSubscribers && !publish.retain {
             self.metrics.drops.add(DropReason::NoSubscriber, 1);
             return published;
         }
@@ -356,6 +355,11 @@ impl Broker {
     }
 }
 
+/// What the publisher of a message is told that has these.
+fn reason_of(routes: &Routes<Receiver>) -> ReasonCode {
+    if routes.is_empty() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success }
+}
+
 /// Notes for a Session that is stored the identifier of QoS 2 that it has received; whether it is.
 fn note_received(session: Option<SessionId>, publish: &Publish<'_>, turn: &mut Turn) -> bool {
     let (Some(session), Some(id)) = (session, publish.packet_id) else { return false };
@@ -389,6 +393,13 @@ struct Arrival<'a> {
     /// In bytes, about.
     weight: usize,
     now: Moment,
+}
+
+impl<'a> Arrival<'a> {
+    fn new(publish: &Publish<'a>, weight: usize, now: Moment) -> Self {
+        let Publish { qos, retain, properties, .. } = *publish;
+        Self { qos, retain, properties, weight, now }
+    }
 }
 
 /// Bits of [`Target::flags`]: QoS in the lowest two, then RETAIN.

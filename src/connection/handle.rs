@@ -156,7 +156,10 @@ impl Connection {
         }
         turn.tally.packets_received += 1;
         if frame.kind == PacketType::Publish {
-            let publish = Publish::of_frame(frame, self.version).map_err(broken_rule)?;
+            let publish = match Publish::of_frame(frame, self.version) {
+                Ok(publish) => publish,
+                Err(error) => return Err(broken_rule(error)),
+            };
             let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
             return match parts.session.handle_publish(&publish).map_err(Ending::Rule)? {
                 Some(topic) => self.publish(&publish, topic.as_str(), frame.body, now, turn),
