@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection to the broker.
 pub struct Client {
@@ -27,22 +27,37 @@ pub enum Packet<'a> {
 
 impl Client {
     pub async fn connect(broker: SocketAddr, client_id: &str, clean: bool) -> Self {
-        let stream = TcpStream::connect(broker).await.unwrap();
+        Self::connect_from([127, 0, 0, 1], broker, client_id, clean).await
+    }
+
+    /// The same from another address of this machine.
+    pub async fn connect_from(
+        from: [u8; 4],
+        broker: SocketAddr,
+        client_id: &str,
+        clean: bool,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let stream = socket.connect(broker).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = Self { stream, inbox: Vec::new() };
         let mut body = b"\0\x04MQTT\x04".to_vec();
         body.extend([u8::from(clean) << 1, 0, 0]);
         text(&mut body, client_id);
-        let answer = client.exchange(0x10, &body).await;
+        let mut packet = Vec::new();
+        put_packet(&mut packet, 0x10, body.len());
+        packet.extend(&body);
+        let answer = client.exchange(&packet).await;
         assert_eq!(answer.get(3), Some(&0), "CONNACK {answer:?}");
         client
     }
 
     pub async fn subscribe(&mut self, filter: &str, qos: u8) {
-        let mut body = vec![0, 1];
-        text(&mut body, filter);
-        body.push(qos);
-        let answer = self.exchange(0x82, &body).await;
+        let mut packet = Vec::new();
+        put_subscribe(&mut packet, 1, filter, qos);
+        let answer = self.exchange(&packet).await;
         assert_eq!(answer.get(4), Some(&qos), "SUBACK {answer:?}");
     }
 
@@ -52,11 +67,8 @@ impl Client {
     }
 
     /// Sends a packet and returns the next one, which must be its answer.
-    async fn exchange(&mut self, first: u8, body: &[u8]) -> Vec<u8> {
-        let mut packet = Vec::new();
-        put_packet(&mut packet, first, body.len());
-        packet.extend(body);
-        self.stream.write_all(&packet).await.unwrap();
+    async fn exchange(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.stream.write_all(packet).await.unwrap();
         let mut answer = vec![0; 2];
         self.stream.read_exact(&mut answer).await.unwrap();
         let len = usize::from(answer[1]);
@@ -126,10 +138,31 @@ fn put_packet(out: &mut Vec<u8>, first: u8, mut len: usize) {
 
 /// Appends a PUBLISH of QoS 1.
 pub fn put_publish(out: &mut Vec<u8>, topic: &str, packet_id: u16, payload: &[u8]) {
-    put_packet(out, 0x32, 2 + topic.len() + 2 + payload.len());
+    put_publish_of(out, topic, Some(packet_id), false, payload);
+}
+
+/// Appends a PUBLISH of QoS 1, or without a Packet Identifier of QoS 0.
+pub fn put_publish_of(
+    out: &mut Vec<u8>,
+    topic: &str,
+    packet_id: Option<u16>,
+    retain: bool,
+    payload: &[u8],
+) {
+    let id_len = if packet_id.is_some() { 2 } else { 0 };
+    let first = 0x30 | id_len as u8 | u8::from(retain);
+    put_packet(out, first, 2 + topic.len() + id_len + payload.len());
     text(out, topic);
-    out.extend(packet_id.to_be_bytes());
+    out.extend(packet_id.into_iter().flat_map(u16::to_be_bytes));
     out.extend(payload);
+}
+
+/// Appends a SUBSCRIBE with one filter.
+pub fn put_subscribe(out: &mut Vec<u8>, packet_id: u16, filter: &str, qos: u8) {
+    put_packet(out, 0x82, 2 + 2 + filter.len() + 1);
+    out.extend(packet_id.to_be_bytes());
+    text(out, filter);
+    out.push(qos);
 }
 
 /// Appends a PUBACK.
@@ -147,6 +180,13 @@ pub fn cpu_of(pid: Option<u32>) -> Duration {
         text.split(' ').next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(used.sum())
+}
+
+/// The memory that a process uses, in bytes.
+pub fn memory_of(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Runs a load on this core.
