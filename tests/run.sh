@@ -16,6 +16,7 @@ need npm npm
 need cc gcc
 [ -e /usr/include/MQTTClient.h ] || packages+=(libpaho-mqtt-dev)
 need c++ g++
+need valgrind valgrind
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if [ ${#packages[@]} -gt 0 ]; then
   say "installing ${packages[*]}"
@@ -82,4 +83,6 @@ if [ $# = 0 ]; then
   say "fuzzing"
   # Not for a time: what passes once must pass again.
   tests/fuzz.sh 20000x
+  say "instructions of a message"
+  benches/instructions.sh
 fi

@@ -170,8 +170,8 @@ impl Pair {
             self;
         let from = publisher.parts.as_mut().unwrap();
         let Ok(Split::Frame(frame)) = split_of(Version::V311, packet, 1000) else { panic!() };
-        let packet = Packet::decode(&frame, Version::V311).unwrap();
-        let Ok(Action::Publish { publish, topic }) = from.session.handle(packet) else { panic!() };
+        let publish = Publish::of_frame(&frame, Version::V311).unwrap();
+        let Ok(Some(topic)) = from.session.handle_publish(&publish) else { panic!() };
         let published = broker.publish(routes, &publish, topic.as_str(), frame.body, NOW, turn);
         from.session.published(&publish, published.reason, published.waits);
         broker.finish(turn, None);
