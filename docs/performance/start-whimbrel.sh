@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A broker for measure.sh, as it comes but for anonymous Clients: start-whimbrel.sh PORT DIRECTORY
 cat >"$2/whimbrel.toml" <<TOML
-workers = 1
+workers = ${WORKERS:-1}
 allow_anonymous = true
 persistence_location = "$2/data"
 
