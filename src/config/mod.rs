@@ -293,8 +293,8 @@ pub struct Opening {
     pub anonymous: Anonymous,
     /// The ways to prove who one is, in order.
     pub proofs: Vec<Proof>,
-    /// Whether User Names are believed where there is no way to prove one, as mosquitto does: not if
-    /// there is at another listener, whose Clients' Sessions would be theirs who say their names.
+    /// Whether User Names are believed where there is no way to prove one, as mosquitto does: not
+    /// if another listener has a way, whose Clients' Sessions would be theirs who say their names.
     pub believes_names: bool,
     /// Where its users are written down.
     pub users: Sources,
