@@ -331,10 +331,12 @@ impl Model {
                 session.void_wills.push((will.number, now));
             }
         }
+        let mut refused_will = None;
         if !open && let Some(will) = session.will.take() {
             // Whether the connection had begun, nobody can see from outside.
-            if !refused {
-                self.unsure_will(will.number);
+            match refused {
+                true => refused_will = Some((will.number, now)),
+                false => self.unsure_will(will.number),
             }
         }
         self.unrest(client);
@@ -367,6 +369,8 @@ impl Model {
         }
         if refused {
             self.refused(client);
+            // A crash may find it in the store.
+            self.sessions[client].void_wills.extend(refused_will);
         }
         if self.unsafe_from().is_some() {
             self.unanswered(number);
