@@ -63,7 +63,7 @@ impl Model {
         let message_number = number(&publish.payload);
         let is_known = message_number.is_some_and(|number| self.is_repeated(number));
         // Who cannot be told that the store takes nothing has to wait.
-        let may_wait = publish.qos > 0 && !CLIENTS[client].1 && self.unsafe_from().is_some();
+        let may_wait = !CLIENTS[client].1 && self.unsafe_from().is_some();
         let mut due = Due {
             id: publish.id,
             number: message_number,
