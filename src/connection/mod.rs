@@ -256,6 +256,9 @@ impl Connection {
             Some(parts) => parts.session.client_id().clone(),
             None => Arc::from(""),
         };
+        if matches!(ending, Ending::Ended(ReasonCode::SessionTakenOver)) {
+            self.hear_out().await;
+        }
         self.options.admission.report_ended(&self.peer, &client, &ending);
         self.tell_doorman(&client, &ending);
         if let Some(reason) = ending.reason().filter(|_| self.version.has_reason_codes()) {
@@ -296,6 +299,26 @@ impl Connection {
             let Self { io, writer, .. } = *self;
             let _ = tokio::time::timeout(LINGER, linger(io, writer)).await;
         }
+    }
+
+    /// Reads once more, what the Client had said before its next connection came: who speaks, goes
+    /// and comes again at once has spoken.
+    async fn hear_out(&mut self) {
+        // The runtime looks at its sockets first.
+        tokio::task::yield_now().await;
+        std::future::poll_fn(|cx| {
+            let now = self.lease.broker.now();
+            Scratch::lend(|scratch| {
+                if !self.is_at_work() && self.is_heard(now) {
+                    let _ = self.read(cx, now, scratch);
+                }
+                self.hand_over(scratch);
+                self.keep_undelivered(&mut scratch.turn);
+                self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
+            });
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn tell_doorman(&self, client_id: &str, ending: &Ending) {

@@ -185,3 +185,18 @@ fn pubrel_does_not_wait_for_the_window() {
     assert_eq!(client.read_publish().id, one.id);
     client.expect(&[0x62, 2, high, low]);
 }
+
+/// Who says something, goes and comes again at once has said it.
+#[test]
+fn what_was_said_before_a_takeover_is_heard() {
+    let port = shared();
+    let mut watcher = Client::v4(port, "said-watcher");
+    watcher.subscribe("said", 0);
+    let mut speaker = Client::v4(port, "said-speaker");
+    for number in 0..100 {
+        let said = number.to_string();
+        speaker.send(&speaker.publish_bytes(0, "said", 0, &[], &said));
+        speaker = Client::v4(port, "said-speaker");
+        assert_eq!(watcher.receive().text(), said);
+    }
+}
