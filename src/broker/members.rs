@@ -234,9 +234,15 @@ impl Members {
                 next
             }
             Strategy::LeastInflight => {
-                let mut can: Vec<_> = self.in_turn().filter(|&at| self.has_credit(at)).collect();
-                can.sort_by_key(|at| self.members.get(*at).map_or(usize::MAX, |m| m.taken));
-                let least = can.into_iter().find(|&at| self.may_have(at, delivery));
+                let mut least: Option<(usize, usize)> = None;
+                for at in self.in_turn() {
+                    let taken = self.members.get(at).map_or(usize::MAX, |member| member.taken);
+                    let is_less = least.is_none_or(|(fewest, _)| taken < fewest);
+                    if is_less && self.can_have(at, delivery) {
+                        least = Some((taken, at));
+                    }
+                }
+                let least = least.map(|(_, at)| at);
                 self.turn = least.map_or(self.turn, |least| least + 1);
                 least
             }

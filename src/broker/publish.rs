@@ -169,8 +169,8 @@ impl Broker {
         if publish.retain && !self.is_let_in(routes, &arrival, turn) {
             return Published::later(ReasonCode::QuotaExceeded);
         }
-        let (mut retained, those_then, those_with_room);
-        retained = None;
+        let mut retained = None;
+        let (those_then, those_with_room);
         if publish.retain {
             match self.publish_retained((ways, identity), publish, topic, body, now, turn) {
                 Ok((message, then)) => (retained, those_then) = (Some(message), then),

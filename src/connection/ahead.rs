@@ -9,7 +9,7 @@
 use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
-use super::{Connection, Ending, Few};
+use super::{Connection, Ending};
 use crate::clock::Moment;
 use crate::codec::frame::{self, PacketType, Split};
 use crate::wire::Input;
@@ -52,7 +52,7 @@ impl Connection {
         if !self.holds_publish() {
             return Ok(false);
         }
-        let ahead = &self.few.get_or_insert_with(|| Box::new(Few::default())).ahead;
+        let ahead = &self.few.get_or_insert_default().ahead;
         let wants_more = !ahead.is_over && !self.lease.broker.memory_is_short();
         let room = AHEAD_MAX.saturating_sub(self.reader.kept());
         let came = wants_more && room > 0 && self.keep_more(cx, now, room, scratch)?;
@@ -83,7 +83,7 @@ impl Connection {
             Poll::Ready(Err(error)) => return Err(Ending::Broken(error)),
             // What it said before it left is heard to the end.
             Poll::Ready(Ok(Input::Closed)) => {
-                self.ahead().is_over = true;
+                self.few.get_or_insert_default().ahead.is_over = true;
                 return Ok(false);
             }
             Poll::Ready(Ok(Input::Shared(len))) => {
@@ -141,10 +141,6 @@ impl Connection {
             few.ahead.looked = few.ahead.looked.saturating_sub(bytes);
             few.ahead.is_over = false;
         }
-    }
-
-    fn ahead(&mut self) -> &mut Ahead {
-        &mut self.few.get_or_insert_with(|| Box::new(Few::default())).ahead
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Connection, Few};
+use super::Connection;
 use crate::broker::Broker;
 use crate::broker::registry::Parts;
 use crate::broker::subscribe::Answered;
@@ -63,7 +63,7 @@ impl Connection {
             request.answer(parts);
         } else {
             let unfinished = Unfinished { request, filters: left.into(), at: 0 };
-            self.few.get_or_insert_with(|| Box::new(Few::default())).unfinished = Some(unfinished);
+            self.few.get_or_insert_default().unfinished = Some(unfinished);
         }
     }
 
@@ -105,7 +105,7 @@ impl Connection {
     /// Keeps what of the turn some have not got.
     pub(super) fn keep_undelivered(&mut self, turn: &mut Turn) {
         if let Some(undelivered) = turn.undelivered(&self.lease.broker) {
-            let few = self.few.get_or_insert_with(|| Box::new(Few::default()));
+            let few = self.few.get_or_insert_default();
             few.undelivered = Some(undelivered);
         }
     }

@@ -17,7 +17,7 @@ pub struct Delivery {
     pub subscription_ids: SubscriptionIds,
     /// The share group it was taken from; 0: the Session's own queue.
     pub source: u32,
-    /// Place in the order of arrival; set by [`Queue::push`].
+    /// Place in the order of arrival; set by [`super::Queue::push`].
     pub sequence: u32,
     /// When the queue it is in lets it expire, in seconds since the Unix epoch; 0: when the message
     /// does.

@@ -8,8 +8,8 @@ pub enum Overflow {
     DropNewest,
     /// The one that has waited longest.
     DropOldest,
-    /// None: its publisher is told before, by who asks [`lanes::Lanes::has_room`]; what cannot be
-    /// told, QoS 0, goes as it arrives.
+    /// None: its publisher is told before, by who asks [`super::lanes::Lanes::has_room`]; what
+    /// cannot be told, QoS 0, goes as it arrives.
     Reject,
 }
 

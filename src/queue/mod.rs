@@ -147,7 +147,7 @@ impl Queue {
         let (len, max) = match (limits.qos0_max, qos) {
             (0, _) => (self.len(), limits.messages_max),
             (qos0_max, QoS::AtMostOnce) => (self.unacknowledged.len(), qos0_max),
-            _ => (self.len() - self.unacknowledged.len(), limits.messages_max),
+            _ => (self.len().saturating_sub(self.unacknowledged.len()), limits.messages_max),
         };
         len >= max || self.bytes.saturating_add(weight) > limits.bytes_max
     }

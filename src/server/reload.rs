@@ -213,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn other_tokens_and_callouts_hold_for_connections_to_come() {
+        for name in ["token t: key_file", "token t: issuer", "callout s: bearer_file", "callout s"]
+        {
+            assert_eq!(effect(name), Effect::NewConnections, "{name}");
+        }
+    }
+
+    #[test]
     fn what_changes_at_once_is_a_setting() {
         let of_mosquitto = ["log_type"];
         for name in AT_ONCE.iter().chain(FOR_NEW) {

@@ -29,7 +29,7 @@ pub type Targets = SmallVec<[Target; 1]>;
 pub enum Change {
     /// A message for these receivers; stored once however many they are.
     Message {
-        /// The message, with an identity from [`Store::next_message_id`].
+        /// The message, with an identity from [`super::Store::next_message_id`].
         message: Message,
         /// Its receivers.
         targets: Targets,

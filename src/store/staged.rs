@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use redb::{BackendError, StorageBackend};
 
 const BLOCK: u64 = 4096;
@@ -72,8 +72,14 @@ impl<B: StorageBackend> Staged<B> {
         Ok((Self(inner.clone()), Gate(inner)))
     }
 
-    fn is_open(&self) -> bool {
-        self.0.is_open.load(Ordering::Acquire)
+    /// What is held back; `None` once the gate is open.
+    fn held(&self) -> Option<MutexGuard<'_, Held>> {
+        let is_open = || self.0.is_open.load(Ordering::Acquire);
+        if is_open() {
+            return None;
+        }
+        let held = self.0.held.lock();
+        (!is_open()).then_some(held)
     }
 
     /// A block as it would be on the disk.
@@ -105,14 +111,11 @@ fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, us
 
 impl<B: StorageBackend> StorageBackend for Staged<B> {
     fn len(&self) -> io::Result<u64> {
-        if self.is_open() { self.0.storage.len() } else { Ok(self.0.held.lock().len) }
+        self.held().map_or_else(|| self.0.storage.len(), |held| Ok(held.len))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.is_open() {
-            return self.0.storage.read(offset, out);
-        }
-        let held = self.0.held.lock();
+        let Some(held) = self.held() else { return self.0.storage.read(offset, out) };
         if offset.saturating_add(out.len() as u64) > held.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -128,10 +131,7 @@ impl<B: StorageBackend> StorageBackend for Staged<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut held = self.0.held.lock();
-        if self.is_open() {
-            return self.0.storage.set_len(len);
-        }
+        let Some(mut held) = self.held() else { return self.0.storage.set_len(len) };
         if len < held.len {
             held.kept = held.kept.min(len);
             drop(held.blocks.split_off(&len.div_ceil(BLOCK)));
@@ -145,18 +145,13 @@ impl<B: StorageBackend> StorageBackend for Staged<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.is_open() {
-            return self.0.storage.sync_data();
-        }
-        self.0.held.lock().steps.push(Step::Sync);
+        let Some(mut held) = self.held() else { return self.0.storage.sync_data() };
+        held.steps.push(Step::Sync);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.is_open() {
-            return self.0.storage.write(offset, data);
-        }
-        let mut held = self.0.held.lock();
+        let Some(mut held) = self.held() else { return self.0.storage.write(offset, data) };
         for (number, in_block, at, len) in parts(offset, data.len()) {
             let mut block = self.block(&held, number)?;
             if let (Some(block), Some(data)) =

@@ -230,22 +230,25 @@ fn what_only_describes_a_listener_opens_none() {
 }
 
 /// A certificate of an intermediate authority, in a file of its own: OpenSSL finds those that
-/// vouch for it in `cafile`.
+/// vouch for it in `cafile`, and not one of the same name that has another key.
 #[test]
 fn the_servers_chain_is_completed_from_cafile() {
     let directory = TempDir::new().unwrap();
     let ca = certificates().display();
     let script = format!(
         "new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'\n\
-         $new -keyout i.key -out i.csr -subj /CN=between 2>/dev/null\n\
-         echo basicConstraints=critical,CA:true >i.ext\n\
-         openssl x509 -req -in i.csr -CA {ca}/ca.pem -CAkey {ca}/ca.key -CAcreateserial \
-           -CAserial i.srl -extfile i.ext -out i.pem -days 99 2>/dev/null\n\
+         keys='subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid'\n\
+         printf \"basicConstraints=critical,CA:true\\n$keys\\n\" >i.ext\n\
+         for name in former i; do\n\
+         $new -keyout $name.key -out $name.csr -subj /CN=between 2>/dev/null\n\
+         openssl x509 -req -in $name.csr -CA {ca}/ca.pem -CAkey {ca}/ca.key -CAcreateserial \
+           -CAserial i.srl -extfile i.ext -out $name.pem -days 99 2>/dev/null\n\
+         done\n\
          $new -keyout s.key -out s.csr -subj /CN=localhost 2>/dev/null\n\
-         echo subjectAltName=DNS:localhost >s.ext\n\
+         printf \"subjectAltName=DNS:localhost\\n$keys\\n\" >s.ext\n\
          openssl x509 -req -in s.csr -CA i.pem -CAkey i.key -CAcreateserial -CAserial s.srl \
            -extfile s.ext -out s.pem -days 99 2>/dev/null\n\
-         cat {ca}/ca.pem i.pem >all.pem\n"
+         cat {ca}/ca.pem former.pem i.pem >all.pem\n"
     );
     let mut shell = Command::new("sh");
     let (status, output) = run(shell.arg("-ec").arg(script).current_dir(directory.path()), SOON);

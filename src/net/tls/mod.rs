@@ -212,13 +212,9 @@ fn complete(chain: &mut Vec<CertificateDer<'static>>, authorities: &[Certificate
     if chain.len() != 1 {
         return;
     }
-    for _ in 0..=authorities.len() {
-        let last = chain.last().and_then(|der| name::issuer_and_subject(der));
-        let Some((issuer, _)) = last else { return };
-        let vouches = |der: &&CertificateDer<'_>| {
-            let names = name::issuer_and_subject(der);
-            names.is_some_and(|(its, subject)| subject == issuer && its != subject)
-        };
+    while let Some(last) = chain.last() {
+        // Two authorities may vouch for each other.
+        let vouches = |der: &&CertificateDer<'_>| name::vouches(der, last) && !chain.contains(der);
         let Some(next) = authorities.iter().find(vouches).cloned() else { return };
         chain.push(next);
     }

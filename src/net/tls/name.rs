@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::parse_x509_certificate;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
@@ -81,13 +81,24 @@ pub(super) fn list_ends(der: &[u8]) -> Option<u64> {
     u64::try_from(list.next_update()?.timestamp()).ok()
 }
 
-/// Whose signature a certificate bears and who it is for, DER-encoded, if both can be read.
-pub(super) fn issuer_and_subject(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (_, certificate) = parse_x509_certificate(der).ok()?;
-    Some((
-        certificate.tbs_certificate.issuer.as_raw(),
-        certificate.tbs_certificate.subject.as_raw(),
-    ))
+/// Whether a certificate that is no root is that of who has signed another, by its name and, where
+/// both say it, by its key: an authority may have had several.
+pub(super) fn vouches(der: &[u8], other: &[u8]) -> bool {
+    let (Ok((_, by)), Ok((_, of))) = (parse_x509_certificate(der), parse_x509_certificate(other))
+    else {
+        return false;
+    };
+    let key = by.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(key) => Some(key),
+        _ => None,
+    });
+    let wanted = of.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(wanted) => wanted.key_identifier.as_ref(),
+        _ => None,
+    });
+    let is_key = key.zip(wanted).is_none_or(|(key, wanted)| key == wanted);
+    let (issuer, subject) = (of.issuer().as_raw(), by.subject().as_raw());
+    is_key && subject == issuer && by.issuer().as_raw() != subject
 }
 
 /// When a certificate expires, in seconds since the Unix epoch; `None` for one that cannot be
