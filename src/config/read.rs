@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::openings::PASSWORDS;
 use super::settings::{CALLOUT, GLOBAL, GROUP, LISTENER, QUEUE, ROLE, RULE, Setting, TOKEN};
 use super::value::{Written, fit};
-use super::{Config, Listener, PASSWORDS, listener_name, mosquitto};
+use super::{Config, Listener, listener_name, mosquitto};
 use crate::access::acl::Place;
 use crate::access::acl::roles::{Group, Role, Rule};
 use crate::access::{callout, token};

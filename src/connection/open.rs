@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::authenticate::Admitted;
+use super::ending::linger;
 use super::opening::{Opening, Refusal};
 use super::pace::Pace;
 use super::report::handshake_failed;
-use super::{Admission, Connection, Few, Options, Seats, linger};
+use super::{Admission, Connection, Few, Options, Seats};
 use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
@@ -362,7 +363,7 @@ impl Opening<'_> {
                 let connack = ConnAck { session_present: false, reason, properties };
                 let _ = Packet::ConnAck(connack).encode(version, self.writer.buffer());
                 let Self { io, writer, .. } = self;
-                let _ = tokio::time::timeout(super::LINGER, linger(io, writer)).await;
+                let _ = tokio::time::timeout(super::ending::LINGER, linger(io, writer)).await;
             }
         }
     }

@@ -39,7 +39,7 @@ impl Refusal {
         match self {
             Self::Gone(_) => false,
             Self::Silent(_) => true,
-            Self::Told(_, reason, _) => super::breaks_rules(*reason),
+            Self::Told(_, reason, _) => super::ending::breaks_rules(*reason),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::{INCLUDED_MAX, Listener, Reading, kind};
-use crate::config::settings::destination;
+use crate::config::settings::kinds::destination;
 use crate::store::Durability;
 
 /// A decimal or hexadecimal number, as strtol reads it.
