@@ -11,8 +11,15 @@ use std::task::{Context, Poll};
 use super::scratch::Scratch;
 use super::{Connection, Ending};
 use crate::clock::Moment;
+use crate::codec::PacketId;
 use crate::codec::frame::{self, PacketType, Split};
 use crate::wire::Input;
+
+/// The target of what the log tells of PUBLISH packets that are held back, and tried again.
+pub const HELD: &str = "whimbrel::held";
+
+/// How often a connection that is held back looks whether the broker takes messages again.
+pub(super) const HELD_BACK_LOOK_MS: u64 = 250;
 
 /// Bytes of a Client that are kept while a PUBLISH is held.
 const AHEAD_MAX: usize = 32 << 10;
@@ -36,6 +43,25 @@ impl Ahead {
 }
 
 impl Connection {
+    /// The next packet, a PUBLISH, is held back: its Client cannot be told that nothing took it.
+    pub(super) fn hold_back(&mut self, packet_id: Option<PacketId>, now: Moment) {
+        self.held_back_until = now.after_ms(HELD_BACK_LOOK_MS);
+        let packet_id = packet_id.map(PacketId::get);
+        tracing::debug!(
+            target: HELD,
+            client = ?self.guard.subject.client_id,
+            packet_id,
+            "held back until messages are taken again"
+        );
+    }
+
+    /// What was held back is tried again.
+    pub(super) fn try_again(&mut self) {
+        tracing::debug!(target: HELD, client = ?self.guard.subject.client_id, "tried again");
+        self.held_back_until = Moment::default();
+        self.has_early_bytes = true;
+    }
+
     /// Whether a PUBLISH is held that is the next packet.
     fn holds_publish(&mut self) -> bool {
         self.is_held_back() || self.pace().is_some_and(|pace| pace.holds_message())

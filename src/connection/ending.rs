@@ -130,6 +130,8 @@ impl Connection {
         tokio::task::yield_now().await;
         std::future::poll_fn(|cx| {
             let now = self.lease.broker.now();
+            // Now or never.
+            self.held_back_until = self.held_back_until.min(now);
             Scratch::lend(|scratch| {
                 if !self.is_at_work() && self.is_heard(now) {
                     let _ = self.read(cx, now, scratch);

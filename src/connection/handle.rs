@@ -250,7 +250,7 @@ impl Connection {
         if published.later && !self.version.has_reason_codes() {
             // It cannot be told; it is not read on until the broker takes messages again.
             parts.session.withdraw(publish);
-            self.held_back_until = now.after_ms(super::HELD_BACK_LOOK_MS);
+            self.hold_back(publish.packet_id, now);
             return Ok(());
         }
         turn.tally.messages_received += 1;

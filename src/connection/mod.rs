@@ -49,7 +49,8 @@ use crate::session::auth::Exchange;
 use crate::store::{Outcome, Submitted};
 use crate::wire::{Reader, Writer};
 pub use admission::Admission;
-use ahead::Ahead;
+pub use ahead::HELD;
+use ahead::{Ahead, HELD_BACK_LOOK_MS};
 use alarms::Alarm;
 pub use ending::Ending;
 pub use pace::Rates;
@@ -103,9 +104,6 @@ const GULP_LEAST_KIB: u8 = 4;
 /// Time after which a turn is the last without a pause, and in a turn no further packet is handled,
 /// in milliseconds: a PUBLISH may have to find its way through thousands of filters.
 const TURNS_MS: u64 = 2;
-
-/// How often a connection that is held back looks whether the broker takes messages again.
-const HELD_BACK_LOOK_MS: u64 = 250;
 
 /// A connection whose Client has been let in.
 struct Connection {
@@ -281,14 +279,14 @@ impl Connection {
                 Ear::Open => {}
             }
         }
-        let broker = &self.lease.broker;
         if self.is_held_back() {
+            let broker = &self.lease.broker;
             if !broker.takes_messages() || broker.now() < self.held_back_until {
                 return false;
             }
-            self.held_back_until = Moment::default();
-            self.has_early_bytes = true;
+            self.try_again();
         }
+        let broker = &self.lease.broker;
         let waiting = self.lease.parts.as_ref().map_or(0, |parts| parts.session.waiting_answers());
         let is_ahead = waiting > 0 && broker.store_is_crowded();
         self.writer.backlog() < READ_BACKLOG_MAX && waiting < WAITING_ANSWERS_MAX && !is_ahead

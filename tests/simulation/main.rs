@@ -9,6 +9,7 @@
 mod client;
 mod disk;
 mod handover;
+mod heard;
 mod history;
 mod log;
 mod model;
@@ -18,6 +19,8 @@ mod plant;
 mod queues;
 mod random;
 mod shrink;
+mod stage;
+mod takeover;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

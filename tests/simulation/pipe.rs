@@ -72,6 +72,11 @@ struct Inner {
     plant: Plant,
     up: VecDeque<Chunk>,
     up_ready: u64,
+    /// What the broker has read and may be about to handle.
+    fresh: VecDeque<Packet>,
+    /// Whether it holds a PUBLISH back, and what of it waits: that, and what is behind it.
+    holds: bool,
+    behind: VecDeque<Packet>,
     cut: Option<(u64, Cut)>,
     /// What the broker has written and does not make a packet yet.
     begun: Vec<u8>,
@@ -101,6 +106,9 @@ pub fn pipe(
         plant: plant.clone(),
         up: VecDeque::new(),
         up_ready: 0,
+        fresh: VecDeque::new(),
+        holds: false,
+        behind: VecDeque::new(),
         cut: None,
         begun: vec![],
         down: VecDeque::new(),
@@ -185,6 +193,24 @@ impl Pipe {
         [up, cut, down].into_iter().flatten().filter(|&ready| ready > now).min().unwrap_or(u64::MAX)
     }
 
+    /// The broker holds back the PUBLISH with this identifier.
+    pub fn held(&self, id: u16) {
+        self.0.lock().held(id);
+    }
+
+    /// The broker handles what it has held back, or holds it back again.
+    pub fn tried_again(&self) {
+        let mut inner = self.0.lock();
+        inner.settle();
+        inner.holds = false;
+        inner.fresh = std::mem::take(&mut inner.behind);
+    }
+
+    /// The broker has had its turn with the connection.
+    pub fn settle(&self) {
+        self.0.lock().settle();
+    }
+
     /// Whether neither side has anything more to do with it.
     pub fn is_over(&self) -> bool {
         let inner = self.0.lock();
@@ -196,6 +222,42 @@ impl Inner {
     fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
             waker.wake();
+        }
+    }
+
+    /// What was read has been handled by now, but for what waits behind a PUBLISH.
+    fn settle(&mut self) {
+        while let Some(packet) = self.fresh.pop_front() {
+            match self.holds && !goes_ahead(&packet) {
+                true => self.behind.push_back(packet),
+                false => self.handled(packet),
+            }
+        }
+    }
+
+    fn held(&mut self, id: u16) {
+        let is_it = |packet: &Packet| matches!(packet, Packet::Publish(it) if it.id == id);
+        let Some(at) = self.fresh.iter().position(is_it) else {
+            panic!("a PUBLISH is held back that was not read");
+        };
+        let rest = self.fresh.split_off(at);
+        self.settle();
+        (self.holds, self.fresh) = (true, rest);
+        self.settle();
+    }
+
+    fn handled(&mut self, packet: Packet) {
+        if self.ended || !self.power.is_on() {
+            return;
+        }
+        let leaves = matches!(packet, Packet::Disconnect { .. });
+        let answer = self.plant.answers(self.conn, self.v5, &packet);
+        self.log.push(Event::Read { conn: self.conn, packet });
+        if leaves {
+            self.end();
+        }
+        if let Some(answer) = answer {
+            self.leave(answer);
         }
     }
 
@@ -226,18 +288,7 @@ impl Inner {
                 }
             }
             let Some(chunk) = self.up.pop_front() else { return };
-            if self.ended {
-                continue;
-            }
-            let leaves = matches!(chunk.packet, Packet::Disconnect { .. });
-            let answer = self.plant.answers(self.conn, self.v5, &chunk.packet);
-            self.log.push(Event::Read { conn: self.conn, packet: chunk.packet });
-            if leaves {
-                self.end();
-            }
-            if let Some(answer) = answer {
-                self.leave(answer);
-            }
+            self.fresh.push_back(chunk.packet);
         }
     }
 
@@ -278,6 +329,12 @@ impl Inner {
     }
 }
 
+/// What is handled although a PUBLISH before it waits.
+fn goes_ahead(packet: &Packet) -> bool {
+    use Packet::{PingReq, PubAck, PubComp, PubRec};
+    matches!(packet, PingReq | PubAck { .. } | PubRec { .. } | PubComp { .. })
+}
+
 impl AsyncRead for BrokerEnd {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -288,6 +345,7 @@ impl AsyncRead for BrokerEnd {
         if !inner.power.is_on() {
             return Poll::Pending;
         }
+        inner.settle();
         let before = buf.filled().len();
         inner.read(buf);
         if buf.filled().len() > before {
@@ -295,7 +353,10 @@ impl AsyncRead for BrokerEnd {
         }
         match inner.cut_now() {
             Some(Cut::Closed) => {
-                inner.end();
+                // What is held back is heard to the end.
+                if !inner.holds {
+                    inner.end();
+                }
                 Poll::Ready(Ok(()))
             }
             Some(Cut::Reset) => {
@@ -320,6 +381,7 @@ impl AsyncWrite for BrokerEnd {
         if !inner.power.is_on() {
             return Poll::Pending;
         }
+        inner.settle();
         if inner.cut_now() == Some(Cut::Reset) {
             inner.end();
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -339,6 +401,7 @@ impl AsyncWrite for BrokerEnd {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
+        inner.settle();
         inner.end();
         inner.shut = true;
         inner.log.ring();
@@ -349,6 +412,7 @@ impl AsyncWrite for BrokerEnd {
 impl Drop for BrokerEnd {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
+        inner.settle();
         inner.end();
         inner.shut = true;
         inner.log.ring();

@@ -21,6 +21,7 @@ use whimbrel::store::{self, Store};
 
 use crate::client::{Acks, Client, payload};
 use crate::disk::Disk;
+use crate::heard::{self, Heard};
 use crate::history::{self, CLIENTS, Connect, Deed, History, LONG_S};
 use crate::log::{Event, Log};
 use crate::model::{self, Model};
@@ -99,6 +100,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn live(history: &History, plant: Option<Fault>, disk: &Disk, shows: bool) -> (Outcome, u64) {
+    heard::listen();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
@@ -453,7 +455,7 @@ impl World {
         let far = Transport::Other(Box::new(far));
         let (broker, options) = (running.broker.clone(), running.options.clone());
         let served = connection::serve_stream(far, peer, broker, options);
-        running.connections.push(tokio::spawn(served));
+        running.connections.push(tokio::spawn(Heard::new(near.clone(), served)));
         let will = connect.will.as_ref().map(|will| {
             self.next_number += 1;
             packet::Will {

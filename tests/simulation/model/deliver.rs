@@ -298,8 +298,9 @@ impl Model {
             && at > self.groups.get(filter).map_or(u64::MAX, |group| group.unrest)
             && message.unsure_from.is_none()
         {
-            let topic = message.topic.clone();
-            let key = (filter.clone(), message.publisher, topic, publish.qos);
+            // What is of QoS 0 passes what waits for the store.
+            let (topic, qos) = (message.topic.clone(), (message.qos > 0, publish.qos));
+            let key = (filter.clone(), message.publisher, topic, qos);
             let last = conn.last_lent.entry(key).or_default();
             if *order < *last {
                 return Err("a later message came before it to the same member".into());

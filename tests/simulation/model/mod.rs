@@ -1,7 +1,7 @@
 //! The model: knows from what passed the broker's ends of the pipes who must receive what.
 //!
-//! While the broker runs the model is exact: what the broker has read it has done, in the order
-//! in which it read it. A crash makes things unsure: what was neither acknowledged nor given time
+//! While the broker runs the model is exact: what the broker has heard it has done, in the order
+//! in which it heard it. A crash makes things unsure: what was neither acknowledged nor given time
 //! to be committed may be there or not. So a thing that *must* come has to come in the end, and
 //! a thing that comes has to be one that *may* come.
 
@@ -126,8 +126,9 @@ struct Conn {
     copies: BTreeMap<(u32, Via), usize>,
     /// The order of the message that was written last, by publisher, topic and QoS.
     last: BTreeMap<(usize, String, u8), u64>,
-    /// The same of what share groups lend, by the group's filter too.
-    last_lent: BTreeMap<(String, usize, String, u8), u64>,
+    /// The same of what share groups lend, by the group's filter too, and whether it was published
+    /// with QoS 0.
+    last_lent: BTreeMap<(String, usize, String, (bool, u8)), u64>,
 }
 
 impl Model {

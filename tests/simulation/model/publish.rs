@@ -62,8 +62,6 @@ impl Model {
         let Some(client) = self.conns.get(&conn).map(|conn| conn.client) else { return };
         let message_number = number(&publish.payload);
         let is_known = message_number.is_some_and(|number| self.is_repeated(number));
-        // Who cannot be told that the store takes nothing has to wait.
-        let may_wait = !CLIENTS[client].1 && self.unsafe_from().is_some();
         let mut due = Due {
             id: publish.id,
             number: message_number,
@@ -98,9 +96,7 @@ impl Model {
                 let expires_at = publish.expiry_s.map(|s| self.now + u64::from(s) * 1000);
                 let kept = Kept::new(message_number, self.now, self.order, client, publish.qos);
                 let kept = Kept { expires_at, ..kept };
-                if may_wait {
-                    self.maybe_retain(&publish.topic, kept);
-                } else if due.unsure {
+                if due.unsure {
                     self.maybe_retain_now(&publish.topic, kept);
                 } else {
                     self.retain(&publish.topic, kept);
@@ -108,14 +104,6 @@ impl Model {
             }
             if let Some(number) = message_number {
                 self.process(number);
-            }
-            if may_wait {
-                self.not_accepted(&due);
-                due.unsure = true;
-                let seq = self.seq;
-                if let Some(message) = message_number.and_then(|n| self.messages.get_mut(&n)) {
-                    message.unsure_from.get_or_insert(seq);
-                }
             }
         }
         let Some(conn) = self.conns.get_mut(&conn) else { return };
@@ -301,16 +289,18 @@ impl Model {
 
     fn acked(&mut self, order: u64, number: Option<u32>) {
         self.retained_acked(order);
-        if let Some(number) = number {
-            self.queue_acked(number);
-        }
-        let of_sessions = self.sessions.iter_mut().flat_map(|session| session.tracks.iter_mut());
-        let of_sessions = of_sessions.filter(|((n, _), _)| Some(*n) == number).map(|(_, t)| t);
-        let of_groups = self.groups.values_mut().flat_map(|group| group.tracks.iter_mut());
-        let of_groups = of_groups.filter(|(n, _)| Some(**n) == number).map(|(_, track)| track);
-        for track in of_sessions.chain(of_groups) {
-            track.acked |= track.orders.last() == Some(&order);
-        }
+        let Some(number) = number else { return };
+        self.queue_acked(number);
+        self.tracks_of(number).for_each(|track| track.acked |= track.orders.last() == Some(&order));
+    }
+
+    /// All that is known of a message on its ways.
+    pub(super) fn tracks_of(&mut self, number: u32) -> impl Iterator<Item = &mut Track> {
+        let all = (number, Via::Plain)..=(number, Via::Group(char::MAX.into()));
+        let of_sessions =
+            self.sessions.iter_mut().flat_map(move |s| s.tracks.range_mut(all.clone()));
+        let of_groups = self.groups.values_mut().filter_map(move |g| g.tracks.get_mut(&number));
+        of_sessions.map(|(_, track)| track).chain(of_groups)
     }
 
     /// A message was refused, or may have been, because the store takes none.

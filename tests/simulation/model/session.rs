@@ -386,17 +386,24 @@ impl Model {
         let now = self.now;
         let session = &mut self.sessions[client];
         let stored = session.stored;
-        if let Some((_, false, former)) = session.former.take() {
+        let mut undone = vec![];
+        if let Some((ended_at, false, former)) = session.former.take() {
             let waiting = std::mem::take(&mut session.waiting);
             let incarnation = session.incarnation;
             *session = *former;
             (session.waiting, session.incarnation) = (waiting, incarnation);
+            // It need not have ended, and then its Will was not published.
+            let wills = session.void_wills.iter().filter(|(_, at)| *at >= ended_at);
+            undone.extend(wills.map(|(will, _)| *will));
         }
         session.may_be_stored |= session.stored != stored;
         session.stored |= stored;
         let mut unsure: Vec<u32> = session.void_wills.iter().map(|(will, _)| *will).collect();
         unsure.extend(session.will.take().map(|will| will.number));
         session.blur(now);
+        for will in undone {
+            self.tracks_of(will).for_each(|track| track.must = false);
+        }
         for will in unsure {
             self.unsure_will(will);
         }
@@ -520,7 +527,6 @@ impl Model {
         filters: &[Filter],
     ) {
         let (now, seq) = (self.now, self.seq);
-        let is_unsafe = self.unsafe_from().is_some();
         let Some(conn) = self.conns.get_mut(&number) else { return };
         let client = conn.client;
         conn.subacks.push_back((id, filters.iter().map(|filter| filter.qos).collect()));
@@ -539,8 +545,7 @@ impl Model {
                 no_local: filter.no_local,
                 retain_as_published: filter.retain_as_published,
                 id: subscription_id,
-                // It may have to wait behind a PUBLISH that the store does not take.
-                sure: !is_unsafe,
+                sure: true,
                 conn: number,
                 begun: (id, now, false),
                 ended: None,
