@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::{BackendError, Database, StorageBackend};
 
@@ -12,6 +12,9 @@ use super::{Durability, Options};
 
 /// The name of the file in its directory.
 pub const FILE: &str = "whimbrel.redb";
+
+/// The extension of a directory that has the name which `persistence_file` gives.
+pub const NAMED: &str = "whimbrel";
 
 /// Where a store lies. It is opened at the start, and again after an error.
 pub trait Disk: Send + 'static {
@@ -44,6 +47,13 @@ impl Disk for Directory {
         std::fs::create_dir_all(directory)
             .map_err(|error| OpenError::Directory { path: directory.clone(), error })?;
         let path = directory.join(FILE);
+        for other in if path.exists() { Vec::new() } else { others(directory) } {
+            let (new, other) = (directory.display(), other.display());
+            tracing::warn!(
+                "the store in {new} is new and empty, and there is another in {other}: if that is \
+                 this broker's, stop it and say where its store is as before"
+            );
+        }
         let file = std::fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -71,6 +81,26 @@ impl Disk for Directory {
         let stat = rustix::fs::statvfs(&options.directory).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// Where a broker may have had its store before it was told to have it in `directory`, if there is
+/// one: in that above it, or in one with the name that `persistence_file` gives.
+fn others(directory: &Path) -> Vec<PathBuf> {
+    let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    let is_named = |path: &Path| path.extension().is_some_and(|extension| extension == NAMED);
+    let within = |place: &Path| {
+        let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        paths.filter(|path| is_named(path)).collect::<Vec<_>>()
+    };
+    let mut all = within(directory);
+    if is_named(directory) {
+        all.extend(within(above));
+        all.push(above.to_owned());
+    }
+    all.retain(|other| other != directory && other.join(FILE).exists());
+    all
 }
 
 /// Opens the store of a directory, that is there, to read it: it is not written to.

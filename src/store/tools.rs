@@ -37,7 +37,10 @@ pub enum ToolError {
     #[error("{0}")]
     Database(#[from] redb::Error),
     /// There is something where the copy should go.
-    #[error("{path} is there already; a backup overwrites nothing", path = .0.display())]
+    #[error(
+        "{path} is there already; a backup overwrites nothing, nor what an earlier one has left \
+         unfinished", path = .0.display()
+    )]
     Exists(PathBuf),
     /// The copy cannot be put in its place.
     #[error("cannot write {path}: {error}", path = .path.display())]
@@ -320,11 +323,13 @@ fn backup(txn: &ReadTransaction, path: &Path, options: &Options) -> Result<u64, 
     let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(PRIVATE)
         .open(&partial)
-        .map_err(unwritable)?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => ToolError::Exists(partial.clone()),
+            _ => unwritable(error),
+        })?;
     if let Err(error) = copy_all(txn, file, options) {
         let _ = std::fs::remove_file(&partial);
         return Err(match error {

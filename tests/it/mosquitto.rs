@@ -120,8 +120,17 @@ fn debians_file_serves_and_keeps_what_it_acknowledged() {
     assert_eq!(client.receive().text(), "retained");
     assert_eq!(second.stop(), Some(0));
     assert!(pid().is_err(), "the pid file is removed");
-    let log = std::fs::read_to_string(directory.path().join("mosquitto.log")).unwrap();
-    assert!(log.contains(" as kept (p4, c1, k"), "{log}");
+    let log = || std::fs::read_to_string(directory.path().join("mosquitto.log")).unwrap();
+    assert!(log().contains(" as kept (p4, c1, k"), "{}", log());
+    // With another name for the store it is a new one, which is said.
+    let (said, main) =
+        ("is new and empty, and there is another in", directory.path().join("m.conf"));
+    assert!(!log().contains(said), "{}", log());
+    let text = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(main, format!("{text}persistence_file a.db\n")).unwrap();
+    let _third = serve();
+    let new = format!("{at}/lib/a.db.whimbrel {said} {at}/lib");
+    assert!(log().contains(&new), "{}", log());
 }
 
 #[test]

@@ -93,6 +93,15 @@ fn a_backup_of_a_running_broker_is_a_store_to_start_from() {
     let (status, output) = tool(broker.directory(), &["backup", &path]);
     assert_eq!(status, Some(1));
     assert!(output.contains("is there already"), "{output}");
+    let partial = broker.directory().join("other.redb.partial");
+    std::fs::write(&partial, "somebody's").unwrap();
+    let other = broker.directory().join("other.redb").display().to_string();
+    let (status, output) = tool(broker.directory(), &["backup", &other]);
+    assert_eq!(status, Some(1));
+    assert!(output.contains("other.redb.partial is there already"), "{output}");
+    assert_eq!(std::fs::read_to_string(&partial).unwrap(), "somebody's");
+    std::fs::remove_file(&partial).unwrap();
+    assert_eq!(tool(broker.directory(), &["backup", &other]).0, Some(0));
     // Messages are nobody's business who only has a place on the machine.
     for file in [&copy, &broker.directory().join("data/whimbrel.redb")] {
         assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);

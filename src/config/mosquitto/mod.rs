@@ -18,6 +18,7 @@ use crate::access::Anonymous;
 use crate::journal::{Look, Timestamp, kind};
 use crate::session::connect::Manner;
 use crate::store::Durability;
+use crate::store::disk::NAMED;
 use options::{Fate, Row, Scope};
 
 /// The port of the listener that a file describes without an option `listener`.
@@ -331,7 +332,7 @@ impl Reading {
         self.warn_of_what_is_not_asked_for();
         if let Some(name) = self.store.take() {
             let directory = &mut self.config.store.directory;
-            *directory = directory.join(name + ".whimbrel");
+            *directory = directory.join(format!("{name}.{NAMED}"));
         }
         let is_local = !self.drafts.iter().any(|draft| draft.is_asked_for);
         if !is_local && !self.per_listener {
