@@ -47,9 +47,6 @@ use rights::RightsError;
 /// How often the process looks at the memory that it uses.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
 
-/// Looks in a second.
-const MEMORY_LOOKS: u32 = 10;
-
 pub use reload::{Effect, Reread, differences};
 
 /// Why the broker cannot start.
@@ -328,8 +325,22 @@ fn tell_systemd(state: NotifyState<'_>) {
 
 /// Does what is due once a second, and looks at the memory more often; until the store is damaged.
 async fn keep(broker: &Broker, doorman: &Doorman) {
+    tokio::join!(expire(broker, doorman), watch_memory(broker));
+}
+
+async fn expire(broker: &Broker, doorman: &Doorman) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    while broker.store_health() != Health::Broken {
+        seconds.tick().await;
+        while broker.expire() {
+            tokio::task::yield_now().await;
+        }
+        doorman.expire(broker.now(), &broker.metrics);
+    }
+}
+
+async fn watch_memory(broker: &Broker) {
     let mut often = tokio::time::interval(MEMORY_LOOK);
-    let mut looks = 0_u32;
     while broker.store_health() != Health::Broken {
         often.tick().await;
         if broker.options().memory_max > 0
@@ -340,11 +351,6 @@ async fn keep(broker: &Broker, doorman: &Doorman) {
                 process::return_memory();
             }
         }
-        if looks.is_multiple_of(MEMORY_LOOKS) {
-            broker.expire();
-            doorman.expire(broker.now(), &broker.metrics);
-        }
-        looks = looks.wrapping_add(1);
     }
 }
 

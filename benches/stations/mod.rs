@@ -211,6 +211,7 @@ fn lease(broker: &Arc<Broker>, client_id: &str) -> Lease {
         terms,
         will: None,
         guard: Arc::default(),
+        sessions_max: usize::MAX,
     };
     let mut turn = Turn::default();
     let connected = pin!(broker.connect(request, &mut turn));

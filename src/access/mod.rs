@@ -38,6 +38,7 @@ use acl::{Claims, Subject};
 use case::{Case, Method, Shown};
 use checkers::Checkers;
 use scram::Scram;
+use token::Bearer;
 
 /// Whether Clients may connect without proving who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -123,6 +124,8 @@ pub struct Access {
     anonymous: Anonymous,
     /// The ways to prove who one is, and the threads that judge.
     methods: Option<(Arc<[Method]>, Arc<Checkers>)>,
+    /// Those of them that judge a token which is given by enhanced authentication.
+    tokens: Arc<[Method]>,
     /// Whether a User Name is believed where there is no way to prove it.
     believes_names: bool,
     rules: Arc<Rules>,
@@ -146,7 +149,10 @@ impl Access {
         methods: Vec<Method>,
         checkers: Arc<Checkers>,
     ) -> Self {
-        Self { anonymous, methods: Some((methods.into(), checkers)), ..Self::default() }
+        // No way round a service that says of everybody who comes in.
+        let tokens = methods.iter().take_while(|method| !method.judges_the_silent());
+        let tokens = tokens.filter(|method| matches!(method, Method::Tokens(_))).cloned().collect();
+        Self { anonymous, methods: Some((methods.into(), checkers)), tokens, ..Self::default() }
     }
 
     /// What its Clients may do.
@@ -191,6 +197,23 @@ impl Access {
         checkers.submit(Case::new(methods.clone(), shown, unproven, answer, home));
     }
 
+    /// Judges a token that was given by enhanced authentication, as the Password of these
+    /// credentials.
+    pub fn authenticate_token(&self, credentials: &Credentials<'_>, answer: Box<dyn Answer>) {
+        let unproven = Err(Denied::new(ReasonCode::NotAuthorized, ""));
+        let is_retired = |method: &Method| matches!(method, Method::Tokens(t) if t.is_retired());
+        match &self.methods {
+            Some((_, checkers)) if !self.tokens.iter().any(is_retired) => {
+                let (shown, home) = (Shown::new(credentials), Arc::downgrade(checkers));
+                checkers.submit(Case::new(self.tokens.clone(), shown, unproven, answer, home));
+            }
+            _ => {
+                let why = "other settings for tokens hold by now";
+                answer.give(Err(Denied::new(ReasonCode::NotAuthorized, why)));
+            }
+        }
+    }
+
     fn unproven_verdict(&self, credentials: &Credentials<'_>) -> Verdict {
         let admitted = match self.anonymous {
             Anonymous::Allowed => true,
@@ -208,9 +231,12 @@ impl Access {
     }
 
     /// A new exchange by the mechanism of enhanced authentication with this name, if it is
-    /// offered: SCRAM where the password file has a user for it, and no other method goes before
-    /// the passwords, which it would be a way round.
+    /// offered: tokens where no callout goes before them; SCRAM where the password file has a user
+    /// for it, and no other method goes before the passwords, which it would be a way round.
     pub fn mechanism(&self, method: &str) -> Option<Box<dyn Mechanism>> {
+        if method == token::METHOD && !self.tokens.is_empty() {
+            return Some(Box::new(Bearer));
+        }
         let Some(Method::Passwords(directory)) = self.methods.as_ref()?.0.first() else {
             return None;
         };

@@ -55,12 +55,6 @@ impl Broker {
         self.store.health() == Health::Good && !self.memory_is_full()
     }
 
-    /// Whether one more Session may be, of so many at most; a Client that has one may always.
-    pub fn may_have(&self, client_id: &str, sessions_max: usize) -> bool {
-        let places = &self.registry.places;
-        sessions_max == usize::MAX || places.len() < sessions_max || places.contains_key(client_id)
-    }
-
     /// Whether there is memory for a Client that comes in: while it is full, only for one that
     /// comes back to its Session and may take what waits there.
     pub fn has_room_for(&self, client_id: &str, clean_start: bool) -> bool {

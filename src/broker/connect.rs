@@ -38,6 +38,8 @@ pub struct Request {
     pub will: Option<Box<Will>>,
     /// Who it is, and what it may do.
     pub guard: Arc<Guard>,
+    /// Sessions that there may be, with and without a connection, for a new one to be made.
+    pub sessions_max: usize,
 }
 
 /// Why a Client does not get a Session now.
@@ -48,6 +50,8 @@ enum Denied {
     Ending(Box<Request>),
     /// It belongs to another user.
     Foreign,
+    /// It would be a new one, and there are as many as may be.
+    Full,
 }
 
 /// A Session for a connection.
@@ -61,16 +65,22 @@ pub struct Connected {
 impl Broker {
     /// Finds or makes the Session of a Client. Waits while another connection of the same Client
     /// gives it up [MQTT-3.1.4-3]. What must be durable before CONNACK is noted in `turn`. The
-    /// error is for a Session that is another user's.
+    /// error is what the Client is told, and what the log is.
     pub async fn connect(
         self: &Arc<Self>,
         mut request: Request,
         turn: &mut Turn,
-    ) -> Result<Connected, ReasonCode> {
+    ) -> Result<Connected, (ReasonCode, &'static str)> {
         loop {
             match self.try_connect(request, turn) {
                 Ok(connected) => return Ok(connected),
-                Err(Denied::Foreign) => return Err(ReasonCode::NotAuthorized),
+                Err(Denied::Foreign) => {
+                    let why = "the session belongs to another user";
+                    return Err((ReasonCode::NotAuthorized, why));
+                }
+                Err(Denied::Full) => {
+                    return Err((ReasonCode::ServerBusy, "global_max_clients is reached"));
+                }
                 Err(Denied::Ending(back)) => {
                     request = *back;
                     tokio::task::yield_now().await;
@@ -94,6 +104,9 @@ impl Broker {
         turn: &mut Turn,
     ) -> Result<Connected, Denied> {
         let found = match self.registry.places.entry(request.client_id.clone()) {
+            Entry::Vacant(_) if !self.registry.take_place(request.sessions_max) => {
+                return Err(Denied::Full);
+            }
             Entry::Vacant(vacant) => {
                 let mailbox = self.new_mailbox(&request);
                 vacant.insert(Place::lent(&mailbox));
@@ -139,7 +152,7 @@ impl Broker {
 
     /// Begins to end a Session that has many subscriptions, or goes on with it; false when what is
     /// left is little. If who wants its place goes away meanwhile, it ends by itself.
-    fn end_some(&self, client_id: &Arc<str>, parked: &mut Parked) -> bool {
+    pub(super) fn end_some(&self, client_id: &Arc<str>, parked: &mut Parked) -> bool {
         if parked.session.subscriptions.len() <= FILTERS_MAX {
             return false;
         }
@@ -264,7 +277,7 @@ impl Broker {
         let client_id = parts.session.client_id().clone();
         let place = if ends_now {
             self.end(parts, &mut turn);
-            self.registry.places.remove(&client_id).map(|(_, place)| place)
+            self.registry.remove_if(&client_id, |_| true)
         } else {
             self.put_on_record(&mut parts, Some(now), &mut turn);
             self.park_until(parts, now, will_due.filter(|&due| due > now))
@@ -376,6 +389,16 @@ impl Broker {
                 format!("{prefix}{a}-{b}-{c}-{}-{}", part(16..20), part(20..32)).into()
             }
         }
+    }
+
+    /// The Client of a Session has proven anew who it is, and what it may do.
+    pub fn reguard(&self, parts: &Parts, guard: Arc<Guard>) {
+        parts.mailbox.set_guard(guard);
+        let (key, now, mut turn) = (parts.mailbox.key(), self.now(), Turn::default());
+        for group in parts.groups.iter() {
+            group.reguarded(key, now, turn.remainder());
+        }
+        self.finish(&mut turn, None);
     }
 
     /// Tells every connection of a user to end, who may not be here any more.

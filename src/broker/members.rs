@@ -60,6 +60,11 @@ impl Member {
         self.mailbox.key()
     }
 
+    /// Who it is may have changed, so what it may receive is asked anew.
+    fn look_again(&mut self) {
+        (self.guard, self.receives) = (self.mailbox.guard(), Receives::default());
+    }
+
     /// Whether it may receive a delivery, as it would get it.
     fn may_have(&mut self, delivery: &Delivery) -> bool {
         if !self.guard.has_rules() {
@@ -152,8 +157,15 @@ impl Members {
     pub(super) fn online(&mut self, key: u64, room: usize, declaration: &Declaration) {
         if let Some(member) = self.find(key) {
             (member.online, member.room, member.taken) = (true, room, 0);
-            member.guard = member.mailbox.guard();
+            member.look_again();
             member.window = declaration.window(room);
+        }
+    }
+
+    /// What a member may do is another matter.
+    pub(super) fn reguarded(&mut self, key: u64) {
+        if let Some(member) = self.find(key) {
+            member.look_again();
         }
     }
 

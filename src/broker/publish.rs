@@ -84,20 +84,29 @@ impl Publisher {
         Self { stored: mailbox.stored(), identity, ways }
     }
 
+    /// Nothing is published for a while: of the last topic no more is kept than of others.
+    pub fn rest(&mut self) {
+        self.ways.last.take_if(|(topic, way)| !is_kept(topic, way));
+    }
+
     /// How often the receivers of a topic had to be found, which may take long where they are many.
     pub fn resolved(&self) -> usize {
         self.ways.resolved
     }
 }
 
+/// Whether the way of a topic is not too much to be kept.
+fn is_kept(topic: &str, way: &Way) -> bool {
+    topic.len() <= CACHED_TOPIC_LEN_MAX && way.routes.iter().len() <= CACHED_ROUTES_MAX
+}
+
 impl Ways {
     /// Keeps the way of a topic, if it is not too much.
     fn keep(&mut self, topic: &str, way: &Way) {
-        let routes = way.routes.iter().len();
-        let fits = topic.len() <= CACHED_TOPIC_LEN_MAX && routes <= CACHED_ROUTES_MAX;
-        if !fits || self.known.contains_key(topic) {
+        if !is_kept(topic, way) || self.known.contains_key(topic) {
             return;
         }
+        let routes = way.routes.iter().len();
         let is_full = self.known_routes + routes > CACHED_ROUTES_MAX;
         if self.known.len() >= CACHED_TOPICS_MAX || is_full {
             self.known.clear();

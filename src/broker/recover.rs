@@ -182,7 +182,9 @@ impl Broker {
         }
         let is_ending = false;
         let parked = Parked { session, mailbox, groups, parting, since, is_ending, timers };
-        self.registry.places.insert(client_id, Place::Parked(Box::new(parked)));
+        if self.registry.places.insert(client_id, Place::Parked(Box::new(parked))).is_none() {
+            self.registry.take_place(usize::MAX);
+        }
     }
 }
 

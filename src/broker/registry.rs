@@ -5,6 +5,7 @@
 //! holder through the mailbox and waits until it has come back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
@@ -110,9 +111,28 @@ impl Place {
 pub struct Registry {
     /// The places.
     pub(super) places: DashMap<Arc<str>, Place>,
+    /// How many there are, and are about to be.
+    taken: AtomicUsize,
 }
 
 impl Registry {
+    /// Takes a place for one more Session, which is then put there; false: there are as many.
+    pub(super) fn take_place(&self, sessions_max: usize) -> bool {
+        let one_more = |taken| (taken < sessions_max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Takes away the place of a Client if it is such.
+    pub(super) fn remove_if(
+        &self,
+        client_id: &str,
+        is_such: impl FnOnce(&Place) -> bool,
+    ) -> Option<Place> {
+        let (_, place) = self.places.remove_if(client_id, |_, place| is_such(place))?;
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        Some(place)
+    }
+
     /// How many Sessions there are, and how many of them are with a connection.
     pub fn counts(&self) -> (usize, usize) {
         let is_lent = |place: &Place| matches!(place, Place::Lent { .. });

@@ -299,7 +299,15 @@ impl ShareGroup {
         was_one
     }
 
-    /// What members may receive is another matter from now on.
+    /// What a member may receive is another matter from now on.
+    pub(super) fn reguarded(&self, member: u64, now: Moment, remainder: &mut Remainder) {
+        let mut inner = self.inner.lock();
+        inner.rejoin_apart();
+        inner.members.reguarded(member);
+        self.hand_out(&mut inner, now, remainder);
+    }
+
+    /// The same of all members.
     pub(super) fn rules_replaced(&self, now: Moment, remainder: &mut Remainder) {
         let mut inner = self.inner.lock();
         inner.rejoin_apart();

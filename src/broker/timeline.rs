@@ -55,10 +55,10 @@ impl Expiry {
         self.0.lock().due.remove(&(timer.0, timer.1));
     }
 
-    /// Takes what is due.
-    pub fn take(&self, now: Moment) -> Vec<Due> {
+    /// Takes what is due first.
+    pub fn take(&self, now: Moment) -> Option<Due> {
         let mut timeline = self.0.lock();
-        let later = timeline.due.split_off(&(now.after_ms(1), 0));
-        std::mem::replace(&mut timeline.due, later).into_values().collect()
+        let first = timeline.due.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
     }
 }

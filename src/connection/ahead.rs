@@ -46,6 +46,9 @@ impl Connection {
     /// The next packet, a PUBLISH, is held back: its Client cannot be told that nothing took it.
     pub(super) fn hold_back(&mut self, packet_id: Option<PacketId>, now: Moment) {
         self.held_back_until = now.after_ms(HELD_BACK_LOOK_MS);
+        if let Some(pace) = self.pace() {
+            pace.comes_again();
+        }
         let packet_id = packet_id.map(PacketId::get);
         tracing::debug!(
             target: HELD,

@@ -1,15 +1,19 @@
 //! Who the Client is: at CONNECT by user name and password or by an exchange of AUTH packets, and
 //! again later by another exchange (MQTT 5.0, section 4.12).
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::opening::{Opening, Refusal, gone};
 use super::{Connection, Ending, Options};
-use crate::access::{Answer, Credentials, Denied, Identity, Verdict};
+use crate::access::acl::guard::Receives;
+use crate::access::{Answer, Credentials, Denied, Identity, Verdict, token};
 use crate::broker::Broker;
+use crate::clock::Moment;
 use crate::codec::frame::{self, Split};
 use crate::codec::{Auth, Connect, DecodeError, Packet, ReasonCode};
 use crate::doorman::Doorman;
@@ -17,7 +21,7 @@ use crate::doorman::guesses::Attempt;
 use crate::net::tls::Certified;
 use crate::net::transport::Origin;
 use crate::session::ProtocolError;
-use crate::session::auth::{self, Exchange};
+use crate::session::auth::{self, Exchange, Progress};
 use crate::session::connect::{Identifier, Manner, Terms};
 
 /// How often who waits looks whether the broker is about to end.
@@ -28,6 +32,12 @@ pub(super) struct Admitted {
     pub identity: Identity,
     /// The exchange that it has shown it by.
     pub exchange: Option<Exchange>,
+}
+
+/// What a Client whose token is being judged waits for.
+pub(super) struct Awaited {
+    verdict: oneshot::Receiver<Verdict>,
+    token: Box<[u8]>,
 }
 
 /// Who waits for a verdict is the task at the other end; not whoever was banned meanwhile.
@@ -88,40 +98,61 @@ impl Opening<'_> {
         terms: &Terms,
         options: &Options,
     ) -> Result<Admitted, Refusal> {
-        let told = |reason, why: String| Refusal::Told(terms.version, reason, why);
         if terms.authentication_method.is_none() {
-            let verdict = tokio::select! {
-                biased;
-                verdict = self.verdict(connect, options) => verdict,
-                // The threads have others to judge.
-                () = self.io.gone() => {
-                    return Err(Refusal::Gone("it left before it was judged".into()));
-                }
-            };
-            let identity = verdict.map_err(|Denied { reason, why }| {
-                if reason == ReasonCode::ServerBusy {
-                    self.broker.metrics.passwords_not_checked.increment();
-                }
-                let who = match connect.username {
-                    Some(username) => format!("user {username:?} not let in"),
-                    None => "not let in".into(),
-                };
-                told(reason, if why.is_empty() { who } else { format!("{who}: {why}") })
-            })?;
+            let identity = self.judged(connect, None, options).await?;
             return Ok(Admitted { identity, exchange: None });
         }
         let exchange = self.exchange(connect, terms, options);
-        let exchange = tokio::time::timeout(options.connect_timeout, exchange)
+        let (exchange, token) = tokio::time::timeout(options.connect_timeout, exchange)
             .await
             .map_err(|_| Refusal::Gone("enhanced authentication took too long".into()))??;
-        let username = exchange.username().map(Into::into);
-        let identity = Identity { username, ..Identity::default() };
+        let identity = match token {
+            Some(token) => self.judged(connect, Some(&token), options).await?,
+            None => {
+                let username = exchange.username().map(Into::into);
+                Identity { username, ..Identity::default() }
+            }
+        };
         Ok(Admitted { identity, exchange: Some(exchange) })
     }
 
-    /// Judges user name and password. Who waits for a thread longer than for CONNECT waits no more.
-    /// Where the listener names Clients by their certificates, nothing else is asked.
-    async fn verdict(&self, connect: &Connect<'_>, options: &Options) -> Verdict {
+    /// Who the threads that judge say that the Client is, by its password or by this token.
+    async fn judged(
+        &mut self,
+        connect: &Connect<'_>,
+        token: Option<&[u8]>,
+        options: &Options,
+    ) -> Result<Identity, Refusal> {
+        let verdict = tokio::select! {
+            biased;
+            verdict = self.verdict(connect, token, options) => verdict,
+            // The threads have others to judge.
+            () = self.io.gone() => {
+                return Err(Refusal::Gone("it left before it was judged".into()));
+            }
+        };
+        verdict.map_err(|Denied { reason, why }| {
+            if reason == ReasonCode::ServerBusy {
+                self.broker.metrics.passwords_not_checked.increment();
+            }
+            let who = match connect.username {
+                Some(username) => format!("user {username:?} not let in"),
+                None => "not let in".into(),
+            };
+            let why = if why.is_empty() { who } else { format!("{who}: {why}") };
+            Refusal::Told(connect.version, reason, why)
+        })
+    }
+
+    /// Judges user name and password, or a token. Who waits for a thread longer than for CONNECT
+    /// waits no more. Where the listener names Clients by their certificates, nothing else is
+    /// asked.
+    async fn verdict(
+        &self,
+        connect: &Connect<'_>,
+        token: Option<&[u8]>,
+        options: &Options,
+    ) -> Verdict {
         match &self.peer.certified {
             Certified::NotAsked => {}
             Certified::As(name) => {
@@ -140,13 +171,14 @@ impl Opening<'_> {
             true => connect.username,
             false => Some(connect.client_id).filter(|id| !id.is_empty()),
         };
+        let password = connect.password.filter(|password| {
+            // There it is no password, whatever the file says.
+            admission.limits.manner == Manner::Own || !password.is_empty()
+        });
         let credentials = Credentials {
             client_id,
             username: connect.username,
-            password: connect.password.filter(|password| {
-                // There it is no password, whatever the file says.
-                admission.limits.manner == Manner::Own || !password.is_empty()
-            }),
+            password: token.or(password),
             is_loopback: self.peer.is_loopback,
             has_certificate: self.peer.has_certificate && admission.trusts_certificates,
             certificate_subject: self.peer.certificate_subject.as_deref(),
@@ -156,7 +188,10 @@ impl Opening<'_> {
         let (answer, verdict) = oneshot::channel();
         let (peer, broker, doorman) = (self.peer.origin(), self.broker.clone(), &options.doorman);
         let waiting = Waiting { answer, peer, doorman: doorman.clone(), broker };
-        options.access.authenticate(&credentials, Box::new(waiting));
+        match token {
+            Some(_) => options.access.authenticate_token(&credentials, Box::new(waiting)),
+            None => options.access.authenticate(&credentials, Box::new(waiting)),
+        }
         match tokio::time::timeout(options.connect_timeout, verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) if !self.is_let_in(&Identifier::ToAssign, options) => {
@@ -167,19 +202,29 @@ impl Opening<'_> {
         }
     }
 
-    /// Carries out the exchange of AUTH packets that the Client asked for.
+    /// Carries out the exchange of AUTH packets that the Client asked for; with the token that is
+    /// to be judged, if it has given one.
     async fn exchange(
         &mut self,
         connect: &Connect<'_>,
         terms: &Terms,
         options: &Options,
-    ) -> Result<Exchange, Refusal> {
+    ) -> Result<(Exchange, Option<Vec<u8>>), Refusal> {
         let version = terms.version;
         let told = |reason, why: &str| Refusal::Told(version, reason, why.to_owned());
+        if self.peer.certified != Certified::NotAsked {
+            let why = "its certificate says who it is, and nothing else";
+            return Err(told(ReasonCode::BadAuthenticationMethod, why));
+        }
         let mut exchange = begin(terms, options).map_err(|error| told(error.reason, error.what))?;
         let data = connect.properties.authentication_data().unwrap_or_default();
-        let mut is_over = exchange.begin(data).map_err(|error| told(error.reason, error.what))?;
-        while !is_over {
+        let mut progress = exchange.begin(data).map_err(|error| told(error.reason, error.what))?;
+        loop {
+            match progress {
+                Progress::Over => return Ok((exchange, None)),
+                Progress::Waits(token) => return Ok((exchange, Some(token))),
+                Progress::Continues => {}
+            }
             let properties = auth::properties(exchange.method(), exchange.last_data());
             let reason = ReasonCode::ContinueAuthentication; // [MQTT-4.12.0-2]
             let auth = Packet::Auth(Auth { reason, properties: properties.as_properties() });
@@ -195,7 +240,7 @@ impl Opening<'_> {
                 Ok(Split::Frame(frame)) => Packet::decode(&frame, version),
                 _ => Err(DecodeError::Malformed("no packet")),
             };
-            is_over = match packet {
+            progress = match packet {
                 // [MQTT-4.12.0-3]
                 Ok(Packet::Auth(auth)) => exchange
                     .handle(&auth, ReasonCode::ContinueAuthentication)
@@ -210,7 +255,6 @@ impl Opening<'_> {
                 Err(error) => return Err(told(error.reason(), &error.to_string())),
             };
         }
-        Ok(exchange)
     }
 }
 
@@ -220,6 +264,9 @@ impl Connection {
     pub(super) fn authenticate_again(&mut self, auth: &Auth<'_>) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let few = self.few.get_or_insert_default();
+        if few.verdict.is_some() {
+            return Err(Ending::Rule(ProtocolError::protocol("AUTH out of turn")));
+        }
         let (exchange, due) = match &mut few.exchange {
             Some(exchange) => (exchange, ReasonCode::ContinueAuthentication),
             none => {
@@ -234,18 +281,78 @@ impl Connection {
             let (now, metrics) = (broker.now(), &broker.metrics);
             let _ = self.options.doorman.login_failed(self.peer, Attempt::Proof, now, metrics);
         }
-        let is_over = handled.map_err(Ending::Rule)?;
-        if is_over && exchange.username() != self.guard.subject.username.as_deref() {
-            let what = "authenticated again as another user";
-            return Err(Ending::Rule(ProtocolError { reason: ReasonCode::NotAuthorized, what }));
-        }
-        let reason = if is_over { ReasonCode::Success } else { ReasonCode::ContinueAuthentication };
+        let reason = match handled.map_err(Ending::Rule)? {
+            Progress::Continues => ReasonCode::ContinueAuthentication,
+            Progress::Waits(token) => {
+                self.ask_about(token.into());
+                return Ok(());
+            }
+            Progress::Over if exchange.username() == self.guard.subject.username.as_deref() => {
+                ReasonCode::Success
+            }
+            Progress::Over => return Err(another_user()),
+        };
         parts.session.authenticated(reason, exchange.last_data());
-        if is_over {
+        if reason == ReasonCode::Success {
             few.exchange = None;
         }
         Ok(())
     }
+
+    /// Has a token judged by which the Client proves again who it is.
+    fn ask_about(&mut self, token: Box<[u8]>) {
+        let (answer, verdict) = oneshot::channel();
+        let (broker, doorman) = (self.lease.broker.clone(), self.options.doorman.clone());
+        let waiting = Waiting { answer, peer: self.peer, doorman, broker };
+        let subject = &self.guard.subject;
+        let credentials = Credentials {
+            client_id: Some(&subject.client_id),
+            username: subject.username.as_deref(),
+            password: Some(&token),
+            ..Credentials::default()
+        };
+        self.options.access.authenticate_token(&credentials, Box::new(waiting));
+        self.few.get_or_insert_default().verdict = Some(Awaited { verdict, token });
+    }
+
+    /// Takes up what is said of that token, once it is: from then on the Client is who it says
+    /// there, for as long and with what it may do by it.
+    pub(super) fn hear_verdict(&mut self, cx: &mut Context<'_>, now: Moment) -> Result<(), Ending> {
+        let Some(few) = self.few.as_mut() else { return Ok(()) };
+        let Some(Awaited { verdict, token }) = few.verdict.as_mut() else { return Ok(()) };
+        let Poll::Ready(verdict) = Pin::new(verdict).poll(cx) else { return Ok(()) };
+        let subject = &self.guard.subject;
+        // Who is banned is not judged, nor anybody when the broker is about to end.
+        let verdict = verdict.unwrap_or_else(|_| Err(Denied::new(ReasonCode::ServerBusy, "")));
+        let identity = verdict.map_err(|Denied { reason, why }| {
+            tracing::info!(client = ?subject.client_id, "not authenticated again: {why}");
+            if is_failed_login(reason) {
+                let attempt = Attempt::Guess(subject.username.as_deref(), Some(token));
+                let metrics = &self.lease.broker.metrics;
+                let _ = self.options.doorman.login_failed(self.peer, attempt, now, metrics);
+                let (reason, what) = (ReasonCode::NotAuthorized, "enhanced authentication failed");
+                return Ending::Rule(ProtocolError { reason, what });
+            }
+            Ending::Ended(ReasonCode::ServerBusy)
+        })?;
+        if identity.username != subject.username {
+            return Err(another_user());
+        }
+        let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+        self.guard = self.options.access.guard(identity, &subject.client_id, now);
+        self.lease.broker.reguard(parts, self.guard.clone());
+        // What is known by the former one.
+        (self.publisher, self.receives, self.timer) = (None, Receives::default(), None);
+        parts.session.authenticated(ReasonCode::Success, &[]);
+        (few.verdict, few.exchange) = (None, None);
+        self.few.take_if(|few| !few.is_needed());
+        Ok(())
+    }
+}
+
+fn another_user() -> Ending {
+    let what = "authenticated again as another user";
+    Ending::Rule(ProtocolError { reason: ReasonCode::NotAuthorized, what })
 }
 
 /// Whether somebody is refused for not having shown who it is.
@@ -258,7 +365,11 @@ fn attempt<'a>(reason: ReasonCode, connect: &Connect<'a>, terms: &Terms) -> Opti
     if !is_failed_login(reason) {
         return None;
     }
+    let data = connect.properties.authentication_data();
     Some(match reason {
+        _ if terms.authentication_method() == Some(token::METHOD) => {
+            Attempt::Guess(connect.username, data)
+        }
         _ if terms.authentication_method.is_some() => Attempt::Proof,
         ReasonCode::NotAuthorized => Attempt::Silence,
         _ => Attempt::Guess(connect.username, connect.password),

@@ -52,6 +52,7 @@ pub use admission::Admission;
 pub use ahead::HELD;
 use ahead::{Ahead, HELD_BACK_LOOK_MS};
 use alarms::Alarm;
+use authenticate::Awaited;
 pub use ending::Ending;
 pub use pace::Rates;
 use pace::{Ear, Pace};
@@ -146,6 +147,8 @@ struct Connection {
 struct Few {
     /// The Client authenticates again.
     exchange: Option<Exchange>,
+    /// What others will say of the token that it has given for that.
+    verdict: Option<Awaited>,
     /// How fast it may be.
     pace: Option<Pace>,
     /// Whether the log says that it was too fast.
@@ -221,7 +224,8 @@ impl Connection {
         scratch: &mut Scratch,
     ) -> Result<bool, Ending> {
         self.writer.borrow(&mut scratch.output);
-        let result = self.take(now, scratch).and_then(|mut busy| {
+        let heard = self.hear_verdict(cx, now);
+        let result = heard.and_then(|()| self.take(now, scratch)).and_then(|mut busy| {
             busy |= self.send_retained(now, scratch);
             if self.is_at_work() {
                 self.go_on(&mut scratch.turn);
@@ -392,6 +396,11 @@ impl Connection {
         let has_room = self.writer.backlog() < self.deliver_backlog_max();
         let Some(parts) = self.lease.parts.as_mut() else { return Poll::Ready(Ending::Closed) };
         parts.session.rest();
+        if self.lease.broker.memory_is_short() {
+            self.publisher = None; // It can be made anew.
+        } else if let Some(publisher) = &mut self.publisher {
+            publisher.rest();
+        }
         let may_deliver = has_room && parts.session.may_deliver();
         let window_open = parts.session.window_free() > 0;
         if !parts.mailbox.sleep(window_open, may_deliver, cx.waker()) {

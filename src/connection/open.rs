@@ -142,7 +142,6 @@ impl Opening<'_> {
         terms.special = admission.special();
         terms.durable &= !options.in_memory;
         let admitted = Box::pin(self.admit(&connect, &terms, options)).await?;
-        self.is_served(&terms).map_err(|(reason, why)| told(reason, why))?;
         let (client_id, assigned) = match identifier {
             Identifier::Given(client_id) => (Arc::from(client_id), connect.client_id.is_empty()),
             Identifier::ToAssign => {
@@ -150,10 +149,10 @@ impl Opening<'_> {
                 (self.broker.assign_client_id(prefix, manner), true)
             }
         };
-        let will = will(&connect, &terms, admission)?;
-        self.has_room(&client_id, &connect, admission)
-            .map_err(|(reason, why)| told(reason, why))?;
         let clean_start = connect.clean_start;
+        self.is_served(&terms, &client_id, clean_start)
+            .map_err(|(reason, why)| told(reason, why))?;
+        let will = will(&connect, &terms, admission)?;
         let Admitted { identity, exchange } = admitted;
         let guard = options.access.guard(identity, &client_id, self.broker.now());
         let user = guard.subject.username.as_ref();
@@ -166,6 +165,7 @@ impl Opening<'_> {
             terms: terms.clone(),
             will,
             guard: guard.clone(),
+            sessions_max: admission.sessions_max,
         };
         let Connected { lease, session_present } = self.session(request, version).await?;
         let known = (&terms, session_present);
@@ -192,30 +192,22 @@ impl Opening<'_> {
     }
 
     /// Whether the broker is in a state to serve a Client.
-    fn is_served(&self, terms: &Terms) -> Result<(), (ReasonCode, &'static str)> {
+    fn is_served(
+        &self,
+        terms: &Terms,
+        client_id: &str,
+        clean_start: bool,
+    ) -> Result<(), (ReasonCode, &'static str)> {
         if self.broker.is_closing() {
             return Err((ReasonCode::ServerUnavailable, "shutting down"));
         }
         if terms.durable && self.broker.store_health() >= Health::Down {
             return Err((ReasonCode::QuotaExceeded, "the store cannot be written"));
         }
+        if !self.broker.has_room_for(client_id, clean_start) {
+            return Err((ReasonCode::QuotaExceeded, "memory_limit is reached"));
+        }
         Ok(())
-    }
-
-    /// Whether there may be one more Session, if the Client needs one.
-    fn has_room(
-        &self,
-        client_id: &str,
-        connect: &Connect<'_>,
-        admission: &Admission,
-    ) -> Result<(), (ReasonCode, &'static str)> {
-        if !self.broker.may_have(client_id, admission.sessions_max) {
-            return Err((ReasonCode::ServerBusy, "global_max_clients is reached"));
-        }
-        match self.broker.has_room_for(client_id, connect.clean_start) {
-            true => Ok(()),
-            false => Err((ReasonCode::QuotaExceeded, "memory_limit is reached")),
-        }
     }
 
     /// Whether neither the Client nor its address is banned.
@@ -232,10 +224,8 @@ impl Opening<'_> {
     async fn session(&self, request: Request, version: Version) -> Result<Connected, Refusal> {
         let mut turn = Turn::default();
         let connected = self.broker.connect(request, &mut turn).await;
-        let mut connected = connected.map_err(|reason| {
-            let why = "the session belongs to another user".into();
-            Refusal::Told(version, reason, why)
-        })?;
+        let mut connected =
+            connected.map_err(|(reason, why)| Refusal::Told(version, reason, why.into()))?;
         let result = self.durable(&mut connected, &mut turn, version).await;
         if result.is_err() {
             connected.lease.never_began();

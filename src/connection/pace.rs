@@ -36,6 +36,8 @@ pub(super) struct Pace {
     until: Moment,
     /// Whether that is for a message which is the next packet.
     holds_message: bool,
+    /// Whether the next message has been counted, and could not be taken then.
+    is_counted: bool,
 }
 
 /// Whether a Client is listened to.
@@ -53,7 +55,8 @@ impl Pace {
         let is_free = rates.messages.is_none() && rates.bytes.is_none();
         let (messages, bytes) = (Bucket::default(), Bucket::default());
         let until = Moment::default();
-        (!is_free).then_some(Self { rates, messages, bytes, until, holds_message: false })
+        let (holds_message, is_counted) = (false, false);
+        (!is_free).then_some(Self { rates, messages, bytes, until, holds_message, is_counted })
     }
 
     /// Whether the Client is listened to.
@@ -86,12 +89,17 @@ impl Pace {
     /// Whether another message may come; if not, the Client is not listened to for a while.
     pub fn takes_message(&mut self, now: Moment) -> bool {
         let Some(rate) = self.rates.messages else { return true };
-        let takes = self.messages.take(rate, now);
+        let takes = std::mem::take(&mut self.is_counted) || self.messages.take(rate, now);
         if !takes {
             self.holds_message = true;
             self.wait(now, self.messages.wait_ms(rate, now, 1));
         }
         takes
+    }
+
+    /// The message that has just come will come again.
+    pub fn comes_again(&mut self) {
+        self.is_counted = true;
     }
 
     /// How many bytes may be read; if none, the Client is not listened to for a while.
@@ -167,6 +175,17 @@ mod tests {
         assert_eq!((pace.ear(at(100)), pace.ear(at(100))), (Ear::Opens, Ear::Open));
         assert!(pace.takes_message(at(100)) && !pace.takes_message(at(100)));
         assert_eq!(pace.readable(at(100)), Some(16 << 10));
+    }
+
+    #[test]
+    fn a_message_that_comes_again_is_counted_once() {
+        let mut pace = Pace::new(Rates { messages: Rate::new(2), bytes: None }).unwrap();
+        for _ in 0..100 {
+            assert!(pace.takes_message(at(0)));
+            pace.comes_again();
+        }
+        assert!(pace.takes_message(at(0)) && pace.takes_message(at(0)));
+        assert!(!pace.takes_message(at(0)), "the third");
     }
 
     #[test]

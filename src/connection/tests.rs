@@ -24,6 +24,18 @@ fn an_idle_connection_is_small() {
 
 /// A Client of MQTT 3.1.1 whose connection has room for everything.
 async fn client(broker: &Arc<Broker>, name: u8) -> DuplexStream {
+    let mut near = stream(broker);
+    near.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, name])
+        .await
+        .unwrap();
+    let mut connack = [0; 4];
+    near.read_exact(&mut connack).await.unwrap();
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    near
+}
+
+/// The near end of a connection that nothing was said on.
+fn stream(broker: &Arc<Broker>) -> DuplexStream {
     let options = Arc::new(Options {
         connect_timeout: Duration::from_secs(10),
         access: Arc::new(Access::unproven(Anonymous::Allowed)),
@@ -31,15 +43,9 @@ async fn client(broker: &Arc<Broker>, name: u8) -> DuplexStream {
         in_memory: true,
         admission: Admission::default(),
     });
-    let (mut near, far) = duplex(16 << 20);
+    let (near, far) = duplex(16 << 20);
     let far = Transport::Other(Box::new(far));
     tokio::spawn(serve_stream(far, Peer::direct(None), broker.clone(), options));
-    near.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, name])
-        .await
-        .unwrap();
-    let mut connack = [0; 4];
-    near.read_exact(&mut connack).await.unwrap();
-    assert_eq!(connack, [0x20, 2, 0, 0]);
     near
 }
 
@@ -101,4 +107,50 @@ async fn what_went_ahead_is_handled_once() {
     let mut suback = [0; 5];
     client.read_exact(&mut suback).await.unwrap();
     assert_eq!(suback, [0x90, 3, 0, 8, 0]);
+}
+
+/// What ends by itself takes as long as what a Client asks for.
+#[tokio::test]
+async fn a_session_that_expires_loses_its_subscriptions_part_by_part() {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let start = Moment::from_unix_ms(1_800_000_000_000);
+    let clock = Clock::manual(start);
+    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let connect = [
+        &[0x10, 19, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 5, 0x11, 0, 0, 0, 1][..],
+        &[0, 1, b'x'],
+    ];
+    let (mut leaving, mut connack) = (stream(&broker), [0; 2]);
+    leaving.write_all(&connect.concat()).await.unwrap();
+    leaving.read_exact(&mut connack).await.unwrap();
+    leaving.read_exact(&mut vec![0; connack[1].into()]).await.unwrap();
+    let filters: Vec<u8> = (0..20_000_u16)
+        .flat_map(|n| {
+            [0, 3, b'a' + (n / 676) as u8, b'a' + (n / 26 % 26) as u8, b'a' + (n % 26) as u8, 0]
+        })
+        .collect();
+    let len = filters.len() + 3;
+    let head = [0x82, (len & 127) as u8 | 128, (len >> 7 & 127) as u8 | 128, (len >> 14) as u8];
+    leaving.write_all(&[&head[..], &[0, 7, 0], &filters].concat()).await.unwrap();
+    let mut suback = vec![0; 4 + 3 + 20_000];
+    leaving.read_exact(&mut suback).await.unwrap();
+    assert!(suback[0] == 0x90 && suback[7..].iter().all(|&reason| reason == 0));
+    leaving.write_all(&[0xE0, 0]).await.unwrap();
+    assert_eq!(leaving.read(&mut [0]).await.unwrap(), 0);
+    while broker.metrics.clients_disconnected.value() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!broker.expire());
+    broker.clock().set(start.after_s(2));
+    let mut parts = 0;
+    while broker.expire() {
+        assert_eq!(broker.metrics.sessions_expired.value(), 0);
+        parts += 1;
+    }
+    assert!(parts >= 2, "{parts}");
+    assert_eq!(broker.metrics.sessions_expired.value(), 1);
+    assert_eq!(broker.metrics.sessions_ended.value(), 1);
+    broker.clock().set(start.after_s(20));
+    assert!(!broker.expire());
+    assert_eq!(broker.metrics.sessions_ended.value(), 1);
 }

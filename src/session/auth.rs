@@ -25,8 +25,21 @@ pub enum Step {
         /// The name that the Client has proven.
         username: String,
     },
+    /// Whether the Client is who it says is for others to find out.
+    Ask,
     /// The Client is not who it says.
     Refused,
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The Client is to be sent [`Exchange::last_data`].
+    Continues,
+    /// It waits for what others say of this data.
+    Waits(Vec<u8>),
+    /// It is over.
+    Over,
 }
 
 /// A method of authentication, in one exchange.
@@ -64,18 +77,19 @@ impl Exchange {
         self.username.as_deref()
     }
 
-    /// The first data, from CONNECT or a re-authentication; true: the exchange is over.
-    pub fn begin(&mut self, data: &[u8]) -> Result<bool, ProtocolError> {
+    /// The first data, from CONNECT or a re-authentication.
+    pub fn begin(&mut self, data: &[u8]) -> Result<Progress, ProtocolError> {
         match self.mechanism.step(data) {
             Step::Continue(data) => {
                 self.last_data = data;
-                Ok(false)
+                Ok(Progress::Continues)
             }
             Step::Done { data, username } => {
                 self.last_data = data;
                 self.username = Some(username);
-                Ok(true)
+                Ok(Progress::Over)
             }
+            Step::Ask => Ok(Progress::Waits(data.into())),
             Step::Refused => Err(ProtocolError {
                 reason: ReasonCode::NotAuthorized,
                 what: "enhanced authentication failed",
@@ -84,7 +98,7 @@ impl Exchange {
     }
 
     /// An AUTH packet has come; `reason` is the one that is due now.
-    pub fn handle(&mut self, auth: &Auth<'_>, due: ReasonCode) -> Result<bool, ProtocolError> {
+    pub fn handle(&mut self, auth: &Auth<'_>, due: ReasonCode) -> Result<Progress, ProtocolError> {
         if auth.properties.authentication_method() != Some(&*self.method) {
             // [MQTT-4.12.0-5]
             return Err(ProtocolError::protocol("AUTH with another Authentication Method"));
@@ -134,9 +148,9 @@ mod tests {
         data: &[u8],
         method: &str,
         reason: ReasonCode,
-    ) -> (Exchange, Result<bool, ReasonCode>) {
+    ) -> (Exchange, Result<Progress, ReasonCode>) {
         let mut exchange = Exchange::new("WORD", Box::new(Password));
-        assert_eq!(exchange.begin(b""), Ok(false));
+        assert_eq!(exchange.begin(b""), Ok(Progress::Continues));
         let properties = properties(method, data);
         let auth = Auth { reason, properties: properties.as_properties() };
         let due = ReasonCode::ContinueAuthentication;
@@ -147,7 +161,7 @@ mod tests {
     #[test]
     fn an_exchange_goes_on_until_the_mechanism_is_satisfied() {
         let (exchange, result) = answer(b"sesame", "WORD", ReasonCode::ContinueAuthentication);
-        assert_eq!(result, Ok(true));
+        assert_eq!(result, Ok(Progress::Over));
         assert_eq!((exchange.username(), exchange.last_data()), (Some("ali"), &b"welcome"[..]));
     }
 

@@ -19,6 +19,7 @@ mod broker;
 mod raw;
 mod service;
 
+mod bearer;
 mod callouts;
 mod connect;
 mod durability;

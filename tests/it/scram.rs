@@ -17,11 +17,11 @@ const METHOD: &str = "SCRAM-SHA-256";
 const CONTINUE: u8 = 0x18;
 const AGAIN: u8 = 0x19;
 
-fn auth_properties(method: &str, data: &str) -> Vec<u8> {
+pub fn auth_properties(method: &str, data: &str) -> Vec<u8> {
     [&[0x15], &field(method)[..], &[0x16], &field(data)].concat()
 }
 
-fn auth(reason: u8, method: &str, data: &str) -> Vec<u8> {
+pub fn auth(reason: u8, method: &str, data: &str) -> Vec<u8> {
     packet(0xF0, &[&[reason], &properties(&[&auth_properties(method, data)])])
 }
 

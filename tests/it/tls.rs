@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, free_port, run};
 use crate::listeners::{certificates, has_connack, tls_connect};
+use crate::passwd::set;
 
 /// Runs OpenSSL in a directory, by the shell.
 fn openssl(directory: &Path, script: &str) -> String {
@@ -174,7 +175,8 @@ fn a_client_is_named_by_its_certificate() {
         )
     };
     let listeners: String = ports.iter().zip(keys).map(listener).collect();
-    let broker = Broker::start_with("", &listeners);
+    set(&["-c", "-b", "--scram"], &directory.path().join("users"), &["ali", "sesame"], "");
+    let broker = Broker::start_with(&format!("password_file = \"{d}/users\""), &listeners);
     let own = |name: &str| [format!("-cert {d}/{name}.pem"), format!("-key {d}/{name}.key")];
     let connects = |port: u16, name: &str| {
         let arguments = own(name);
@@ -192,6 +194,22 @@ fn a_client_is_named_by_its_certificate() {
     assert!(!connects(ports[2], "plain"), "no alternative name");
     assert!(connects(ports[1], "plain"));
     assert!(!has_connack(&tls_connect(ports[0], &[])), "no certificate");
+    // To prove by SCRAM to be a user is no way round it.
+    for (port, method, told) in
+        [(ports[0], "SCRAM-SHA-256", "Bad authentication method"), (broker.port, "none", "Bad")]
+    {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "localhost", "-p", &port.to_string(), "-V", "mqttv5", "-t", "x"]);
+        if port != broker.port {
+            command.args(["--cafile", &format!("{ca}/ca.pem"), "--insecure"]);
+            command.args(["--cert", &format!("{d}/plain.pem"), "--key", &format!("{d}/plain.key")]);
+        }
+        command.args(["-D", "connect", "authentication-method", method, "-m", "x"]);
+        command.args(["-D", "connect", "authentication-data", "n,,n=ali,r=fyko"]);
+        let (status, output) = run(&mut command, Duration::from_secs(30));
+        assert!(status != Some(0) && output.contains(told), "{output}\n{}", broker.log());
+    }
+    assert!(broker.log().contains("its certificate says who it is, and nothing else"));
 }
 
 #[test]

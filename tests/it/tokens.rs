@@ -69,18 +69,18 @@ pub fn token(user: &str) -> String {
     token_with(user, "")
 }
 
-fn token_with(user: &str, claims: &str) -> String {
+pub fn token_with(user: &str, claims: &str) -> String {
     let claims = format!("{{\"sub\": \"{user}\", \"exp\": {}{claims}}}", now_s() + 3600);
     sign("ES256", "p256.key", "{}", &claims)
 }
 
 /// A `[[token]]`; the settings of a broker have it before the listener.
-fn tokens(settings: &str) -> String {
+pub fn tokens(settings: &str) -> String {
     let file = keys().join("p256.pem");
     format!("[[token]]\nname = \"t\"\nkey_file = '{}'\n{settings}\n", file.display())
 }
 
-fn broker(settings: &str) -> Broker {
+pub fn broker(settings: &str) -> Broker {
     Broker::start_with("log_level = \"trace\"", &tokens(settings))
 }
 

@@ -268,7 +268,7 @@ impl World {
                     self.log.push(Event::Tick);
                     let broker = running.broker.clone();
                     self.look()?;
-                    broker.expire();
+                    while broker.expire() {}
                 }
                 continue;
             }

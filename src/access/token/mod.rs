@@ -14,6 +14,7 @@ mod source;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -24,10 +25,24 @@ use super::http::{self, Http};
 use super::problem::FileError;
 use crate::clock::Moment;
 use crate::metrics::Proofs;
+use crate::session::auth::{Mechanism, Step};
 use jws::{Algorithm, Fault, Token};
 use key::{Found, Keys};
 pub(super) use source::NotAwaited;
 use source::Source;
+
+/// The Authentication Method by which a Client gives a token as Authentication Data, and a new one
+/// while it is connected; the name is that of another service that has it.
+pub const METHOD: &str = "OAUTH2-JWT";
+
+/// An exchange by this method: whatever the Client says is a token.
+pub(super) struct Bearer;
+
+impl Mechanism for Bearer {
+    fn step(&mut self, _: &[u8]) -> Step {
+        Step::Ask
+    }
+}
 
 /// Settings of one kind of token.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,6 +170,7 @@ pub struct Tokens {
     options: Options,
     keys: Arc<RwLock<Arc<Keys>>>,
     source: Option<Source>,
+    is_retired: AtomicBool,
     /// What has become of tokens.
     pub(super) counts: Arc<Proofs>,
 }
@@ -168,7 +184,8 @@ impl Tokens {
         counts: Arc<Proofs>,
     ) -> io::Result<Self> {
         let held = Arc::new(RwLock::new(Arc::new(keys.unwrap_or_default())));
-        let mut tokens = Self { options, keys: held, source: None, counts };
+        let is_retired = AtomicBool::new(false);
+        let mut tokens = Self { options, keys: held, source: None, is_retired, counts };
         let Some(url) = tokens.options.keys_url.clone() else { return Ok(tokens) };
         if http::is_open(&url) {
             let name = &tokens.options.name;
@@ -200,9 +217,15 @@ impl Tokens {
 
     /// Nobody is to be judged by it any more but who has come already: it fetches no more keys.
     pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
         if let Some(source) = &self.source {
             source.close();
         }
+    }
+
+    /// Whether other settings hold by now.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
     }
 
     /// Other keys from now on; those that are not in a file are fetched.

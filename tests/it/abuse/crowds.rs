@@ -1,6 +1,7 @@
 //! Too many connections: in a second, and at once.
 
 use std::net::TcpStream;
+use std::sync::Barrier;
 
 use super::{OPEN, code, from, guarded, is_closed, is_let_in, is_shut_out, logged, stream};
 use crate::broker::{Broker, free_port};
@@ -92,6 +93,31 @@ fn a_listener_and_all_together_have_no_more_connections_than_they_may() {
         drop(held);
         while !is_let_in(7, broker.port, &Connect::v5("later")) {}
     }
+}
+
+#[test]
+fn there_are_no_more_clients_than_may_be_also_if_they_come_at_once() {
+    let broker = Broker::start("global_max_clients = 20\nworkers = 4");
+    let crowd: Vec<_> = (0..64).map(|_| Client::open(broker.port, true)).collect();
+    let together = Barrier::new(crowd.len());
+    let come = |(n, mut client): (usize, Client)| {
+        together.wait();
+        client.send(&Connect::v5(&format!("crowd-{n}")).durable().bytes());
+        (code(&mut client), client)
+    };
+    let come = &come;
+    let come: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            crowd.into_iter().enumerate().map(|one| scope.spawn(move || come(one))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let count = |code| come.iter().filter(|(told, _)| *told == Some(code)).count();
+    assert_eq!((count(0), count(0x89)), (20, 44));
+    // Who has a place keeps it; who gives it up makes room for another.
+    let (n, _) = come.iter().enumerate().find(|(_, (told, _))| *told == Some(0)).unwrap();
+    let mine = Connect::v5(&format!("crowd-{n}"));
+    assert_eq!(Client::connect_with(broker.port, &mine).1[3], 0);
+    while !is_let_in(1, broker.port, &Connect::v5("another")) {}
 }
 
 #[test]

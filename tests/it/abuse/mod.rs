@@ -32,6 +32,8 @@ fn stream(host: u8, port: u16) -> TcpStream {
 /// A connection from 127.0.0.`host`, with CONNECT sent.
 fn from(host: u8, port: u16, connect: &Connect) -> Client {
     let mut client = Client::over(stream(host, port), connect.level == 5);
+    // Passwords take long, and longer where many tests have them checked.
+    client.stream().set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     client.try_send(&connect.bytes());
     client
 }

@@ -225,6 +225,46 @@ fn a_long_siege_of_guesses_is_survived() {
     }
 }
 
+/// Clients come, subscribe to very many filters with one packet, and go.
+fn subscribe(siege: &mut Siege, rules: &str) {
+    let port = siege.port;
+    let bomb = |filters: usize, name: &str| {
+        let filters = (0..filters).flat_map(|n| [field(format!("{name}/{n}/+")), vec![0]].concat());
+        packet(0x82, &[&[0, 1, 0], &filters.collect::<Vec<u8>>()])
+    };
+    for filters in [1_000, 10_000, 100_000] {
+        let what = format!("SUBSCRIBE, {filters} filters{rules}");
+        under(siege, &what, 2, |n| {
+            let name = format!("bomb-{n}");
+            let mut client = Client::v5(port, &name);
+            client.stream().set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+            client.send(&bomb(filters, &name));
+            assert_eq!(client.answer()[0], 0x90);
+        });
+    }
+}
+
+/// The same where each filter is judged by so many rules.
+#[test]
+fn a_long_siege_of_subscriptions_under_rules_is_survived() {
+    if !is_asked_for() {
+        return;
+    }
+    for rules in [10, 1_000] {
+        let denials = (1..rules).map(|n| {
+            format!("[[role.rule]]\ndeny = \"subscribe\"\ntopic = \"bomb-0/+/{n}/%c/#\"\n")
+        });
+        let all =
+            "[[role.rule]]\nallow = [\"publish\", \"subscribe\", \"receive\"]\ntopic = \"#\"\n";
+        let role = "[[role]]\nname = \"all\"\neverybody = true\n".to_owned();
+        let mut siege = Siege::begin_with("", &(role + &denials.collect::<String>() + all));
+        let quiet = Pair::new(siege.port, "quiet").exchange("quiet", |n| n == 1000);
+        report("before", &siege, quiet);
+        subscribe(&mut siege, &format!(", {rules} rules"));
+        siege.survived(512);
+    }
+}
+
 #[test]
 fn a_long_siege_is_survived() {
     if !is_asked_for() {
@@ -261,20 +301,7 @@ fn a_long_siege_is_survived() {
         client.try_send(&Connect::v5(&format!("stay-{}", n % 1000)).durable().bytes());
         assert_eq!(client.read()[3], 0);
     });
-    let bomb = |filters: usize, name: &str| {
-        let filters = (0..filters).flat_map(|n| [field(format!("{name}/{n}/+")), vec![0]].concat());
-        packet(0x82, &[&[0, 1, 0], &filters.collect::<Vec<u8>>()])
-    };
-    for filters in [1_000, 10_000, 100_000] {
-        let what = format!("SUBSCRIBE, {filters} filters");
-        under(&mut siege, &what, 2, |n| {
-            let name = format!("bomb-{n}");
-            let mut client = Client::v5(port, &name);
-            client.stream().set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-            client.send(&bomb(filters, &name));
-            assert_eq!(client.answer()[0], 0x90);
-        });
-    }
+    subscribe(&mut siege, "");
     under(&mut siege, "PINGREQ without end", 2, |n| {
         let mut client = Client::v5(port, &format!("ping-{n}"));
         let pings = [0xC0, 0].repeat(50_000);

@@ -21,6 +21,11 @@ pub struct Siege {
 
 impl Siege {
     pub fn begin(settings: &str) -> Self {
+        Self::begin_with(settings, "")
+    }
+
+    /// With tables too.
+    pub fn begin_with(settings: &str, tables: &str) -> Self {
         let c = certificates().display();
         let [tls, ws, wss] = [(); 3].map(|()| free_port());
         let local = "bind_address = \"127.0.0.1\"";
@@ -28,7 +33,7 @@ impl Siege {
         let listeners = format!(
             "[[listener]]\nport = {tls}\n{local}\n{server}\n\
              [[listener]]\nport = {ws}\n{local}\nprotocol = \"websockets\"\n\
-             [[listener]]\nport = {wss}\n{local}\nprotocol = \"websockets\"\n{server}\n"
+             [[listener]]\nport = {wss}\n{local}\nprotocol = \"websockets\"\n{server}\n{tables}"
         );
         let broker = Broker::start_with(&format!("workers = 2\n{settings}"), &listeners);
         let port = broker.port;
