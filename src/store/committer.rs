@@ -29,11 +29,12 @@ use super::reader::{Fetch, Job, Reader};
 use super::{Answer, Change, Disk, Health, OpenError, Options, Outcome, Shared};
 use crate::clock::Stopwatch;
 
-/// Messages in one commit at most: keeps a commit below about 10 ms.
-const BATCH_MESSAGES_MAX: usize = 5_000;
+/// Messages in one commit at most: keeps a commit of small ones below about 20 ms. With a quarter of
+/// it a thousand busy publishers come to 0.8 of the messages a second: fewer share an fsync.
+const BATCH_MESSAGES_MAX: usize = 20_000;
 
-/// Bytes in one commit at most.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Bytes in one commit at most, which is what it needs of memory.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Above this much live data the file is written so that it opens in milliseconds after a crash;
 /// below it, reading it through takes less than a second and each commit is cheaper.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{BackendError, Database, StorageBackend};
 
+use super::direct::Direct;
 use super::error::OpenError;
 use super::format::{self, Read};
 use super::{Durability, Options};
@@ -67,11 +68,11 @@ impl Disk for Directory {
         if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
             tracing::warn!("the system may read the store from memory and not the disk: {error}");
         }
-        let storage = redb::backends::FileBackend::new(file)
-            .map_err(|error| OpenError::of_database(&path, &error))?;
         match options.durability {
-            Durability::Fsync => format::open(storage, options, &path, read),
+            Durability::Fsync => format::open(Direct::new(file, &path)?, options, &path, read),
             Durability::Written | Durability::Memory => {
+                let storage = redb::backends::FileBackend::new(file)
+                    .map_err(|error| OpenError::of_database(&path, &error))?;
                 format::open(Unsynced(storage), options, &path, read)
             }
         }

@@ -18,6 +18,7 @@
 mod books;
 pub mod change;
 pub mod committer;
+mod direct;
 pub mod disk;
 pub mod error;
 mod format;
