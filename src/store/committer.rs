@@ -29,8 +29,8 @@ use super::reader::{Fetch, Job, Reader};
 use super::{Answer, Change, Disk, Health, OpenError, Options, Outcome, Shared};
 use crate::clock::Stopwatch;
 
-/// Messages in one commit at most: keeps a commit of small ones below about 20 ms. With a quarter of
-/// it a thousand busy publishers come to 0.8 of the messages a second: fewer share an fsync.
+/// Messages in one commit at most: keeps a commit of small ones below about 20 ms. With a quarter
+/// of it a thousand busy publishers come to 0.8 of the messages a second: fewer share an fsync.
 const BATCH_MESSAGES_MAX: usize = 20_000;
 
 /// Bytes in one commit at most, which is what it needs of memory.
