@@ -3,7 +3,7 @@
 //! A busy broker's commits are mostly rows of messages that nobody reads soon. Through the page
 //! cache each costs new memory, a copy into it and the bookkeeping of both: a third of all that a
 //! message costs. So long writes are gathered, joined where they touch, and given to the disk as
-//! they lie; short ones, and the few of an idle broker, go the usual way: there one fsync is quicker
+//! they lie; short ones, and the few of an idle broker, go the usual way: there one fsync is faster
 //! than a write and an fsync. Where the file system knows no other way, all go the usual one.
 //!
 //! What is gathered is written at the next [`StorageBackend::sync_data`]: no write was promised to
