@@ -1,6 +1,9 @@
 //! Which messages in the file have a receiver left, and where they lie: 16 bytes for each that
 //! has one receiver.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -31,32 +34,61 @@ pub(super) struct Finished {
     pub(super) is_last: bool,
 }
 
+/// Sixteen messages of a part that follow each other lie side by side, and the next sixteen
+/// anywhere: messages come, and mostly go, in the order of their numbers, and each would else be a
+/// miss of the processor's cache. (To enter one takes a third of the time.)
+#[derive(Debug, Default)]
+struct Sixteens(u64);
+
+impl Hasher for Sixteens {
+    fn write_u64(&mut self, id: u64) {
+        let in_part = id / PARTS as u64;
+        let (sixteen, place) = (in_part / 16, in_part % 16);
+        let anywhere = sixteen.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_right(32);
+        // The lowest bits say where, the highest which of those that are there.
+        self.0 = (anywhere & !15 | place) ^ place.rotate_right(4);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 << 8 | u64::from(byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Part of the table.
+type Part = HashMap<u64, Place, BuildHasherDefault<Sixteens>>;
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(super) struct Live {
-    parts: Box<[FxHashMap<u64, Place>]>,
+    parts: Box<[Part]>,
     many: FxHashMap<u64, Sessions>,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        let parts = (0..PARTS).map(|_| FxHashMap::default()).collect();
+        let parts = (0..PARTS).map(|_| Part::default()).collect();
         Self { parts, many: FxHashMap::default() }
     }
 }
 
 impl Live {
-    fn part(&self, id: u64) -> Option<&FxHashMap<u64, Place>> {
+    fn part(&self, id: u64) -> Option<&Part> {
         self.parts.get(id as usize % PARTS)
     }
 
-    fn part_mut(&mut self, id: u64) -> Option<&mut FxHashMap<u64, Place>> {
+    fn part_mut(&mut self, id: u64) -> Option<&mut Part> {
         self.parts.get_mut(id as usize % PARTS)
     }
 
     /// How many messages there are.
     pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(FxHashMap::len).sum()
+        self.parts.iter().map(Part::len).sum()
     }
 
     /// The slot of the row in which a message lies.
