@@ -55,7 +55,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// Configuration file: TOML, or a mosquitto.conf
-    #[arg(short, long, alias = "config-file", value_name = "FILE")]
+    #[arg(short, long, alias = "config-file", value_name = "FILE", overrides_with = "config")]
     config: Option<PathBuf>,
     /// Listen on this port of localhost instead of 1883, for a broker without listeners in a file
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -168,14 +168,17 @@ enum StoreCommand {
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The configuration is not good.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", listed(.0, ""))]
     Config(Vec<Problem>),
     /// The same of a mosquitto.conf.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", listed(.0, "Error: "))]
     Mosquitto(Vec<Problem>),
     /// A file of passwords or rules that a mosquitto.conf names is not good.
-    #[error(transparent)]
+    #[error("Error: {0}")]
     MosquittoFile(FileError),
+    /// A command line that is not good, in mosquitto's place.
+    #[error("{0}")]
+    MosquittoArguments(clap::Error),
     /// Arguments that do not go together.
     #[error("{0}")]
     Arguments(&'static str),
@@ -205,11 +208,16 @@ pub enum CliError {
     Output(#[from] std::io::Error),
 }
 
+fn listed(problems: &[Problem], start: &str) -> String {
+    let lines: Vec<_> = problems.iter().map(|problem| format!("{start}{problem}")).collect();
+    lines.join("\n")
+}
+
 impl CliError {
     /// The process's exit status; as mosquitto's where a mosquitto.conf is not good.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Mosquitto(_) | Self::MosquittoFile(_) => 3,
+            Self::Mosquitto(_) | Self::MosquittoFile(_) | Self::MosquittoArguments(_) => 3,
             _ => 1,
         }
     }
@@ -217,7 +225,7 @@ impl CliError {
 
 /// Does what the command line says.
 pub fn run() -> Result<(), CliError> {
-    let mut arguments = Arguments::parse();
+    let mut arguments = arguments()?;
     if let Some(Command::Settings { mosquitto }) = arguments.command {
         let page = if mosquitto { reference::markdown() } else { settings::markdown() };
         std::io::stdout().write_all(page.as_bytes())?;
@@ -276,6 +284,14 @@ pub fn run() -> Result<(), CliError> {
     };
     server::run(&config, &journal, &reread).map_err(|error| failed(error, &config))?;
     Ok(())
+}
+
+/// What the command line says; asked for help or the version, the process ends here.
+fn arguments() -> Result<Arguments, CliError> {
+    Arguments::try_parse().or_else(|error| match error.use_stderr() && is_called_mosquitto() {
+        true => Err(CliError::MosquittoArguments(error)),
+        false => error.exit(),
+    })
 }
 
 fn failed(error: ServerError, config: &Config) -> CliError {

@@ -4,12 +4,13 @@
 //! mosquitto's, whose lines are what scripts and log watchers of its users look for. All of it can
 //! be changed while the broker runs ([`Journal::change`]), except the look.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use syslog_tracing::{Facility, Syslog, SyslogWriter};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
@@ -26,6 +27,9 @@ use crate::process::user::open_to_write;
 /// The target of events that mosquitto calls notices: Clients that come and go.
 pub const NOTICE: &str = "whimbrel::notice";
 
+/// Lines that wait to be published; what comes beyond them is counted and lost.
+const TOLD_MAX: usize = 1000;
+
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -37,6 +41,8 @@ pub enum Destination {
     File(PathBuf),
     /// The system's log.
     Syslog,
+    /// Topics of the broker's own, one for each kind but [`kind::DEBUG`]: see [`Journal::told`].
+    Topic,
 }
 
 /// What stands before a line.
@@ -52,6 +58,9 @@ pub enum Timestamp {
     /// Date and time in a format of strftime.
     Strftime(String),
 }
+
+/// The mosquitto whose manners are kept in its place.
+pub const IN_PLACE_OF: &str = "2.1.2";
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,10 +144,49 @@ struct Shared {
     options: RwLock<Options>,
     form: RwLock<(u8, Timestamp)>,
     sinks: RwLock<Sinks>,
+    telling: Mutex<Telling>,
+}
+
+/// A line that is to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its kind.
+    pub kind: u8,
+    /// With what stands before it, without its end.
+    pub line: Box<str>,
+}
+
+/// Lines that are to be published.
+#[derive(Default)]
+struct Telling {
+    lines: VecDeque<Told>,
+    lost: u64,
+}
+
+impl Telling {
+    fn add(&mut self, kind: u8, line: &[u8]) {
+        if self.lines.len() >= TOLD_MAX {
+            self.lost += 1;
+            return;
+        }
+        let line = String::from_utf8_lossy(line).trim_end().into();
+        self.lines.push_back(Told { kind, line });
+    }
+
+    fn take(&mut self) -> VecDeque<Told> {
+        let mut lines = std::mem::take(&mut self.lines);
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let line = format!("{lost} lines of the log were too many to be published").into();
+            lines.push_back(Told { kind: kind::WARNING, line });
+        }
+        lines
+    }
 }
 
 #[derive(Default)]
 struct Sinks {
+    topic: bool,
     stdout: bool,
     stderr: bool,
     files: Vec<File>,
@@ -154,6 +202,7 @@ impl Sinks {
             match destination {
                 Destination::Stdout => sinks.stdout = true,
                 Destination::Stderr => sinks.stderr = true,
+                Destination::Topic => sinks.topic = true,
                 Destination::File(path) => {
                     match open_to_write(path, File::options().create(true).append(true)) {
                         Ok(file) => sinks.files.push(file),
@@ -197,7 +246,8 @@ impl Journal {
         let (sinks, wrong) = Sinks::open(options);
         let form = RwLock::new((options.kinds, options.timestamp.clone()));
         let (look, kept) = (options.look, RwLock::new(options.clone()));
-        let shared = Shared { look, options: kept, form, sinks: RwLock::new(sinks) };
+        let (sinks, telling) = (RwLock::new(sinks), Mutex::default());
+        let shared = Shared { look, options: kept, form, sinks, telling };
         let shared = Arc::new(shared);
         let (filter, handle) = reload::Layer::new(filter(options));
         let is_terminal = options.destinations == [Destination::Stderr] && {
@@ -214,6 +264,11 @@ impl Journal {
             tracing::error!("{wrong}; logging to standard error");
         }
         Self { shared, filter: handle }
+    }
+
+    /// The lines since it was last asked that [`Destination::Topic`] is to have.
+    pub fn told(&self) -> VecDeque<Told> {
+        self.shared.telling.lock().take()
     }
 
     /// Opens files anew: they may have been moved away.
@@ -292,6 +347,12 @@ where
         if let Some(start) = start {
             write!(writer, "{start}: ")?;
         }
+        // What is looked for in its log.
+        match *event.metadata().level() {
+            Level::ERROR => writer.write_str("Error: ")?,
+            Level::WARN => writer.write_str("Warning: ")?,
+            _ => {}
+        }
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
@@ -315,7 +376,8 @@ struct Destinations(Arc<Shared>);
 
 /// One event's way to them.
 struct Line<'a> {
-    sinks: &'a RwLock<Sinks>,
+    shared: &'a Shared,
+    kind: u8,
     syslog: Option<SyslogWriter>,
 }
 
@@ -323,20 +385,24 @@ impl<'a> MakeWriter<'a> for Destinations {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { sinks: &self.0.sinks, syslog: None }
+        Line { shared: &self.0, kind: kind::DEBUG, syslog: None }
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
         let sinks = self.0.sinks.read();
         let syslog = sinks.syslog.as_ref().map(|syslog| syslog.make_writer_for(metadata));
-        Line { sinks: &self.0.sinks, syslog }
+        Line { shared: &self.0, kind: kind_of(metadata), syslog }
     }
 }
 
 impl Write for Line<'_> {
     /// A line that cannot be written is lost; the broker goes on.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let sinks = self.sinks.read();
+        let sinks = self.shared.sinks.read();
+        // To publish a line makes lines of that kind.
+        if sinks.topic && self.kind != kind::DEBUG {
+            self.shared.telling.lock().add(self.kind, line);
+        }
         if sinks.stdout {
             let mut stdout = io::stdout().lock();
             let _ = stdout.write_all(line).and_then(|()| stdout.flush());
@@ -362,5 +428,24 @@ impl Drop for Line<'_> {
     fn drop(&mut self) {
         // Dropped, it would send an empty line for an event of a kind that is not wanted.
         std::mem::forget(self.syslog.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_those_that_wait_are_counted() {
+        let mut telling = Telling::default();
+        for _ in 0..TOLD_MAX + 2 {
+            telling.add(kind::NOTICE, b"1: line\n");
+        }
+        let mut told = telling.take();
+        assert_eq!(told.len(), TOLD_MAX + 1);
+        assert_eq!(told.front().map(|told| &*told.line), Some("1: line"));
+        let last = told.pop_back().unwrap();
+        assert!(last.kind == kind::WARNING && last.line.starts_with("2 lines"), "{last:?}");
+        assert!(telling.take().is_empty());
     }
 }

@@ -35,7 +35,7 @@ use crate::config::{Config, Opening};
 use crate::connection;
 use crate::control::{Control, Offices};
 use crate::doorman::Doorman;
-use crate::journal::Journal;
+use crate::journal::{IN_PLACE_OF, Journal, Look};
 use crate::net::listener::{ListenError, Listener};
 use crate::process;
 use crate::store::{Durability, Health, OpenError};
@@ -146,6 +146,7 @@ fn runtime() -> io::Result<Runtime> {
 
 /// Serves until SIGTERM or SIGINT; SIGHUP has the configuration read again, by `reread`.
 pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<(), ServerError> {
+    tell_state(config, "starting");
     let openings = config.openings().map_err(ServerError::Settings)?;
     let mut files = Files::read(config, &openings)?;
     let user = process::user::wanted(&config.users).map_err(RightsError::User)?;
@@ -194,6 +195,7 @@ pub fn run(config: &Config, journal: &Journal, reread: &Reread<'_>) -> Result<()
         let _ = thread.join();
     }
     broker.close();
+    tell_state(config, "terminating");
     tracing::info!("stopped");
     served
 }
@@ -245,8 +247,10 @@ impl House<'_> {
         }
         let mut keeper = {
             let (broker, doorman) = (broker.clone(), self.doorman.clone());
-            tokio::spawn(async move { keep(&broker, &doorman).await })
+            let journal = self.journal.clone();
+            tokio::spawn(async move { keep(&broker, &doorman, &journal).await })
         };
+        tell_state(config, "running");
         tell_systemd(NotifyState::Ready);
         let name = loop {
             tokio::select! {
@@ -316,6 +320,14 @@ impl House<'_> {
     }
 }
 
+/// Says in mosquitto's place what scripts wait for in its log: its name, and how it is.
+fn tell_state(config: &Config, state: &str) {
+    if config.journal.look == Look::Mosquitto {
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!("whimbrel {version} in place of mosquitto version {IN_PLACE_OF} {state}");
+    }
+}
+
 /// Tells systemd how the broker is, where it waits to hear that.
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
@@ -323,9 +335,10 @@ fn tell_systemd(state: NotifyState<'_>) {
     }
 }
 
-/// Does what is due once a second, and looks at the memory more often; until the store is damaged.
-async fn keep(broker: &Broker, doorman: &Doorman) {
-    tokio::join!(expire(broker, doorman), watch_memory(broker));
+/// Does what is due once a second, and looks at the memory and at what is to be published of the
+/// log more often; until the store is damaged.
+async fn keep(broker: &Broker, doorman: &Doorman, journal: &Journal) {
+    tokio::join!(expire(broker, doorman), watch(broker, journal));
 }
 
 async fn expire(broker: &Broker, doorman: &Doorman) {
@@ -339,10 +352,11 @@ async fn expire(broker: &Broker, doorman: &Doorman) {
     }
 }
 
-async fn watch_memory(broker: &Broker) {
+async fn watch(broker: &Broker, journal: &Journal) {
     let mut often = tokio::time::interval(MEMORY_LOOK);
     while broker.store_health() != Health::Broken {
         often.tick().await;
+        broker.publish_log(journal.told());
         if broker.options().memory_max > 0
             && let Some(used) = process::memory_used()
         {

@@ -54,6 +54,7 @@ use crate::store::{Change, Fetch, Health, Lent, SessionId, Store};
 use groups::Groups;
 use mailbox::Mailbox;
 use memory::Memory;
+use publish::Source;
 use receiver::Receiver;
 use registry::Registry;
 use timeline::Expiry;
@@ -83,6 +84,8 @@ pub struct Options {
     pub any_user_takes_over: bool,
     /// Whether a message is delivered with the QoS of the subscription, also a higher one.
     pub raises_qos: bool,
+    /// Whether a retained message is sent only as long as who published it still may do so.
+    pub asks_sources: bool,
 }
 
 impl Default for Options {
@@ -98,6 +101,7 @@ impl Default for Options {
             rules: Arc::default(),
             any_user_takes_over: false,
             raises_qos: false,
+            asks_sources: false,
         }
     }
 }
@@ -121,7 +125,7 @@ pub struct Broker {
     /// What the broker counts.
     pub metrics: Metrics,
     router: Router<Receiver>,
-    retained: Retained,
+    retained: Retained<Source>,
     memory: Arc<Memory>,
     registry: Registry,
     groups: Groups,

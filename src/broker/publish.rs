@@ -30,6 +30,25 @@ const CACHED_ROUTES_MAX: usize = 1 << 16;
 /// Bytes of a topic whose routes are kept: with the bound above, of what a publisher can hold.
 const CACHED_TOPIC_LEN_MAX: usize = 256;
 
+/// Who published a retained message.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// What stands for its Client Identifier, for No Local [MQTT-3.8.3-3]; 0: nobody's.
+    pub identity: u64,
+    /// What it may publish, where that is asked again: for as long as the broker runs.
+    pub guard: Option<Arc<Guard>>,
+}
+
+impl Source {
+    /// Whether it may still publish what it did.
+    pub fn may_publish(&self, message: &Message) -> bool {
+        let allows = |guard: &Arc<Guard>| {
+            guard.publishes(message.topic_str()).allow(message.qos(), message.retain())
+        };
+        self.guard.as_ref().is_none_or(allows)
+    }
+}
+
 /// What a connection keeps for its publications.
 #[derive(Debug, Default)]
 pub struct Publisher {
@@ -233,11 +252,12 @@ impl Broker {
         let id = if is_stored { self.store.next_message_id() } else { 0 };
         let message = Message::of_publish(id, body, publish, topic, now);
         let adds = !publish.payload.is_empty() && !self.retained.contains(topic);
+        let source = self.source(identity, &ways.guard);
         let mut routes = || self.way(ways, topic).map(|way| way.routes.clone());
         let (kept, routes) = if adds && self.memory_is_full() {
             (Err(retained::Full), routes())
         } else {
-            self.retained.publish(&message, identity, is_stored, routes)
+            self.retained.publish(&message, source, is_stored, routes)
         };
         if kept.is_err() && is_stored {
             return Err(ReasonCode::QuotaExceeded);
@@ -247,6 +267,10 @@ impl Broker {
         }
         turn.retained(&message);
         Ok((message, routes?))
+    }
+
+    fn source(&self, identity: u64, guard: &Arc<Guard>) -> Source {
+        Source { identity, guard: self.tuned.asks_sources().then(|| guard.clone()) }
     }
 
     /// Publishes the Will of the Client that has this mailbox, if it may publish it now.
@@ -269,8 +293,8 @@ impl Broker {
         let message = will.message(id, now);
         let routes = || self.router.routes(will.topic(), Some(publisher));
         let routes = if will.retain() {
-            let identity = identity(client_id);
-            let (kept, routes) = self.retained.publish(&message, identity, false, routes);
+            let source = self.source(identity(client_id), &guard);
+            let (kept, routes) = self.retained.publish(&message, source, false, routes);
             if kept.is_err() {
                 self.metrics.drops.add(DropReason::NotRetained, 1);
                 tracing::warn!(

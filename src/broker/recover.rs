@@ -8,6 +8,7 @@ use super::declared;
 use super::groups::Groups;
 use super::mailbox::{Mail, Mailbox};
 use super::memory::Memory;
+use super::publish::Source;
 use super::registry::{Memberships, Parked, Parts, Place, Registry};
 use super::timeline::{Due, Expiry};
 use super::tuned::Tuned;
@@ -83,7 +84,8 @@ impl Broker {
         let mut turn = Turn::default();
         let mut restored = Restored { retained: recovered.retained.len(), ..Restored::default() };
         for (message, publisher) in &recovered.retained {
-            if self.retained.set(message, *publisher).is_err() {
+            let source = Source { identity: *publisher, guard: None };
+            if self.retained.set(message, source).is_err() {
                 tracing::warn!(topic = message.topic_str(), "a retained message exceeds the limit");
             }
         }

@@ -215,7 +215,8 @@ impl Broker {
         let deliveries: Vec<Delivery> = found
             .messages
             .into_iter()
-            .filter(|kept| !(subscription.options.no_local && kept.publisher == own))
+            .filter(|kept| !(subscription.options.no_local && kept.publisher.identity == own))
+            .filter(|kept| kept.publisher.may_publish(&kept.message))
             .map(|kept| self.retained_delivery(parts, kept.message, subscription, turn))
             .collect();
         let before = turn.remainder().overflow.len();

@@ -10,6 +10,7 @@ use super::Broker;
 use super::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::{Properties, QoS};
+use crate::journal::{Told, kind};
 use crate::message::{Message, Parts};
 use crate::metrics::DropReason;
 use crate::store::Targets;
@@ -150,16 +151,26 @@ impl Broker {
         self.finish(&mut turn, None);
     }
 
+    /// Publishes lines of the log, which are not retained.
+    pub fn publish_log(&self, told: impl IntoIterator<Item = Told>) {
+        let mut turn = Turn::default();
+        for Told { kind, line } in told {
+            let letter = match kind {
+                kind::ERROR => "E",
+                kind::WARNING => "W",
+                kind::NOTICE => "N",
+                _ => "I",
+            };
+            let topic = format!("$SYS/broker/log/{letter}");
+            let message = own_message(&topic, line.as_bytes(), false);
+            let routes = self.router.routes(&topic, None);
+            self.hand_on(message, Targets::new(), &routes, &mut turn);
+        }
+        self.finish(&mut turn, None);
+    }
+
     fn report(&self, topic: &str, payload: &[u8], turn: &mut Turn) {
-        let parts = Parts {
-            topic,
-            qos: QoS::AtMostOnce,
-            retain: true,
-            expires_at: Moment::NEVER,
-            properties: Properties::EMPTY,
-            payload,
-        };
-        let message = Message::new(0, &parts);
+        let message = own_message(topic, payload, true);
         let routes = self.retained.publish_own(&message, || self.router.routes(topic, None));
         self.hand_on(message, Targets::new(), &routes, turn);
     }
@@ -223,6 +234,12 @@ impl Broker {
         let limits = [DropReason::QueueFull, DropReason::MemoryLimit];
         limits.into_iter().map(|reason| self.metrics.drops.value(reason)).sum()
     }
+}
+
+fn own_message(topic: &str, payload: &[u8], retain: bool) -> Message {
+    let (qos, expires_at) = (QoS::AtMostOnce, Moment::NEVER);
+    let properties = Properties::EMPTY;
+    Message::new(0, &Parts { topic, qos, retain, expires_at, properties, payload })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub(super) struct Tuned {
     drops_oldest: AtomicBool,
     keeps_qos0: AtomicBool,
     raises_qos: AtomicBool,
+    asks_sources: AtomicBool,
     topic_levels_max: AtomicUsize,
     subscriptions_max: AtomicUsize,
     shared_subscriptions_max: AtomicUsize,
@@ -41,6 +42,7 @@ impl Tuned {
         self.drops_oldest.store(queue.overflow == Overflow::DropOldest, Ordering::Relaxed);
         self.keeps_qos0.store(queue.keeps_qos0, Ordering::Relaxed);
         self.raises_qos.store(options.raises_qos, Ordering::Relaxed);
+        self.asks_sources.store(options.asks_sources, Ordering::Relaxed);
         let limits = &options.limits;
         self.topic_levels_max.store(limits.topic_levels_max, Ordering::Relaxed);
         self.subscriptions_max.store(limits.subscriptions_max, Ordering::Relaxed);
@@ -64,6 +66,11 @@ impl Tuned {
     /// Whether a message is delivered with the QoS of the subscription, also a higher one.
     pub fn raises_qos(&self) -> bool {
         self.raises_qos.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is asked again if who published a retained message may still do so.
+    pub fn asks_sources(&self) -> bool {
+        self.asks_sources.load(Ordering::Relaxed)
     }
 
     /// Levels of a topic and subscriptions of a Session, at most.

@@ -176,7 +176,7 @@ impl Broker {
         let held = self.retained.hold();
         for message in turn.retained.drain(..) {
             let topic = message.topic_str();
-            let kept = held.get(topic).map(|kept| (kept.message.clone(), kept.publisher));
+            let kept = held.get(topic).map(|kept| (kept.message.clone(), kept.publisher.identity));
             turn.changes.push(Change::Retained { topic: topic.into(), kept });
         }
         self.store.submit(&mut turn.changes, waiter)

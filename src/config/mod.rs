@@ -174,6 +174,8 @@ pub struct Listener {
     pub proxy_version: Option<proxy::Version>,
     /// The proxies that are trusted; those on this machine when not given.
     pub proxy_from: Option<Vec<proxy::Network>>,
+    /// See [`proxy::secured::Asked::tls`].
+    pub requires_proxied_tls: bool,
     /// The server's certificates.
     pub certfile: Vec<PathBuf>,
     /// Their keys, in the same order.

@@ -9,6 +9,7 @@ use crate::access::book::Sources;
 use crate::connection::{Admission, Rates};
 use crate::doorman::bucket::Rate;
 use crate::net::listener::{self, Bind};
+use crate::net::proxy::secured::Asked;
 use crate::net::{proxy, tls, websocket};
 use crate::session::connect::Manner;
 use crate::store::Durability;
@@ -245,6 +246,7 @@ impl Listener {
 
     fn proxy(&self) -> Result<Option<proxy::Options>, String> {
         match (self.proxy_version, &self.proxy_from) {
+            (None, _) if self.requires_proxied_tls => self.asked_of_proxies().map(|_| None),
             (None, None) => Ok(None),
             (None, Some(_)) => Err("`proxy_protocol_from` needs `enable_proxy_protocol`".into()),
             (Some(_), _) if self.socket.is_some() => {
@@ -252,17 +254,48 @@ impl Listener {
             }
             (Some(version), from) => {
                 let local = || PROXIES_BY_DEFAULT.iter().flat_map(|text| text.parse()).collect();
-                Ok(Some(proxy::Options { version, from: from.clone().unwrap_or_else(local) }))
+                let from = from.clone().unwrap_or_else(local);
+                Ok(Some(proxy::Options { version, from, asked: self.asked_of_proxies()? }))
             }
         }
+    }
+
+    /// Whether the TLS that its Clients speak is the proxy's, which says so.
+    fn has_tls_of_proxies(&self) -> bool {
+        self.proxy_version == Some(proxy::Version::Two) && self.certfile.is_empty()
+    }
+
+    /// What is asked of the TLS between the proxy and its Clients.
+    fn asked_of_proxies(&self) -> Result<Asked, String> {
+        if !self.has_tls_of_proxies() {
+            return match self.requires_proxied_tls {
+                true => {
+                    Err("`proxy_protocol_v2_require_tls` needs `enable_proxy_protocol` 2, and \
+                             no `certfile`"
+                        .into())
+                }
+                false => Ok(Asked::default()),
+            };
+        }
+        let name = match self.naming()? {
+            None => false,
+            Some(tls::Naming::CommonName) => true,
+            Some(_) => {
+                return Err("of a certificate proxies say the Common Name only: \
+                            `use_identity_as_username`"
+                    .into());
+            }
+        };
+        let certificate = self.require_certificate;
+        Ok(Asked { tls: self.requires_proxied_tls, certificate, name })
     }
 
     fn tls(&self) -> Result<Option<tls::Options>, String> {
         let (certificates, keys) = (&self.certfile, &self.keyfile);
         let has_authorities = self.cafile.is_some() || self.capath.is_some();
         if certificates.is_empty() && keys.is_empty() {
-            let asks = has_authorities || self.require_certificate || self.crlfile.is_some();
-            return match asks {
+            let requires = self.require_certificate && !self.has_tls_of_proxies();
+            return match has_authorities || requires || self.crlfile.is_some() {
                 false => Ok(None),
                 true => Err("`cafile` and `require_certificate` need `certfile`".into()),
             };

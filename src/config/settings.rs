@@ -226,7 +226,7 @@ settings! { GLOBAL: Config;
         "Least level of what is logged; RUST_LOG and -v go before it."
         => |c, v, _| c.journal.filter = v.text().into();
     "log_dest" DESTINATION, "\"stderr\"",
-        "Where the log goes. A file is opened anew on SIGHUP. In a mosquitto.conf it may be given several times."
+        "Where the log goes. A file is opened anew on SIGHUP; \"topic\": to `$SYS/broker/log/E`, `W`, `N` and `I`, without debugging. In a mosquitto.conf it may be given several times."
         => |c, v, _| c.journal.destinations = destination(v.text()).into_iter().collect();
     "log_facility" Kind::Int { min: 0, max: 7 }, "daemon",
         "With `log_dest = \"syslog\"`: log as local0 to local7."
@@ -272,6 +272,9 @@ settings! { GLOBAL: Config;
     "message_size_limit" Kind::Size { min: 0, max: 268_435_455 }, "0",
         "Largest payload of a message; larger ones are refused (0x97), dropped with QoS 0, and end the connection of an older Client with QoS 1 and 2. 0: no limit but `max_packet_size`."
         => |c, v, _| c.payload_max = unless_zero(v);
+    "check_retain_source" Kind::Bool, "false",
+        "Whether a retained message is sent only as long as who published it may still publish it: a change of the rules holds for what was retained before. Who published before the broker's last start is not known; that is sent."
+        => |c, v, _| c.broker.asks_sources = v.bool();
     "queue_qos0_messages" Kind::Bool, "false",
         "Whether messages of QoS 0 wait in memory for a Client that is away."
         => |c, v, _| c.broker.queue.keeps_qos0 = v.bool();
@@ -364,6 +367,9 @@ settings! { LISTENER: Listener;
     "proxy_protocol_from" Kind::Networks, "[\"127.0.0.0/8\", \"::1\"]",
         "The proxies that are trusted to send the header; connections from elsewhere are closed."
         => |l, v, _| l.proxy_from = Some(v.networks().to_vec());
+    "proxy_protocol_v2_require_tls" Kind::Bool, "false",
+        "Whether the header must say that the Client speaks TLS with the proxy. `require_certificate` and `use_identity_as_username` go by the header too where there is no `certfile`: the proxy must say that it found the certificate good."
+        => |l, v, _| l.requires_proxied_tls = v.bool();
     "certfile" Kind::Paths, "none",
         "The server's certificate and those that vouch for it (PEM); makes it a TLS listener. Of several a Client gets the one for the host that it names (SNI), or the first."
         => |l, v, base| l.certfile = v.texts().iter().map(|path| relative_to(base, path)).collect();

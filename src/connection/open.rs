@@ -63,12 +63,14 @@ pub(super) async fn accept(
     };
     match accepted.open(&mut peer, admits).await {
         Ok((io, permit)) => {
+            options.admission.report_negotiated(&peer);
             let held = (Some(permit), seat.or(behind_proxy));
             open(io, peer, held, broker, options).await
         }
         Err(error) => {
             broker.metrics.connections_refused.increment();
-            handshake_failed(&options.admission, &address, &error);
+            let client = peer.origin().client_address();
+            handshake_failed(&options.admission, &address, client, &error);
             if error.kind() == io::ErrorKind::InvalidData {
                 options.doorman.rule_broken(peer.origin(), broker.now(), &broker.metrics);
             }

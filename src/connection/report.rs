@@ -7,6 +7,7 @@ use super::opening::Refusal;
 use super::{Admission, Ending};
 use crate::codec::{Connect, PacketId, Publish, ReasonCode, Version};
 use crate::journal::{Look, NOTICE};
+use crate::net::proxy::ProxyError;
 use crate::net::transport::{Origin, Peer};
 use crate::session::connect::Terms;
 
@@ -71,6 +72,17 @@ impl Admission {
     pub(super) fn report_arrival(&self, peer: &Peer) {
         if self.is_reported && self.is_mosquitto() {
             notice!("New connection from {} on port {}.", Place(peer.address), self.port);
+        }
+    }
+
+    /// A handshake is over.
+    pub(super) fn report_negotiated(&self, peer: &Peer) {
+        if let Some(negotiated) = peer.negotiated.as_deref()
+            && self.is_reported
+            && self.is_mosquitto()
+        {
+            let place = Place(peer.address);
+            notice!("Connection from {place} negotiated {}", Word(negotiated));
         }
     }
 
@@ -215,9 +227,22 @@ fn report_reason(who: &Somebody<'_>, reason: ReasonCode) {
 }
 
 /// A handshake came to nothing.
-pub(super) fn handshake_failed(admission: &Admission, peer: &str, error: &std::io::Error) {
+pub(super) fn handshake_failed(
+    admission: &Admission,
+    proxy: &str,
+    client: Option<SocketAddr>,
+    error: &std::io::Error,
+) {
     // Whom the doorman does not let in he reports himself.
-    if admission.is_reported && error.kind() != std::io::ErrorKind::PermissionDenied {
-        notice!(peer = %peer, "handshake failed: {error}");
+    if !admission.is_reported || error.kind() == std::io::ErrorKind::PermissionDenied {
+        return;
+    }
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ProxyError>());
+    match cause.filter(|_| admission.is_mosquitto()) {
+        Some(ProxyError::NoTls | ProxyError::NoCertificate) => {
+            notice!("Connection from {} rejected, {error}.", Place(client));
+        }
+        Some(_) => notice!(peer = %proxy, "Connection rejected, corrupt PROXY header. {error}"),
+        None => notice!(peer = %proxy, "handshake failed: {error}"),
     }
 }

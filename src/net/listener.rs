@@ -302,6 +302,8 @@ async fn handshake(
         }
         Some(tls) => (TlsAcceptor::from(tls.config()).accept(stream).await?, tls.naming()),
     };
+    // With TLS of the listener's own the proxy's is not asked for.
+    peer.negotiated = tls::negotiated(stream.get_ref().1);
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     peer.has_certificate = certificate.is_some();
     peer.certified = Certified::by(naming, certificate.map(|der| &**der));

@@ -17,12 +17,16 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::tls::Certified;
 use super::transport::Peer;
+use secured::{Asked, Secured};
+
+pub mod secured;
 
 /// Longest header of version 1, its line's end included.
 const LINE_BYTES_MAX: usize = 107;
 /// Longest header of version 2: the addresses take 232 bytes at most, the rest is for extensions,
-/// which are skipped.
+/// of which those about TLS are read.
 const BINARY_BYTES_MAX: usize = 2048;
 /// What a header of version 2 begins with.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -36,6 +40,8 @@ pub struct Options {
     pub version: Version,
     /// The proxies that are trusted.
     pub from: Vec<Network>,
+    /// What is asked of the TLS that its Clients speak with it; nothing in version 1.
+    pub asked: Asked,
 }
 
 /// The form of the header.
@@ -90,6 +96,8 @@ impl FromStr for Network {
 pub struct Header {
     /// Bytes of the header.
     pub len: usize,
+    /// Where extensions begin; its end if there are none.
+    pub extensions_at: usize,
     /// Whose connection it is.
     pub source: Source,
 }
@@ -120,6 +128,12 @@ pub enum ProxyError {
     /// Version 2.
     #[error("a bad PROXY header of version 2: {0}")]
     BadBinary(&'static str),
+    /// The listener asks for it.
+    #[error("client did not connect using TLS")]
+    NoTls,
+    /// The listener asks for it.
+    #[error("client did not provide a certificate")]
+    NoCertificate,
 }
 
 impl From<ProxyError> for io::Error {
@@ -151,6 +165,8 @@ pub async fn accept(stream: &mut TcpStream, options: &Options, peer: &mut Peer) 
             break header;
         }
     };
+    let extensions = held.get(header.extensions_at..header.len).unwrap_or_default();
+    let secured = Secured::read(extensions)?;
     match header.source {
         Source::Client(client) => {
             tracing::debug!(%proxy, %client, "PROXY header");
@@ -160,6 +176,14 @@ pub async fn accept(stream: &mut TcpStream, options: &Options, peer: &mut Peer) 
         }
         Source::Unknown => peer.is_loopback = false,
         Source::Proxy => {}
+    }
+    options.asked.judge(&secured)?;
+    let negotiated = secured.version.zip(secured.cipher);
+    peer.negotiated =
+        negotiated.map(|(version, cipher)| format!("{version} cipher {cipher}").into());
+    peer.has_certificate = options.asked.certificate && secured.has_certificate;
+    if options.asked.name {
+        peer.certified = Certified::named(secured.common_name);
     }
     Ok(())
 }
@@ -204,7 +228,7 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, ProxyError> {
         ["TCP4" | "TCP6", ..] => return Err(ProxyError::BadLine("not two addresses and ports")),
         _ => return Err(ProxyError::BadLine("neither TCP4, TCP6 nor UNKNOWN")),
     };
-    Ok(Some(Header { len: end + 2, source }))
+    Ok(Some(Header { len: end + 2, extensions_at: end + 2, source }))
 }
 
 /// The first of two addresses with the first of two ports; the others must be right too.
@@ -250,7 +274,12 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, ProxyError> {
         (_, 0x21) => v6_source(body).map_or(Source::Unknown, Source::Client),
         _ => Source::Unknown,
     };
-    Ok(Some(Header { len, source }))
+    let extensions_at = match (command, family) {
+        // What follows is not said to be extensions.
+        (0x20, _) | (_, 0x00) => len,
+        _ => len - length + addresses_len,
+    };
+    Ok(Some(Header { len, extensions_at, source }))
 }
 
 /// Source address, destination address, source port, destination port.

@@ -132,6 +132,8 @@ pub struct Peer {
     pub has_certificate: bool,
     /// The subject of that.
     pub certificate_subject: Option<Arc<str>>,
+    /// The version of TLS and the cipher suite that it speaks, with us or with its proxy.
+    pub negotiated: Option<Box<str>>,
     /// Who it is by its certificate, where the listener asks for that.
     pub certified: Certified,
 }
@@ -146,6 +148,7 @@ impl Peer {
             is_loopback,
             has_certificate: false,
             certificate_subject: None,
+            negotiated: None,
             certified: Certified::NotAsked,
         }
     }

@@ -38,16 +38,16 @@ pub struct Full;
 
 /// A retained message with what is known of its coming.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct Kept<P> {
     /// The message.
     pub message: Message,
-    /// Who published it, for No Local [MQTT-3.8.3-3]; 0: nobody whom that could concern.
-    pub publisher: u64,
+    /// Who published it; the default is nobody whom anything could concern.
+    pub publisher: P,
     /// Its place in the order in which messages were retained.
     order: u64,
 }
 
-impl Named for Kept {
+impl<P> Named for Kept<P> {
     fn topic_name(&self) -> &[u8] {
         self.message.topic()
     }
@@ -71,19 +71,19 @@ pub struct Wanted<'a> {
 }
 
 /// One page of the messages that a filter matches.
-#[derive(Debug, Default)]
-pub struct Page {
+#[derive(Debug)]
+pub struct Page<P> {
     /// Some of the messages, in the order of their topics.
-    pub messages: Vec<Kept>,
+    pub messages: Vec<Kept<P>>,
     /// Where the next page begins; `None` when this is the last.
     pub next: Option<String>,
     /// How many names were looked at.
     pub looked: usize,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    names: NameTree<Kept>,
+#[derive(Debug)]
+struct Table<P> {
+    names: NameTree<Kept<P>>,
     /// Those that expire, by when and by their places in the order below.
     expiring: BTreeMap<(Moment, u64), Message>,
     bytes: usize,
@@ -96,17 +96,25 @@ struct Table {
 
 /// The last message of each topic.
 #[derive(Debug)]
-pub struct Retained {
-    table: RwLock<Table>,
+pub struct Retained<P> {
+    table: RwLock<Table<P>>,
     messages_max: AtomicUsize,
     bytes_max: AtomicUsize,
 }
 
-impl Retained {
+impl<P: Clone + Default> Retained<P> {
     /// Nothing retained.
     pub fn new(limits: Limits) -> Self {
         let (messages_max, bytes_max) = (limits.messages_max.into(), limits.bytes_max.into());
-        Self { table: RwLock::default(), messages_max, bytes_max }
+        let table = Table {
+            names: NameTree::default(),
+            expiring: BTreeMap::new(),
+            bytes: 0,
+            own_messages: 0,
+            own_bytes: 0,
+            order: 0,
+        };
+        Self { table: RwLock::new(table), messages_max, bytes_max }
     }
 
     fn limits(&self) -> Limits {
@@ -124,7 +132,7 @@ impl Retained {
 
     /// Replaces what the topic retains [MQTT-3.3.1-5]; a message without payload clears it
     /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
-    pub fn set(&self, message: &Message, publisher: u64) -> Result<(), Full> {
+    pub fn set(&self, message: &Message, publisher: P) -> Result<(), Full> {
         self.table.write().set(message, publisher, &self.limits())
     }
 
@@ -134,7 +142,7 @@ impl Retained {
     pub fn publish<T>(
         &self,
         message: &Message,
-        publisher: u64,
+        publisher: P,
         can_be_refused: bool,
         routes: impl FnOnce() -> T,
     ) -> (Result<(), Full>, T) {
@@ -151,14 +159,14 @@ impl Retained {
         let mut table = self.table.write();
         let none = Limits { messages_max: usize::MAX, bytes_max: usize::MAX };
         let (messages, bytes) = (table.names.len(), table.bytes);
-        let _ = table.set(message, 0, &none);
+        let _ = table.set(message, P::default(), &none);
         table.own_messages = (table.own_messages + table.names.len()).saturating_sub(messages);
         table.own_bytes = (table.own_bytes + table.bytes).saturating_sub(bytes);
         routes()
     }
 
     /// Nothing is retained or cleared while this is held.
-    pub fn hold(&self) -> Held<'_> {
+    pub fn hold(&self) -> Held<'_, P> {
         Held(self.table.read())
     }
 
@@ -170,7 +178,7 @@ impl Retained {
     }
 
     /// A page of the messages that are wanted and have not expired.
-    pub fn matching(&self, wanted: &Wanted<'_>, now: Moment) -> Page {
+    pub fn matching(&self, wanted: &Wanted<'_>, now: Moment) -> Page<P> {
         let Wanted { filter, until, after, at_most, mut bytes, looks } = *wanted;
         let mut messages = Vec::new();
         let table = self.table.read();
@@ -187,7 +195,7 @@ impl Retained {
 
     /// Removes what has expired, and returns it.
     pub fn expire(&self, now: Moment) -> Vec<Message> {
-        let expired = |table: &Table| {
+        let expired = |table: &Table<P>| {
             let (&(at, _), message) = table.expiring.first_key_value()?;
             (at <= now).then(|| message.clone())
         };
@@ -224,17 +232,17 @@ impl Retained {
 }
 
 /// What is retained, held still.
-pub struct Held<'a>(RwLockReadGuard<'a, Table>);
+pub struct Held<'a, P>(RwLockReadGuard<'a, Table<P>>);
 
-impl Held<'_> {
+impl<P> Held<'_, P> {
     /// What a topic retains.
-    pub fn get(&self, topic: &str) -> Option<&Kept> {
+    pub fn get(&self, topic: &str) -> Option<&Kept<P>> {
         self.0.names.get(topic)
     }
 }
 
-impl Table {
-    fn set(&mut self, message: &Message, publisher: u64, limits: &Limits) -> Result<(), Full> {
+impl<P> Table<P> {
+    fn set(&mut self, message: &Message, publisher: P, limits: &Limits) -> Result<(), Full> {
         let topic = message.topic_str();
         if message.payload().is_empty() {
             self.remove(topic);
@@ -280,7 +288,7 @@ mod tests {
         Message::new(0, &Parts { topic, qos, retain: true, expires_at, properties, payload })
     }
 
-    fn found(retained: &Retained, filter: &str, now: u64) -> Vec<String> {
+    fn found(retained: &Retained<u64>, filter: &str, now: u64) -> Vec<String> {
         let filter = TopicFilter::new(filter).unwrap();
         let wanted = Wanted {
             filter,

@@ -20,6 +20,7 @@ use crate::broker::Broker;
 use crate::config::Opening;
 use crate::connection;
 use crate::doorman::bucket::{Bucket, Rate};
+use crate::journal::Look;
 use crate::net::listener::{Bind, ListenError, Listener};
 use crate::net::tls::Tls;
 
@@ -199,7 +200,18 @@ fn tell_open(listener: &Listener, opening: &Opening) {
     let tls = if opening.options.tls.is_some() { " with TLS" } else { "" };
     let websocket = if opening.options.websocket.is_some() { ", WebSocket" } else { "" };
     let proxy = if opening.options.proxy.is_some() { ", PROXY protocol" } else { "" };
-    tracing::info!("listening on {}{tls}{websocket}{proxy}", listener.local_address());
+    let place = listener.local_address();
+    match (opening.admission.look, &place) {
+        // What scripts look for in its log, and more.
+        (Look::Mosquitto, Bind::Tcp(address)) => {
+            let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+            let port = address.port();
+            tracing::info!(
+                "Opening {family} listen socket on port {port}. {place}{tls}{websocket}{proxy}"
+            );
+        }
+        _ => tracing::info!("listening on {place}{tls}{websocket}{proxy}"),
+    }
 }
 
 fn opened(opening: Opening) -> Result<Option<(Listener, Opening)>, ListenError> {

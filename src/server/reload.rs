@@ -35,6 +35,7 @@ impl fmt::Display for Effect {
 /// Settings that change at once.
 const AT_ONCE: &[&str] = &[
     "ban_duration",
+    "check_retain_source",
     "exempt_networks",
     "failed_login_delay",
     "free_failed_logins",

@@ -28,6 +28,7 @@ mod flow;
 mod hostile;
 mod import;
 mod in_place;
+mod in_the_wild;
 mod listeners;
 mod malformed;
 mod memory;

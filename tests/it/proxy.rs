@@ -128,6 +128,46 @@ fn a_client_from_elsewhere_is_no_local_one_because_its_proxy_is() {
     }
 }
 
+/// What a proxy says of the TLS of a Client with this name, or without a certificate.
+fn secured(name: Option<&str>) -> Vec<u8> {
+    let extension =
+        |kind: u8, value: &[u8]| [&[kind][..], &(value.len() as u16).to_be_bytes(), value].concat();
+    let did = if name.is_some() { 7 } else { 1 };
+    let name = name.map(|name| extension(0x22, name.as_bytes())).unwrap_or_default();
+    let within = [&[did, 0, 0, 0, 0][..], &extension(0x21, b"TLSv1.3"), &name].concat();
+    let addresses = [203, 0, 113, 7, 10, 0, 0, 1, 0, 9, 7, 91];
+    binary(0x21, 0x11, &[&addresses[..], &extension(0x20, &within)].concat())
+}
+
+#[test]
+fn the_proxys_tls_counts_where_it_is_asked_for() {
+    let [tls, certified, named] = [(); 3].map(|()| free_port());
+    let require_tls = format!("{V2}\nproxy_protocol_v2_require_tls = true");
+    let require_certificate = format!("{V2}\nrequire_certificate = true");
+    let identity = format!("{V2}\nuse_identity_as_username = true");
+    let listeners = [(tls, &*require_tls), (certified, &require_certificate), (named, &identity)];
+    let broker = broker("allow_anonymous = true", &listeners);
+    let plain = binary_of("203.0.113.7:9");
+    for (port, header, code) in [
+        (tls, plain.clone(), None),
+        (tls, binary(0x21, 0, b""), None),
+        (tls, secured(None), Some(0)),
+        (certified, plain.clone(), None),
+        (certified, secured(None), None),
+        (certified, secured(Some("pump")), Some(0)),
+        (named, plain, Some(5)),
+        (named, secured(None), Some(5)),
+        (named, secured(Some("")), Some(5)),
+        (named, secured(Some("pump")), Some(0)),
+    ] {
+        assert_eq!(answer(port, &header, "secured"), code, "{header:02x?}");
+    }
+    assert_eq!(broker.log().matches("user=\"pump\"").count(), 1, "{}", broker.log());
+    let lines = refused(&broker, 4);
+    assert!(lines[0].contains("client did not connect using TLS"), "{lines:?}");
+    assert!(lines[3].contains("client did not provide a certificate"), "{lines:?}");
+}
+
 #[test]
 fn a_header_may_come_in_single_bytes() {
     let (one, two) = (free_port(), free_port());

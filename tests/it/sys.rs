@@ -1,10 +1,12 @@
 //! The topics in which the broker speaks of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::broker::{Broker, free_port, run};
+use crate::broker::{Broker, free_port, program, run};
+use crate::mosquitto::{OPEN, Served};
 use crate::raw::{Client, Connect};
 
 /// What the topics below `$SYS/` retain.
@@ -58,13 +60,74 @@ fn mosquittos_topics_are_there() {
     }
     // It says what has been the most only when there was something; so ask it again.
     await_value(port, "clients/maximum", "1");
-    let theirs: BTreeSet<String> = retained(port).into_keys().collect();
+    let theirs = retained(port);
     assert!(theirs.len() > 50, "{theirs:?}");
     let broker = Broker::start("sys_interval = \"100ms\"");
-    let ours: BTreeSet<String> = retained(broker.port).into_keys().collect();
+    let ours = retained(broker.port);
+    for (topic, value) in &theirs {
+        assert_eq!(ours.get(topic).map(|value| shape(value)), Some(shape(value)), "{topic}");
+    }
     // Debian's is 2.0; this is new in 2.1.
     let new = ["$SYS/broker/connections/socket/count".to_owned()];
-    assert_eq!(ours, theirs.into_iter().chain(new).collect());
+    let names: BTreeSet<String> = theirs.into_keys().chain(new).collect();
+    assert_eq!(ours.into_keys().collect::<BTreeSet<_>>(), names);
+}
+
+/// How a value is written: numbers with their decimals, and who speaks.
+fn shape(value: &str) -> String {
+    let Some((number, decimals)) = value.split_once('.') else {
+        let text = value.trim_start_matches(|c: char| c.is_ascii_digit());
+        return text.replace("mosquitto", "whimbrel");
+    };
+    match number.parse::<u64>() {
+        Ok(_) => format!(".{}", decimals.len()),
+        // A version.
+        Err(_) => {
+            let text = number.trim_end_matches(|c: char| c.is_ascii_digit());
+            text.replace("mosquitto", "whimbrel")
+        }
+    }
+}
+
+/// What is counted, by the real one and by ours that have the same Clients.
+#[test]
+fn counts_mean_what_they_mean_to_mosquitto() {
+    let real = Path::new("/usr/sbin/mosquitto");
+    if !real.exists() {
+        return;
+    }
+    let counted = |program: Command| {
+        let text = format!("{OPEN}sys_interval 1\nmax_queued_messages 2\n");
+        let served = Served::of(program, &text);
+        let port = served.port;
+        let mut away = Client::connect(port, &Connect::v4("away").durable());
+        away.subscribe("sys/a", 1);
+        away.subscribe("sys/b", 1);
+        away.disconnect();
+        let mut member = Client::v4(port, "member");
+        member.subscribe("$share/g/sys/c", 0);
+        let mut client = Client::v4(port, "publisher");
+        for _ in 0..30 {
+            client.publish(2, "sys/a", "12345");
+        }
+        // 2.0 does not count those of QoS 2, and those to be retained.
+        client.publish(2, "sys/nobody", "123");
+        client.publish(0, "sys/nobody", "123");
+        assert!(client.try_ping());
+        await_value(port, "publish/messages/received", "32");
+        await_value(port, "publish/bytes/received", "156");
+        let values = retained(port);
+        [
+            "publish/messages/received",
+            "publish/bytes/received",
+            "clients/disconnected",
+            "clients/inactive",
+            "clients/expired",
+            "shared_subscriptions/count",
+        ]
+        .map(|topic| (topic, values.get(&format!("$SYS/broker/{topic}")).cloned()))
+    };
+    assert_eq!(counted(program()), counted(Command::new(real)));
 }
 
 #[test]
@@ -149,7 +212,7 @@ fn they_are_not_stored() {
     while broker.is_running() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let mut stats = crate::broker::program();
+    let mut stats = program();
     stats.args(["store", "stats", "--directory"]).arg(directory);
     let (_, output) = run(&mut stats, Duration::from_secs(20));
     assert!(output.contains("retained messages: 0\n"), "{output}");

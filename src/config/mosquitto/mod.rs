@@ -67,6 +67,7 @@ fn defaults() -> Config {
     config.journal.look = Look::Mosquitto;
     config.journal.timestamp = Timestamp::Unix;
     config.journal.kinds = kind::DEFAULT;
+    config.broker.asks_sources = true;
     // Which of it is written is for the kinds to say.
     config.journal.filter = "debug".into();
     config

@@ -104,7 +104,7 @@ options! {
     "cafile" Listener, SOON, "";
     "capath" Listener, SOON, "";
     "certfile" Listener, SOON, "";
-    "check_retain_source" Global, Fate::Warned("a retained message is sent to whoever may receive its topic"), "";
+    "check_retain_source" Global, SOON, "The default is true. Who published before the broker's last start is not known: that is sent.";
     "ciphers" Listener, SOON, "Only suites that are safe: see docs/tls.md.";
     "ciphers_tls1.3" Listener, SOON, "Only suites that are safe: see docs/tls.md.";
     "clientid_prefixes" Global, SOON, "";
@@ -124,7 +124,7 @@ options! {
     "listener" Global, READ, "";
     "listener_allow_anonymous" Listener, READ, "";
     "listener_auto_id_prefix" Listener, READ, "";
-    "log_dest" Global, READ, "`topic`, `dlt` and `android` are accepted with a warning and left out.";
+    "log_dest" Global, READ, "`dlt` and `android` are accepted with a warning and left out. Lines for `topic` wait up to 100 ms.";
     "log_facility" Global, READ, "";
     "log_timestamp" Global, READ, "";
     "log_timestamp_format" Global, READ, "";
@@ -158,7 +158,7 @@ options! {
     "plugin_use" Listener, PLUGIN, "";
     "port" Listener, READ, "";
     "protocol" Listener, READ, "`mqtt` and `websockets`; `http_api` is refused.";
-    "proxy_protocol_v2_require_tls" Listener, Fate::Refused("whether the Client came to the proxy by TLS is not looked at"), "";
+    "proxy_protocol_v2_require_tls" Listener, SOON, "";
     "psk_file" Security, PSK, "";
     "psk_hint" Listener, PSK, "";
     "queue_qos0_messages" Global, SOON, "In memory: a restart of the broker forgets them.";

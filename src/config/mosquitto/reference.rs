@@ -35,14 +35,18 @@ With such a file the broker keeps to what mosquitto 2.1 does where the standard 
 * where no listener has a `password_file`, or another way to prove who one is, a User Name is
   believed, for `acl_file` too;
 * the log's lines for Clients that come, go or are refused, and for what they may not publish, are
-  those of mosquitto 2.1;
+  those of mosquitto 2.1; what is wrong begins with `Error: `, what may be with `Warning: `. What
+  scripts wait for is there too: `Opening ipv4 listen socket on port 1883.` and `mosquitto version
+  2.1.2 running`, each with words of ours beside it. Other lines are ours;
 * the exit status is 3 when the file, or one of passwords or rules, is not good.
 
-The same holds without a file when the program is called `mosquitto`, by a link or a copy.
+The same holds without a file when the program is called `mosquitto`, by a link or a copy; then 3
+is also the status of a command line that is not good.
 
 The topics below `$SYS/broker/` are those of 2.1 with their meanings, but for `packet/out/...`, of
-which there is no count, and `log/...`. `heap/...` is the process's resident memory,
-`store/messages/bytes` are messages with what they cost.
+which there is no count; they are of QoS 0. `version` says `whimbrel version`, `heap/...` is the
+process's resident memory, `store/messages/bytes` are messages with what they cost, and `log/M/...`
+and `log/WS` are part of the debugging that is not published.
 
 Where mosquitto breaks the standard, or loses what it has acknowledged, Whimbrel does not:
 
@@ -50,15 +54,20 @@ Where mosquitto breaks the standard, or loses what it has acknowledged, Whimbrel
 * a PUBLISH of QoS 2 with an identifier that is not released is a repetition, however often it
   comes and whatever is in it;
 * a bad file on SIGHUP changes nothing and is told, where mosquitto ends;
-* a PROXY header of version 2 with LOCAL is a connection of the proxy's own;
+* a PROXY header of version 2 with LOCAL is a connection of the proxy's own, one of an unspecified
+  family is somebody's whom the proxy does not name, and the addresses of unix sockets have their
+  216 bytes; a certificate or TLS that it speaks of counts only if its bits say so, and TLS may be
+  spoken behind it (`certfile`);
 * the Maximum Packet Size of a Client bounds the whole packet, also its first byte;
 * a page of another origin than `websockets_origin` is answered 403.
 
-What is different: see the notes below. Who fails again and again to log in, and is not on this
-machine, is answered later and later and banned for a time (docs/limits.md). Settings of ours
-(docs/settings.md) may stand in the file too, such as `durability written` or `proxy_protocol_from
-10.0.0.0/8`. What mosquitto has stored is not taken over by starting, but by `whimbrel store
-import`.
+What is different: see the notes below. Errors are said in other words, all of a file at once.
+Packet Identifiers begin anew elsewhere after a restart of the broker, and a message that is too
+large for its Client takes none. There is no `$CONTROL`. Who fails again and again to log in, and
+is not on this machine, is answered later and later and banned for a time (docs/limits.md).
+Settings of ours (docs/settings.md) may stand in the file too, such as `durability written` or
+`proxy_protocol_from 10.0.0.0/8`. What mosquitto has stored is not taken over by starting, but by
+`whimbrel store import`.
 
 ## Taking over what mosquitto has stored
 

@@ -177,15 +177,15 @@ impl Reading {
     fn log_dest(&mut self, value: &str) {
         let (word, rest) = super::split(value);
         let fits = match word {
-            "stdout" | "stderr" | "syslog" | "none" => true,
+            "stdout" | "stderr" | "syslog" | "topic" | "none" => true,
             "file" => !rest.is_empty(),
-            "topic" | "dlt" | "android" => {
+            "dlt" | "android" => {
                 return self.warn(format!("`log_dest {word}` is left out: there is no such log"));
             }
             _ => false,
         };
         if !fits {
-            let what = "`log_dest` must be stdout, stderr, syslog, none, or file and a path";
+            let what = "`log_dest` must be stdout, stderr, syslog, topic, none, or file and a path";
             return self.problem(what.into());
         }
         let destinations = &mut self.config.journal.destinations;

@@ -124,7 +124,7 @@ fn everything_that_is_wrong_is_said_with_its_line() {
 
 #[test]
 fn what_means_something_else_here_is_warned_of() {
-    let config = parsed("autosave_interval 60\nlog_dest topic\n");
+    let config = parsed("autosave_interval 60\nlog_dest dlt\n");
     let said: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].starts_with("m.conf:1: `autosave_interval`: everything that was acknow"));

@@ -55,10 +55,10 @@ pub(super) fn window(value: &Value) -> NonZeroU16 {
 }
 
 pub(super) const DESTINATION: Kind = Kind::Like {
-    what: "\"stderr\", \"stdout\", \"syslog\", \"none\" or \"file\" with a path",
+    what: "\"stderr\", \"stdout\", \"syslog\", \"topic\", \"none\" or \"file\" with a path",
     fits: |text| {
         let is_file = text.strip_prefix("file ").is_some_and(|path| !path.trim().is_empty());
-        is_file || ["stderr", "stdout", "syslog", "none"].contains(&text)
+        is_file || ["stderr", "stdout", "syslog", "topic", "none"].contains(&text)
     },
 };
 
@@ -104,6 +104,7 @@ pub(in crate::config) fn destination(text: &str) -> Option<Destination> {
         "stderr" => Destination::Stderr,
         "stdout" => Destination::Stdout,
         "syslog" => Destination::Syslog,
+        "topic" => Destination::Topic,
         "none" => return None,
         file => Destination::File(file.strip_prefix("file ").unwrap_or(file).trim().into()),
     })

@@ -32,6 +32,12 @@ pub(super) fn suites(
     Ok(suites)
 }
 
+/// The name of a suite.
+pub(super) fn name(suite: SupportedCipherSuite) -> &'static str {
+    let found = TLS12.iter().chain(&TLS13).find(|(_, known)| known.suite() == suite.suite());
+    found.map_or("unknown", |(name, _)| name)
+}
+
 fn read(
     list: Option<&str>,
     key: &'static str,
@@ -52,6 +58,13 @@ fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suite_has_the_name_that_it_is_chosen_by() {
+        for (text, suite) in TLS12.into_iter().chain(TLS13) {
+            assert_eq!(name(suite), text);
+        }
+    }
 
     #[test]
     fn suites_are_chosen_by_name_and_others_refused() {

@@ -15,7 +15,9 @@ use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    ProtocolVersion, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use thiserror::Error;
@@ -354,4 +356,14 @@ fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>
         return Err(TlsError::Empty { what: WHAT, block: "X509 CRL", path: path.to_owned() });
     }
     Ok(lists)
+}
+
+/// What a Client and the listener have agreed on, as OpenSSL names it.
+pub(super) fn negotiated(connection: &ServerConnection) -> Option<Box<str>> {
+    let version = match connection.protocol_version()? {
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => "TLSv1.2",
+    };
+    let suite = connection.negotiated_cipher_suite()?;
+    Some(format!("{version} cipher {}", cipher::name(suite)).into())
 }

@@ -38,6 +38,11 @@ impl Certified {
         let name = certificate.and_then(|der| name(naming, der));
         name.map_or(Self::Nameless, |name| Self::As(name.into()))
     }
+
+    /// Who somebody is that a proxy says has a certificate with this name, or without.
+    pub(in crate::net) fn named(name: Option<&str>) -> Self {
+        name.filter(|name| fits(name)).map_or(Self::Nameless, |name| Self::As(name.into()))
+    }
 }
 
 /// The subject of a certificate, DER-encoded, as RFC 2253 writes it.
@@ -55,8 +60,13 @@ fn name(naming: Naming, der: &[u8]) -> Option<String> {
         Naming::Subject => subject(certificate.subject()),
         Naming::AlternativeName => alternative(&certificate)?,
     };
-    let fits = !name.is_empty() && name.len() <= usize::from(u16::MAX);
-    (fits && !name.contains(char::is_control)).then_some(name)
+    fits(&name).then_some(name)
+}
+
+/// Whether a text can be a User Name.
+fn fits(name: &str) -> bool {
+    let has_length = !name.is_empty() && name.len() <= usize::from(u16::MAX);
+    has_length && !name.contains(char::is_control)
 }
 
 fn alternative(certificate: &X509Certificate<'_>) -> Option<String> {
