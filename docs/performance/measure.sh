@@ -92,6 +92,7 @@ start() { # start BROKER
 }
 # run PLOT X BROKER PROGRAM ARGUMENT...: one run with a broker of its own; a line in the results. With
 # DISTURBER set, a Client of that kind is busy meanwhile. What was measured before is not again.
+ahead=()
 run() {
   local plot=$1 x=$2 broker=$3 program=$4 line=
   shift 4
@@ -112,7 +113,7 @@ run() {
     done
     sleep 0.3
   fi
-  line=$(timeout 300 "$program" "$@" --port "$port" --pid "$pid" --cpu "$generator" \
+  line=$(timeout 300 ${ahead[@]+"${ahead[@]}"} "$program" "$@" --port "$port" --pid "$pid" --cpu "$generator" \
     --broker "$broker" 2>"$data.err" </dev/null || true)
   [ -z "${DISTURBER:-}" ] || kill -0 "$others" 2>/dev/null || line=
   [ -n "$line" ] || line="{\"broker\":\"$broker\",\"ok\":false}"
@@ -185,6 +186,8 @@ measure_fanout() {
 }
 measure_neighbour() {
   local kind qos broker
+  # It shares its core with the Client that disturbs, and must not be what is disturbed.
+  ! chrt -f 1 true 2>/dev/null || ahead=(chrt -f 1)
   for qos in 0 1; do
     for kind in none flood stuck greedy; do
       for broker in whimbrel $([ $rep != 1 ] || echo "${peers[@]}"); do
@@ -196,6 +199,7 @@ measure_neighbour() {
       done
     done
   done
+  ahead=()
 }
 # Broker and generator have both cores: what a second worker costs shows in processor time. Of 20 pairs
 # each has one worker, of 21 each has two.
