@@ -116,6 +116,15 @@ enum Command {
         #[arg(long, global = true, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
     },
+    /// Print what a running broker has counted, in the text format that Prometheus reads
+    Metrics {
+        /// Configuration file: TOML, or a mosquitto.conf
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The store's directory, if the configuration does not name it
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
     /// Ask what Clients may do
     Acl {
         #[command(subcommand)]
@@ -239,6 +248,7 @@ pub fn run() -> Result<(), CliError> {
         | Command::Store { config, .. }
         | Command::User { config, .. }
         | Command::Ban { config, .. }
+        | Command::Metrics { config, .. }
         | Command::Acl { config, .. },
     ) = &mut arguments.command
     {
@@ -259,6 +269,10 @@ pub fn run() -> Result<(), CliError> {
     if let Some(Command::Ban { command, directory, .. }) = &arguments.command {
         let request = control::Request::Ban(ban::request(command)?);
         return have_done(&request, directory.as_ref().unwrap_or(&config.store.directory));
+    }
+    if let Some(Command::Metrics { directory, .. }) = &arguments.command {
+        let directory = directory.as_ref().unwrap_or(&config.store.directory);
+        return have_done(&control::Request::Metrics, directory);
     }
     if let Some(Command::Acl { command: AclCommand::Explain(explain), .. }) = &arguments.command {
         let answer = acl::explain(explain, &config)?;

@@ -2,8 +2,8 @@
 //! user may open.
 //!
 //! One request for each connection, one line: `stats`, `check`, `backup` and an absolute path,
-//! `bans`, `lift` and an address or Client Identifier, or `user` and what is to become of one,
-//! its parts between tabulators. The answer is a line `ok` or `error`, and text to the end.
+//! `metrics`, `bans`, `lift` and an address or Client Identifier, or `user` and what is to become
+//! of one, its parts between tabulators. The answer is a line `ok` or `error`, and text to the end.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,8 @@ pub enum Request {
     User(book::Request),
     /// Something with the list of bans.
     Ban(operator::Request),
+    /// What it has counted.
+    Metrics,
 }
 
 /// What requests are about.
@@ -99,7 +101,11 @@ async fn answer(mut stream: tokio::net::UnixStream, offices: &Offices) -> io::Re
     let answer = match parse(&line) {
         None => "error\nunknown request\n".to_owned(),
         Some(request) => {
-            tracing::info!(?request, "asked by the operator");
+            match request {
+                // It is asked again and again.
+                Request::Metrics => tracing::debug!(?request, "asked by the operator"),
+                _ => tracing::info!(?request, "asked by the operator"),
+            }
             let offices = offices.clone();
             let work = move || carry_out(&request, &offices);
             match tokio::task::spawn_blocking(work).await? {
@@ -121,6 +127,7 @@ fn carry_out(request: &Request, offices: &Offices) -> Result<String, String> {
         Request::Ban(request) => {
             return doorman.carry_out(request, broker.now(), &broker.metrics);
         }
+        Request::Metrics => return Ok(broker.metrics.text()),
         Request::User(user) => user,
     };
     let Some(book) = book.get() else { return Err("no listener has `stored_users = true`".into()) };
@@ -137,6 +144,7 @@ fn parse(line: &[u8]) -> Option<Request> {
         return parse_user(user).map(Request::User);
     }
     match line.split_once(' ') {
+        None if line == "metrics" => return Some(Request::Metrics),
         None if line == "bans" => return Some(Request::Ban(operator::Request::List)),
         Some(("lift", who)) => return Some(Request::Ban(operator::Request::Lift(who.into()))),
         _ => {}
@@ -173,6 +181,7 @@ fn line(request: &Request) -> String {
         Request::Store(tools::Request::Stats) => "stats\n".to_owned(),
         Request::Store(tools::Request::Check) => "check\n".to_owned(),
         Request::Store(tools::Request::Backup(path)) => format!("backup {}\n", path.display()),
+        Request::Metrics => "metrics\n".to_owned(),
         Request::Ban(operator::Request::List) => "bans\n".to_owned(),
         Request::Ban(operator::Request::Lift(who)) => format!("lift {who}\n"),
         Request::User(book::Request::List) => "user\tlist\n".to_owned(),
@@ -214,6 +223,7 @@ mod tests {
             Request::Store(Stats),
             Request::Store(Check),
             Request::Store(Backup("/a b".into())),
+            Request::Metrics,
             Request::Ban(operator::Request::List),
             Request::Ban(operator::Request::Lift(" 2001:db8::1".into())),
             Request::User(book::Request::List),

@@ -112,10 +112,6 @@ macro_rules! counters {
             pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
                 let mut rows =
                     vec![$((stringify!($name), concat!($($doc),+), self.$name.value()),)+];
-                if let Some(days) = self.certificate_days_left.value() {
-                    let meaning = "Whole days until the first certificate of a listener expires.";
-                    rows.push(("certificate_days_left", meaning, days));
-                }
                 rows.extend(self.proofs.rows());
                 rows.extend(self.traffic.total().rows());
                 rows
@@ -332,6 +328,37 @@ drop_reasons! {
     Unreadable = "unreadable",
 }
 
+impl Metrics {
+    /// All of them in the text format that Prometheus reads.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let head = |text: &mut String, name: &str, meaning: &str, kind: &str| {
+            // What was a doc comment begins with a space.
+            let meaning = meaning.trim();
+            text.push_str(&format!("# HELP whimbrel_{name} {meaning}\n"));
+            text.push_str(&format!("# TYPE whimbrel_{name} {kind}\n"));
+        };
+        for (name, meaning, value) in self.rows() {
+            let name = format!("{name}_total");
+            head(&mut text, &name, meaning, "counter");
+            text.push_str(&format!("whimbrel_{name} {value}\n"));
+        }
+        let name = "messages_dropped_total";
+        head(&mut text, name, "Messages that a receiver did not get, by reason.", "counter");
+        for &reason in DropReason::ALL {
+            let (label, value) = (reason.label(), self.drops.value(reason));
+            text.push_str(&format!("whimbrel_{name}{{reason=\"{label}\"}} {value}\n"));
+        }
+        if let Some(days) = self.certificate_days_left.value() {
+            let name = "certificate_days_left";
+            let meaning = "Whole days until the first certificate of a TLS listener expires.";
+            head(&mut text, name, meaning, "gauge");
+            text.push_str(&format!("whimbrel_{name} {days}\n"));
+        }
+        text
+    }
+}
+
 /// A counter for each [`DropReason`].
 #[derive(Debug, Default)]
 pub struct Drops([Counter; DropReason::ALL.len()]);
@@ -370,6 +397,29 @@ mod tests {
         let total = traffic.total();
         assert_eq!((total.packets_sent, total.bytes_sent), (40, 780));
         assert_eq!(total.packets_received, 0);
+    }
+
+    #[test]
+    fn every_metric_is_told_with_its_kind_and_meaning() {
+        let metrics = Metrics::default();
+        assert!(!metrics.text().contains("certificate"));
+        metrics.failed_logins.add(7);
+        metrics.drops.add(DropReason::QueueFull, 3);
+        metrics.certificate_days_left.set(29);
+        let text = metrics.text();
+        for line in [
+            "# TYPE whimbrel_failed_logins_total counter\nwhimbrel_failed_logins_total 7\n",
+            "whimbrel_messages_dropped_total{reason=\"queue-full\"} 3\n",
+            "# TYPE whimbrel_certificate_days_left gauge\nwhimbrel_certificate_days_left 29\n",
+            "whimbrel_tokens_admitted_total 0\n",
+            "whimbrel_bytes_sent_total 0\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        let is_sample = |line: &&str| !line.starts_with('#');
+        let is_good =
+            |line: &str| line.split_once(' ').is_some_and(|(_, n)| n.parse::<u64>().is_ok());
+        assert!(text.lines().filter(is_sample).all(is_good), "{text}");
     }
 
     #[test]

@@ -63,18 +63,18 @@ impl Broker {
     ) {
         let guard = parts.mailbox.guard();
         for (filter, options) in filters.take(FILTERS_MAX) {
-            if !guard.subscribes(filter.as_str(), options.qos) {
-                answered.reasons.push(ReasonCode::NotAuthorized.as_u8());
-                continue;
-            }
             let subscription = Subscription { options, id };
             let mounted = parts.session.terms().mounted_filter(filter);
             let granted = match mounted.as_deref().map(TopicFilter::new) {
+                Some(Ok(filter)) if !guard.subscribes(filter.as_str(), options.qos) => {
+                    Err(ReasonCode::NotAuthorized)
+                }
                 Some(Ok(filter)) => self.subscribe_one(parts, filter, subscription, turn),
                 _ => Err(ReasonCode::TopicFilterInvalid),
             };
             answered.reasons.push(match granted {
                 Ok(qos) => qos as u8,
+                Err(reason @ ReasonCode::NotAuthorized) => reason.as_u8(),
                 Err(reason) => {
                     answered.why = answered.why.take().or_else(|| self.why_refused(filter));
                     reason.as_u8()

@@ -20,6 +20,7 @@ mod raw;
 mod service;
 
 mod bearer;
+mod bypass;
 mod callouts;
 mod connect;
 mod durability;

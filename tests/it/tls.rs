@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::broker::{Broker, free_port, run};
+use crate::broker::{Broker, free_port, program, run};
 use crate::listeners::{certificates, has_connack, tls_connect};
 use crate::passwd::set;
 
@@ -113,6 +113,13 @@ fn files_that_change_are_read_again_and_bad_ones_change_nothing() {
     await_log(&broker, "have been read again", 1);
     await_log(&broker, "days: renew it", 1);
     assert!(shown(port, "x").contains("second.example"));
+    let metrics = ["metrics", "--directory", &broker.directory().join("data").to_string_lossy()]
+        .map(str::to_owned);
+    let (status, text) = run(program().args(metrics), Duration::from_secs(20));
+    assert_eq!(status, Some(0), "{text}");
+    let days = text.split("\nwhimbrel_certificate_days_left ").nth(1).map(str::trim);
+    assert!(matches!(days, Some("9" | "10")), "{text}");
+    assert!(text.contains("\nwhimbrel_connections_opened_total "), "{text}");
     // The key of another.
     std::fs::copy(certificates().join("server.key"), directory.path().join("s.key")).unwrap();
     hang_up(&broker);
@@ -295,6 +302,25 @@ fn where_dates_do_not_count_revocation_lists_must_be_of_today() {
     assert!(connects(fresh, "old"), "{}", broker.log());
     assert!(!connects(fresh, "bad"), "it is revoked");
     assert!(!connects(stale, "old"), "nobody knows whether it is");
+}
+
+#[test]
+fn each_listener_has_a_lowest_version_of_its_own() {
+    let (c, [both, new]) = (certificates().display(), [free_port(), free_port()]);
+    let listener = |port: u16, version: &str| {
+        format!(
+            "[[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\n\
+             certfile = \"{c}/server.pem\"\nkeyfile = \"{c}/server.key\"\n{version}\n"
+        )
+    };
+    let newest = listener(new, "tls_version = \"tlsv1.3\"");
+    let _broker = Broker::start_with("", &(listener(both, "") + &newest));
+    let connects = |port, version: &str| has_connack(&tls_connect(port, &[version]));
+    assert!(connects(both, "-tls1_2") && connects(both, "-tls1_3") && connects(new, "-tls1_3"));
+    assert!(!connects(new, "-tls1_2"));
+    // The client itself would speak it.
+    let old = "-tls1_1 -cipher ALL:@SECLEVEL=0";
+    assert!(!connects(both, old) && !connects(new, old));
 }
 
 #[test]
