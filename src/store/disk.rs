@@ -1,15 +1,14 @@
 //! What the file lies on: a directory of the file system, or whatever a test makes of it.
 
-use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::{BackendError, Database, StorageBackend};
+use redb::{Database, StorageBackend};
 
-use super::direct::Direct;
+use super::Options;
 use super::error::OpenError;
+use super::file::StoreFile;
 use super::format::{self, Read};
-use super::{Durability, Options};
 
 /// The name of the file in its directory.
 pub const FILE: &str = "whimbrel.redb";
@@ -68,14 +67,7 @@ impl Disk for Directory {
         if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
             tracing::warn!("the system may read the store from memory and not the disk: {error}");
         }
-        match options.durability {
-            Durability::Fsync => format::open(Direct::new(file, &path)?, options, &path, read),
-            Durability::Written | Durability::Memory => {
-                let storage = redb::backends::FileBackend::new(file)
-                    .map_err(|error| OpenError::of_database(&path, &error))?;
-                format::open(Unsynced(storage), options, &path, read)
-            }
-        }
+        format::open(StoreFile::new(file, &path, options.durability)?, options, &path, read)
     }
 
     fn free_bytes(&self, options: &Options) -> Option<u64> {
@@ -112,62 +104,4 @@ pub fn look(options: &Options) -> Result<Database, OpenError> {
     let storage = redb::backends::FileBackend::new(file)
         .map_err(|error| OpenError::of_database(&path, &error))?;
     format::look(storage, options, &path)
-}
-
-/// Storage that leaves it to the operating system when bytes reach the disk.
-#[derive(Debug)]
-struct Unsynced<B>(B);
-
-impl<B: StorageBackend> StorageBackend for Unsynced<B> {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> Result<(), std::io::Error> {
-        self.0.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
-    }
 }

@@ -18,9 +18,9 @@
 mod books;
 pub mod change;
 pub mod committer;
-mod direct;
 pub mod disk;
 pub mod error;
+mod file;
 mod format;
 pub mod ledger;
 mod live;

@@ -1,4 +1,4 @@
-//! A file whose long writes go past the system's page cache.
+//! The file of a store. Long writes go past the system's page cache.
 //!
 //! A busy broker's commits are mostly rows of messages that nobody reads soon. Through the page
 //! cache each costs new memory, a copy into it and the bookkeeping of both: a third of all that a
@@ -7,7 +7,8 @@
 //! than a write and an fsync. Where the file system knows no other way, all go the usual one.
 //!
 //! What is gathered is written at the next [`StorageBackend::sync_data`]: no write was promised to
-//! be on the disk before. Who reads it earlier has it written first.
+//! be on the disk before. Who reads it earlier has it written first. A store that survives no power
+//! loss is not synced and waits for no disk: all of it goes the usual way.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -21,6 +22,7 @@ use redb::{BackendError, StorageBackend};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, pwritev};
 
+use super::Durability;
 use super::error::OpenError;
 
 /// What address, offset and length of such a write must be multiples of: enough for every usual
@@ -33,7 +35,7 @@ const LONG: usize = 64 << 10;
 /// With less in one place the page cache is quicker.
 const RUN_MIN: usize = 128 << 10;
 
-/// Pages that are gathered at most: more than a full commit.
+/// Pages that are gathered at most, and their memory is kept; with more they are written before.
 const PAGES_MAX: usize = 2048;
 
 /// Pieces of memory that the system takes in one call.
@@ -41,12 +43,14 @@ const SLICES_MAX: usize = 1024;
 
 /// See the head of this file.
 #[derive(Debug)]
-pub(super) struct Direct {
+pub(super) struct StoreFile {
     backend: FileBackend,
     /// The backend's file.
     cached: File,
-    /// The same file, past the page cache; `None` where the file system does not offer it.
+    /// The same file, past the page cache; `None` where the file system does not offer it, and
+    /// where nothing is synced.
     direct: Option<File>,
+    is_synced: bool,
     gathered: Mutex<Gathered>,
 }
 
@@ -92,19 +96,23 @@ impl Gathered {
     }
 }
 
-impl Direct {
-    /// Opens a file past the page cache that is open already.
-    pub(super) fn new(file: File, path: &Path) -> Result<Self, OpenError> {
-        let unreadable = |error: io::Error| OpenError::unreadable(path, &error);
-        let flags = OFlags::DIRECT.bits().cast_signed();
-        let direct = File::options().write(true).custom_flags(flags).open(path);
-        let direct = direct.inspect_err(|error| {
-            tracing::debug!("{} is written through the page cache: {error}", path.display());
-        });
-        let cached = file.try_clone().map_err(unreadable)?;
+impl StoreFile {
+    /// `file` is open already, and opened at `path` once more.
+    pub(super) fn new(file: File, path: &Path, durability: Durability) -> Result<Self, OpenError> {
+        let is_synced = durability == Durability::Fsync;
+        let open = || {
+            let flags = OFlags::DIRECT.bits().cast_signed();
+            let direct = File::options().write(true).custom_flags(flags).open(path);
+            let note = |error: &io::Error| {
+                tracing::debug!("{} is written through the page cache: {error}", path.display());
+            };
+            direct.inspect_err(note).ok()
+        };
+        let direct = is_synced.then(open).flatten();
+        let cached = file.try_clone().map_err(|error| OpenError::unreadable(path, &error))?;
         let backend =
             FileBackend::new(file).map_err(|error| OpenError::of_database(path, &error))?;
-        Ok(Self { backend, cached, direct: direct.ok(), gathered: Mutex::default() })
+        Ok(Self { backend, cached, direct, is_synced, gathered: Mutex::default() })
     }
 
     /// Writes what was gathered; after an error it still is, and is written the next time.
@@ -147,7 +155,7 @@ fn write_all(
     Ok(offset)
 }
 
-impl StorageBackend for Direct {
+impl StorageBackend for StoreFile {
     fn len(&self) -> io::Result<u64> {
         self.backend.len()
     }
@@ -167,6 +175,9 @@ impl StorageBackend for Direct {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if !self.is_synced {
+            return Ok(());
+        }
         self.put(&mut self.gathered.lock())?;
         self.backend.sync_data()
     }
@@ -229,12 +240,12 @@ mod tests {
 
     const LEN: usize = 1 << 20;
 
-    fn opened(directory: &tempfile::TempDir) -> Direct {
+    fn opened(directory: &tempfile::TempDir) -> StoreFile {
         let path = directory.path().join("file");
         let file =
             File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(LEN as u64).unwrap();
-        Direct::new(file, &path).unwrap()
+        StoreFile::new(file, &path, Durability::Fsync).unwrap()
     }
 
     fn on_disk(directory: &tempfile::TempDir) -> Vec<u8> {
