@@ -6,9 +6,11 @@
 
 pub mod mosquitto;
 mod openings;
+pub mod problem;
 pub mod read;
 pub mod settings;
 pub mod value;
+mod whimbrel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ use crate::net::proxy;
 use crate::store::Durability;
 use crate::{broker, doorman, journal, store};
 pub use openings::{Opening, Proof};
-use read::Problem;
+use problem::Problem;
 
 /// Everything that the program needs to know.
 #[derive(Clone, Debug)]

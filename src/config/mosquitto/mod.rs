@@ -10,7 +10,7 @@ mod special;
 
 use std::path::{Path, PathBuf};
 
-use super::read::{Problem, nearest};
+use super::problem::{Problem, contradictions, nearest};
 use super::settings::{GLOBAL, LISTENER, Setting};
 use super::value::{Kind, Value, Written, fit};
 use super::{Config, Listener};
@@ -362,7 +362,7 @@ impl Reading {
         // Names that are only believed own nothing.
         let is_said = self.given.iter().any(|(_, name, _)| name == "session_takeover");
         self.config.broker.any_user_takes_over |= !is_said && !self.config.knows_users();
-        for what in super::read::contradictions(&self.config) {
+        for what in contradictions(&self.config) {
             self.problem(what);
         }
         for (at, name, value) in std::mem::take(&mut self.given) {

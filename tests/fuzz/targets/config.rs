@@ -5,7 +5,8 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use whimbrel::config::mosquitto::is_mosquitto;
-use whimbrel::config::read::{Problem, parse};
+use whimbrel::config::problem::Problem;
+use whimbrel::config::read::parse;
 
 /// The text of a file.
 pub fn run(bytes: &[u8]) {
