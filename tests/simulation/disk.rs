@@ -50,6 +50,8 @@ struct Platter {
     /// Whether it most often only says that it syncs, and how often it has been asked.
     lies: bool,
     asked: u64,
+    /// Whether the system goes on when the power is cut: only the process ends.
+    outlives: bool,
     /// Whether an error was returned.
     failed: bool,
     /// So many syncs from now the power is cut.
@@ -76,8 +78,10 @@ impl Disk {
 
     /// Another disk with the same content, all of it synced.
     pub fn copy(&self) -> Self {
-        let content = self.0.lock().written.clone();
-        Self::with(content, false)
+        let Platter { written, outlives, .. } = &*self.0.lock();
+        let copy = Self::with(written.clone(), false);
+        copy.0.lock().outlives = *outlives;
+        copy
     }
 
     fn with(content: Vec<u8>, lies: bool) -> Self {
@@ -106,6 +110,11 @@ impl Disk {
     /// From now on two of three syncs do nothing, and what was not synced is lost as a whole.
     pub fn lie(&self) {
         self.0.lock().lies = true;
+    }
+
+    /// From now on a cut is the end of the process alone: what was written is there.
+    pub fn outlive(&self) {
+        self.0.lock().outlives = true;
     }
 
     /// Cuts the power at the sync after the next `n`.
@@ -138,6 +147,11 @@ impl Disk {
         let mut random = Random::new(seed);
         if platter.lies {
             return Self::with(platter.synced.clone(), true);
+        }
+        if platter.outlives {
+            let kept = Self::with(platter.written.clone(), false);
+            kept.outlive();
+            return kept;
         }
         let kept_in_8 = random.pick(&[0, 1, 4, 7, 8]);
         let len = match random.one_in(2) {

@@ -73,6 +73,7 @@ fn gives_back_in_order(expiry_s: u32) {
         subscription_ids: vec![],
         count: None,
         reason: None,
+        priority: None,
         payload: b"once".into(),
     }));
     // The first member holds it until that is durable, which it is not yet.

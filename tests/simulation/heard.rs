@@ -37,6 +37,7 @@ impl Future for Heard {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.pipe.turn();
         TURN.set(Some(self.pipe.clone()));
         let polled = Pin::new(&mut self.served).poll(cx);
         TURN.set(None);

@@ -41,6 +41,8 @@ pub struct Connect {
     pub will: Option<Will>,
     pub link: Link,
     pub acks: Acks,
+    /// By a listener with `durability = "memory"`.
+    pub in_memory: bool,
 }
 
 /// Something to be done.
@@ -69,6 +71,7 @@ pub enum Deed {
         qos: u8,
         retain: bool,
         expiry_s: Option<u32>,
+        priority: Option<u8>,
         len: usize,
     },
     Ping(usize),
@@ -111,6 +114,8 @@ pub struct History {
     pub disk_ms: u64,
     /// Bytes that a queue keeps at hand; the rest is read from the store.
     pub at_hand_max: usize,
+    /// With `durability = "written"`, where the process is killed instead of the power cut.
+    pub is_written: bool,
     pub steps: Vec<Step>,
 }
 
@@ -123,6 +128,7 @@ impl History {
         let mut random = Random::new(seed);
         let disk_ms = random.pick(&[0, 0, 1, 5, 20]);
         let at_hand_max = random.pick(&[150, 1 << 20]);
+        let is_written = random.one_in(4);
         // Some histories are calm, some have all that can happen in them.
         let cuts = random.below(4);
         let mut steps = vec![];
@@ -139,7 +145,7 @@ impl History {
             let then_ms = random.pick(&[0, 0, 0, 1, 1, 2, 3, 5, 12, 30]);
             steps.push(Step { deed, then_ms });
         }
-        Self { seed, disk_ms, at_hand_max, steps }
+        Self { seed, disk_ms, at_hand_max, is_written, steps }
     }
 }
 
@@ -170,6 +176,7 @@ fn connect(client: usize, random: &mut Random) -> Connect {
         will,
         link,
         acks: acks(random),
+        in_memory: random.one_in(6),
     }
 }
 
@@ -264,13 +271,15 @@ fn deed(cuts: u64, random: &mut Random) -> Deed {
 fn publish(client: usize, random: &mut Random) -> Deed {
     let (_, v5) = CLIENTS[client];
     if random.one_in(3) {
-        let topics = if v5 { queues::TOPICS_V5 } else { queues::TOPICS };
+        let topic = random.pick(if v5 { queues::TOPICS_V5 } else { queues::TOPICS });
+        let has_priority = v5 && topic == queues::PRIO_TOPIC;
         return Deed::Publish {
             client,
-            topic: random.pick(topics),
+            topic,
             qos: random.pick(&[0, 1, 1, 2, 2]),
             retain: false,
             expiry_s: None,
+            priority: if has_priority { random.pick(&[None, Some(3), Some(9)]) } else { None },
             len: random.pick(&[1, 1, 20, 200]),
         };
     }
@@ -287,6 +296,7 @@ fn publish(client: usize, random: &mut Random) -> Deed {
         } else {
             None
         },
+        priority: None,
         len: if clears { 0 } else { random.pick(&[1, 1, 20, 200]) },
     }
 }

@@ -11,9 +11,12 @@ use crate::packet::Packet;
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A Client has opened a connection; `is_roomy`: the broker never waits to write.
-    Opened { conn: usize, client: usize, is_roomy: bool },
-    /// The broker has read the last byte of a packet.
+    /// A Client has opened a connection; `is_roomy`: the broker never waits to write; `in_memory`:
+    /// by a listener with that durability.
+    Opened { conn: usize, client: usize, is_roomy: bool, in_memory: bool },
+    /// The broker has a turn with a connection that it has not let in.
+    Turn { conn: usize },
+    /// The broker has handled a packet, or is about to.
     Read { conn: usize, packet: Packet },
     /// The last byte of a packet has left the broker.
     Wrote { conn: usize, packet: Packet },
@@ -59,9 +62,14 @@ impl Log {
 
     /// Adds an event.
     pub fn push(&self, event: Event) {
+        self.note(event);
+        self.ring();
+    }
+
+    /// Adds an event after which nothing has to be done.
+    pub fn note(&self, event: Event) {
         let now = self.now();
         self.events.lock().push((now, event));
-        self.ring();
     }
 
     /// Something may have to be done.

@@ -122,6 +122,11 @@ fn a_disk_that_does_not_sync_is_found_out() {
 }
 
 #[test]
+fn a_listener_that_keeps_nothing_is_found_out() {
+    is_found(Fault::MixesListeners, &["has not got", "Session Present is false"]);
+}
+
+#[test]
 fn a_packet_identifier_used_twice_is_found_out() {
     is_found(Fault::ReusesIdentifier, &["the identifier belongs to"]);
 }
@@ -164,4 +169,25 @@ fn a_retain_flag_that_is_forgotten_is_found_out() {
 #[test]
 fn a_dup_flag_that_is_forgotten_is_found_out() {
     is_found(Fault::ForgetsDup, &["it was sent before"]);
+}
+
+#[test]
+fn subscription_identifiers_that_are_forgotten_are_found_out() {
+    let as_what = ["its subscriptions should be", "nothing brings it"];
+    is_found(Fault::ForgetsSubscriptionIds, &as_what);
+}
+
+#[test]
+fn a_will_delay_interval_that_is_ignored_is_found_out() {
+    is_found(Fault::IgnoresWillDelay, &["of a Will that is not due"]);
+}
+
+#[test]
+fn a_session_that_is_not_taken_over_is_found_out() {
+    is_found(Fault::KeepsBoth, &["another connection has the Session"]);
+}
+
+#[test]
+fn a_priority_that_is_ignored_is_found_out() {
+    is_found(Fault::IgnoresPriority, &["what is to come later came before it"]);
 }

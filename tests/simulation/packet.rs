@@ -1,6 +1,9 @@
 //! Packets of MQTT 3.1.1 and 5.0 as the simulated Clients know them. Shares no code with the
 //! broker.
 
+/// The User Property with a message's priority.
+pub const PRIORITY: &str = "priority";
+
 /// A subscription in a SUBSCRIBE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
@@ -47,6 +50,8 @@ pub struct Publish {
     /// What a declared queue says of it: its delivery count, and why it is a dead letter.
     pub count: Option<u32>,
     pub reason: Option<String>,
+    /// For a declared queue that goes by it.
+    pub priority: Option<u8>,
     pub payload: Vec<u8>,
 }
 
@@ -285,6 +290,7 @@ impl Publish {
         for (name, value) in [
             ("whimbrel-delivery-count", self.count.map(|count| count.to_string())),
             ("whimbrel-dead-letter-reason", self.reason.clone()),
+            (PRIORITY, self.priority.map(|priority| priority.to_string())),
         ] {
             if let Some(value) = value {
                 properties.push(38);
@@ -312,6 +318,7 @@ impl Publish {
             subscription_ids,
             count: properties.count,
             reason: properties.reason,
+            priority: properties.priority,
             payload: body.0.to_vec(),
         })
     }
@@ -327,6 +334,7 @@ struct Properties {
     subscription_ids: Vec<u32>,
     count: Option<u32>,
     reason: Option<String>,
+    priority: Option<u8>,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -388,6 +396,7 @@ impl<'a> Reader<'a> {
                     match &*name {
                         "whimbrel-delivery-count" => found.count = value.parse().ok(),
                         "whimbrel-dead-letter-reason" => found.reason = Some(value),
+                        PRIORITY => found.priority = value.parse().ok(),
                         _ => {}
                     }
                 }

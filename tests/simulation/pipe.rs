@@ -82,6 +82,8 @@ struct Inner {
     begun: Vec<u8>,
     down: VecDeque<(u64, Packet, usize)>,
     stalled: bool,
+    /// Whether CONNACK has left.
+    is_open: bool,
     /// Whether the broker's end is closed, in its view.
     ended: bool,
     /// Whether the broker has said that nothing more comes.
@@ -113,6 +115,7 @@ pub fn pipe(
         begun: vec![],
         down: VecDeque::new(),
         stalled: false,
+        is_open: false,
         ended: false,
         shut: false,
         reader: None,
@@ -133,7 +136,7 @@ impl Pipe {
         inner.up_ready = ready;
         let conn = inner.conn;
         let swallowed = inner.plant.swallows(conn, &packet);
-        let bytes = packet.encode(inner.v5);
+        let bytes = inner.plant.misreads(&packet).encode(inner.v5);
         inner.up.push_back(Chunk { ready, bytes, read: 0, packet, swallowed });
         inner.wake();
     }
@@ -204,6 +207,14 @@ impl Pipe {
         inner.settle();
         inner.holds = false;
         inner.fresh = std::mem::take(&mut inner.behind);
+    }
+
+    /// The broker has its turn with the connection.
+    pub fn turn(&self) {
+        let inner = self.0.lock();
+        if !inner.is_open && !inner.ended && inner.power.is_on() {
+            inner.log.note(Event::Turn { conn: inner.conn });
+        }
     }
 
     /// The broker has had its turn with the connection.
@@ -304,6 +315,7 @@ impl Inner {
 
     /// A packet leaves the broker.
     fn leave(&mut self, packet: Packet) {
+        self.is_open = true;
         let ends = match packet {
             Packet::Disconnect { .. } => true,
             Packet::ConnAck { reason, .. } => reason != 0,

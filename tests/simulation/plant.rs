@@ -33,6 +33,16 @@ pub enum Fault {
     ForgetsRetain,
     /// DUP is not set on what was sent before.
     ForgetsDup,
+    /// A PUBLISH leaves without its Subscription Identifiers.
+    ForgetsSubscriptionIds,
+    /// A Will does not wait for its Will Delay Interval.
+    IgnoresWillDelay,
+    /// A Client's next connection takes nothing over: the one before goes on.
+    KeepsBoth,
+    /// Every listener is one with `durability = "memory"`.
+    MixesListeners,
+    /// Messages of the queue with priorities change places.
+    IgnoresPriority,
 }
 
 /// The fault of a world, if any, and how far it has got.
@@ -60,7 +70,7 @@ impl Plant {
         Self(Some((fault, Arc::default())))
     }
 
-    /// Whether the disk is to lie.
+    /// Whether it is this one.
     pub fn is(&self, fault: Fault) -> bool {
         self.0.as_ref().is_some_and(|(planted, _)| *planted == fault)
     }
@@ -73,6 +83,22 @@ impl Plant {
             state.open.entry(conn).or_default().retain(|open| open != id);
         }
         *fault == Fault::ForgetsPubAck && matches!(packet, Packet::PubAck { .. }) && state.strikes()
+    }
+
+    /// What the broker reads in place of a packet.
+    pub fn misreads(&self, packet: &Packet) -> Packet {
+        let mut packet = packet.clone();
+        let (Some((fault, state)), Packet::Connect(connect)) = (&self.0, &mut packet) else {
+            return packet;
+        };
+        match fault {
+            Fault::IgnoresWillDelay => {
+                connect.will.iter_mut().for_each(|will| will.delay_s = 0);
+            }
+            Fault::KeepsBoth if state.lock().strikes() => connect.client_id.push('2'),
+            _ => {}
+        }
+        packet
     }
 
     /// What leaves at once when a packet was read.
@@ -142,22 +168,31 @@ impl State {
                 return vec![Packet::Publish(again), Packet::Publish(publish)];
             }
             Fault::LosesMessage if publish.qos > 0 && self.strikes() => return vec![],
-            Fault::Reorders | Fault::ReordersShared
-                if publish.qos > 0
-                    && (fault == Fault::Reorders || publish.topic.starts_with("q/")) =>
+            Fault::Reorders | Fault::ReordersShared | Fault::IgnoresPriority
+                if publish.qos > 0 && publish.topic.starts_with(reordered(fault)) =>
             {
                 if let Some(held) = self.held.remove(&conn) {
                     return vec![Packet::Publish(publish), held];
                 }
-                if fault == Fault::ReordersShared || self.strikes() {
+                if fault != Fault::Reorders || self.strikes() {
                     self.held.insert(conn, Packet::Publish(publish));
                     return vec![];
                 }
             }
+            Fault::ForgetsSubscriptionIds if self.strikes() => publish.subscription_ids.clear(),
             Fault::ForgetsRetain => publish.retain = false,
             Fault::ForgetsDup => publish.dup = false,
             _ => {}
         }
         vec![Packet::Publish(publish)]
+    }
+}
+
+/// What the topics begin with whose messages change places.
+fn reordered(fault: Fault) -> &'static str {
+    match fault {
+        Fault::ReordersShared => "q/",
+        Fault::IgnoresPriority => "$q/prio/",
+        _ => "",
     }
 }

@@ -3,6 +3,8 @@
 use whimbrel::queue::Overflow;
 use whimbrel::queue::declaration::{Declaration, LastValue, OnReject};
 
+use crate::packet::PRIORITY;
+
 /// The topic of dead letters.
 pub const DEAD: &str = "$q/dead/work";
 
@@ -19,6 +21,10 @@ pub const LEASE_MS: u64 = 800;
 /// How long a message waits in `brief`, in seconds.
 pub const BRIEF_S: u32 = 2;
 
+/// The queue that goes by priority, and what goes into it.
+pub const PRIO: &str = "$queue/prio";
+pub const PRIO_TOPIC: &str = "$q/prio/1";
+
 /// What consumers subscribe to.
 pub const NAMES: &[&str] = &[
     "$queue/jobs",
@@ -28,13 +34,22 @@ pub const NAMES: &[&str] = &[
     "$queue/lease",
     "$queue/last",
     "$queue/brief",
+    PRIO,
 ];
 
 /// What goes into them; the last rejects, which Clients of 3.1.1 cannot be told.
 pub const TOPICS: &[&str] =
-    &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/last/1", "$q/last/2", "$q/brief/1"];
-pub const TOPICS_V5: &[&str] =
-    &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/last/1", "$q/brief/1", "$q/tight/1"];
+    &["$q/jobs/1", "$q/work/1", "$q/lease/1", "$q/last/1", "$q/last/2", "$q/brief/1", PRIO_TOPIC];
+pub const TOPICS_V5: &[&str] = &[
+    "$q/jobs/1",
+    "$q/work/1",
+    "$q/lease/1",
+    "$q/last/1",
+    "$q/brief/1",
+    "$q/tight/1",
+    PRIO_TOPIC,
+    PRIO_TOPIC,
+];
 
 /// See the head of this file.
 pub fn declarations() -> Vec<Declaration> {
@@ -52,6 +67,7 @@ pub fn declarations() -> Vec<Declaration> {
         },
         queue("dead"),
         Declaration { last_value: Some(LastValue::Topic), ..queue("last") },
+        Declaration { priority: Some(PRIORITY.into()), ..queue("prio") },
         Declaration { message_ttl_s: Some(BRIEF_S), ..queue("brief") },
         Declaration { lease_ms: Some(LEASE_MS), ..queue("lease") },
         Declaration { messages_max: Some(TIGHT_MAX), overflow: Overflow::Reject, ..queue("tight") },

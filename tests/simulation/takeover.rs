@@ -47,6 +47,7 @@ async fn a_disconnect_behind_a_publish_that_is_held_back_is_heard() {
         subscription_ids: vec![],
         count: None,
         reason: None,
+        priority: None,
         payload: b"said".into(),
     }));
     first.send(Packet::Disconnect { reason: 0, expiry_s: None });

@@ -69,7 +69,8 @@ struct World {
 /// A broker that runs.
 struct Running {
     broker: Arc<Broker>,
-    options: Arc<connection::Options>,
+    /// Of a listener as the store is, and of one with `durability = "memory"`.
+    listeners: [Arc<connection::Options>; 2],
     connections: Vec<JoinHandle<()>>,
     committer: JoinHandle<()>,
 }
@@ -156,6 +157,8 @@ impl World {
         let plant = plant.map_or_else(Plant::default, Plant::new);
         if plant.is(Fault::SkipsFsync) {
             disk.lie();
+        } else if history.is_written {
+            disk.outlive();
         }
         Self {
             log: Log::new(),
@@ -212,14 +215,17 @@ impl World {
         let (broker, _) = Broker::on(broker_options, clock, store, recovered);
         let committer =
             tokio::spawn(commit(committer, bell, (log, self.disk.clone()), self.disk_ms));
-        let options = Arc::new(connection::Options {
-            connect_timeout: Duration::from_secs(10),
-            access: Arc::new(Access::unproven(Anonymous::Allowed)),
-            doorman: Arc::default(),
-            in_memory: false,
-            admission: connection::Admission::default(),
-        });
-        self.broker = Some(Running { broker, options, connections: vec![], committer });
+        let listener = |in_memory| {
+            Arc::new(connection::Options {
+                connect_timeout: Duration::from_secs(10),
+                access: Arc::new(Access::unproven(Anonymous::Allowed)),
+                doorman: Arc::default(),
+                in_memory,
+                admission: connection::Admission::default(),
+            })
+        };
+        let listeners = [listener(false), listener(true)];
+        self.broker = Some(Running { broker, listeners, connections: vec![], committer });
         self.starts += 1;
         self.log.push(Event::Up);
         Ok(())
@@ -399,7 +405,7 @@ impl World {
             Deed::Unsubscribe(client, filter) => {
                 self.clients[*client].unsubscribe((*filter).to_owned());
             }
-            Deed::Publish { client, topic, qos, retain, expiry_s, len } => {
+            Deed::Publish { client, topic, qos, retain, expiry_s, priority, len } => {
                 self.next_number += 1;
                 self.clients[*client].publish(Publish {
                     dup: false,
@@ -411,6 +417,7 @@ impl World {
                     subscription_ids: vec![],
                     count: None,
                     reason: None,
+                    priority: *priority,
                     payload: if *len == 0 { vec![] } else { payload(self.next_number, *len) },
                 });
             }
@@ -450,10 +457,13 @@ impl World {
         }
         let (near, far) = pipe(conn, client.v5, link, context);
         let is_roomy = link.capacity >= Link::GOOD.capacity;
-        self.log.push(Event::Opened { conn, client: index, is_roomy });
+        let in_memory = connect.in_memory;
+        self.log.push(Event::Opened { conn, client: index, is_roomy, in_memory });
         let peer = Peer::direct(None);
         let far = Transport::Other(Box::new(far));
-        let (broker, options) = (running.broker.clone(), running.options.clone());
+        let is_mixed_up = self.plant.is(Fault::MixesListeners);
+        let options = running.listeners[usize::from(in_memory || is_mixed_up)].clone();
+        let broker = running.broker.clone();
         let served = connection::serve_stream(far, peer, broker, options);
         running.connections.push(tokio::spawn(Heard::new(near.clone(), served)));
         let will = connect.will.as_ref().map(|will| {
@@ -502,6 +512,7 @@ impl World {
             will: None,
             link: Link::GOOD,
             acks: Acks::Prompt,
+            in_memory: false,
         };
         let end = self.log.now() + PATIENCE_MS;
         loop {

@@ -42,7 +42,11 @@ impl Model {
         if session.conn != Some(number) {
             return Err("the Session is not this connection's".into());
         }
-        let via = self.way(client, message_number, &message, publish).ok_or("nothing brings it")?;
+        let waits = self.sessions.iter().any(|session| session.keeps_will(message_number));
+        let via = self.way(client, message_number, &message, publish).ok_or(match waits {
+            true => "it is of a Will that is not due",
+            false => "nothing brings it",
+        })?;
         self.check_identifier(client, message_number, &via, publish)?;
         let is_unsure = message.unsure_from.is_some();
         self.check_track(client, number, message_number, &via, publish, is_unsure)?;

@@ -65,6 +65,7 @@ struct Message {
     retain: bool,
     publisher: usize,
     expiry_s: Option<u32>,
+    priority: u8,
     /// When it was processed.
     processed: Vec<u64>,
     /// From here on it may be processed at any time: a Will whose fate a crash has made unsure.
@@ -107,6 +108,8 @@ struct Conn {
     open: bool,
     /// Whether what the broker writes leaves at once.
     is_roomy: bool,
+    /// Whether what is acknowledged here need not be safe.
+    in_memory: bool,
     refused: bool,
     ended: bool,
     /// The DISCONNECT that was read: Reason Code and Session Expiry Interval.
@@ -159,9 +162,11 @@ impl Model {
         self.now = now;
         self.seq += 1;
         match event {
-            Event::Opened { conn, client, is_roomy } => {
-                self.conns.insert(conn, Conn { client, is_roomy, ..Conn::default() });
+            Event::Opened { conn, client, is_roomy, in_memory } => {
+                let opened = Conn { client, is_roomy, in_memory, ..Conn::default() };
+                self.conns.insert(conn, opened);
             }
+            Event::Turn { conn } => self.turn(conn),
             Event::Read { conn, packet } => self.read(conn, packet),
             Event::Wrote { conn, packet } => self.wrote(conn, packet),
             Event::Ended { conn } => self.ended(conn),

@@ -82,6 +82,7 @@ impl Model {
                     retain,
                     publisher: client,
                     expiry_s,
+                    priority: publish.priority.unwrap_or(0),
                     processed: vec![],
                     unsure_from: None,
                     relayed: false,
@@ -274,6 +275,9 @@ impl Model {
                 "connection {conn}: {packet:?}, but a subscriber is sure: {surely}, possible: \
                  {maybe}"
             ));
+        }
+        if self.conns.get(&conn).is_some_and(|conn| conn.in_memory) {
+            return;
         }
         if let (Some(message), Packet::PubRec { .. }) =
             (due.number.and_then(|number| self.messages.get_mut(&number)), packet)

@@ -9,7 +9,7 @@ use super::{Due, Model};
 use crate::client::number;
 use crate::history::CLIENTS;
 use crate::packet::Publish;
-use crate::queues::{BRIEF_S, DEAD, LEASE_MS, TIGHT, TIGHT_MAX, WORK_MAX};
+use crate::queues::{BRIEF_S, DEAD, LEASE_MS, PRIO, TIGHT, TIGHT_MAX, WORK_MAX};
 
 /// What a message takes from the queue to its consumer at most, when nothing is in its way.
 const LATE_MS: u64 = 200;
@@ -47,6 +47,17 @@ struct Entry {
     maybe_with: BTreeSet<usize>,
     /// How often it was taken as a new message of QoS 2.
     taken: u32,
+    /// Its place in the queue that goes by priority.
+    place: Option<Place>,
+}
+
+/// What came while nobody consumed waits together, and is handed out by priority.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Which of the times it was in which nobody consumed.
+    wait: u64,
+    /// By priority, the highest first, then as they came.
+    rank: (u8, u64),
 }
 
 /// See the head of this file.
@@ -57,6 +68,10 @@ pub struct Queues {
     sent: BTreeMap<(usize, u16), Key>,
     /// The last order at which somebody may have consumed from the queue that rejects.
     touched: u64,
+    /// Times in which nobody consumed from the queue that goes by priority.
+    waits: u64,
+    /// The rank of what came last of such a time, by connection.
+    came: BTreeMap<(usize, u64), (u8, u64)>,
     /// Whether everything is to be consumed by now.
     pub must_be_empty: bool,
 }
@@ -72,6 +87,11 @@ fn consumed(session: &Session) -> Vec<String> {
     spans.map(|span| span.filter.clone()).filter(|filter| filter.starts_with("$queue/")).collect()
 }
 
+/// Whether a Session may consume from the queue that goes by priority.
+pub fn consumes_by_priority(session: &Session) -> bool {
+    session.conn.is_some() && session.spans.iter().any(|span| span.filter == PRIO)
+}
+
 /// Whether a topic belongs to the queue that consumers know by this filter.
 fn is_of(topic: &str, filter: &str) -> bool {
     let name = filter.trim_start_matches("$queue/");
@@ -81,6 +101,11 @@ fn is_of(topic: &str, filter: &str) -> bool {
 impl Entry {
     fn is_strict(&self) -> bool {
         !self.loose && self.copies < 2
+    }
+
+    /// Whether it is of this queue and nobody has been sent it.
+    fn first_of(&self, filter: &str) -> bool {
+        self.is_strict() && self.writes == 0 && is_of(&self.topic, filter)
     }
 
     /// Whether a lease of it may have run out.
@@ -102,12 +127,19 @@ impl Model {
             return;
         }
         let must = message.qos > 0 && message.expiry_s.is_none();
+        let rank = (u8::MAX - message.priority, self.order);
+        let wait = match self.sessions.iter().any(consumes_by_priority) {
+            true => None,
+            false => Some(self.queues.waits),
+        };
+        self.queues.waits += u64::from(wait.is_none());
         let entry = self.queues.entries.entry((number, false)).or_default();
         entry.topic.clone_from(&message.topic);
         entry.copies += 1;
         (entry.at, entry.order, entry.acked) = (self.now, self.order, false);
         (entry.is_bound, entry.bound_to) = (false, None);
         entry.maybe_with.clear();
+        entry.place = wait.filter(|_| entry.copies < 2).map(|wait| Place { wait, rank });
         entry.must = must && !entry.loose && !message.topic.starts_with("$q/brief");
         entry.loose |= message.qos == 0;
         if message.topic.starts_with("$q/last") && message.qos > 0 {
@@ -117,6 +149,13 @@ impl Model {
             let entries = self.queues.entries.iter_mut();
             let others = entries.filter(|(key, e)| key.0 != number && e.topic == topic);
             others.for_each(|(_, former)| former.must = false);
+        }
+    }
+
+    /// What waits in the queue that goes by priority may have been on its way to somebody.
+    pub(super) fn queue_mixed(&mut self, which: impl Fn(u64) -> bool) {
+        for entry in self.queues.entries.values_mut().filter(|entry| which(entry.at)) {
+            entry.place = None;
         }
     }
 
@@ -199,6 +238,13 @@ impl Model {
         if entry.is_strict() {
             entry.check(client, self.now, publish)?;
         }
+        if let Some(Place { wait, rank }) = entry.place.filter(|_| entry.first_of(PRIO)) {
+            let last = self.queues.came.entry((conn, wait)).or_default();
+            if rank < *last {
+                return Err("what is to come later came before it".into());
+            }
+            *last = rank;
+        }
         let is_late = self.now > entry.at + (u64::from(BRIEF_S) + 1) * 1000 + LATE_MS;
         if entry.topic.starts_with("$q/brief") && entry.copies < 2 && entry.writes == 0 {
             let is_roomy = self.conns[&conn].is_roomy;
@@ -275,6 +321,10 @@ impl Model {
     /// A consumer's connection is over.
     pub(super) fn queue_parted(&mut self, conn: usize) {
         self.touch();
+        let client = self.conns[&conn].client;
+        if self.sessions[client].spans.iter().any(|span| span.filter == PRIO) {
+            self.queue_mixed(|_| true);
+        }
         self.queues.sent.retain(|(of, _), _| *of != conn);
         for entry in self.queues.entries.values_mut() {
             if entry.holder.is_some_and(|(_, of, qos)| of == conn && qos < 2) {
@@ -322,6 +372,10 @@ impl Model {
             entry.maybe_with.extend(who);
             if entry.holder.is_some_and(|(of, conn, qos)| qos == 2 && ends_with[of] == Some(conn)) {
                 entry.is_bound = true;
+                entry.must &= entry.topic.starts_with("$q/work");
+            }
+            // Its Session is gone, and with it what it had.
+            if entry.holder.is_some_and(|(of, _, qos)| qos == 2 && !stored[of]) {
                 entry.must &= entry.topic.starts_with("$q/work");
             }
             entry.holder = entry.holder.filter(|(client, _, qos)| *qos == 2 && stored[*client]);

@@ -1,11 +1,13 @@
 //! Sessions as they must be: begun, changed hands, parked, ended, and after a crash.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
+use super::queues::consumes_by_priority;
 use super::track::{Track, Via};
 use super::{Due, Message, Model, matches};
 use crate::client::number;
 use crate::packet::{Connect, Filter};
+use crate::queues::PRIO;
 
 /// Whether something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -85,7 +87,7 @@ pub struct Session {
     /// Whether one has ever.
     confirmed: bool,
     /// Connections that want it.
-    waiting: VecDeque<usize>,
+    waiting: Vec<usize>,
     will: Option<Will>,
     /// Wills that were given up or published, and when.
     void_wills: Vec<(u32, u64)>,
@@ -142,6 +144,11 @@ impl Session {
         self.conn.filter(|_| is_sure)
     }
 
+    /// Whether a message is a Will of it that is not published.
+    pub fn keeps_will(&self, number: u32) -> bool {
+        self.will.as_ref().is_some_and(|will| will.number == number)
+    }
+
     /// Whether the Client is connected, and has been told so.
     pub fn is_online(&self) -> bool {
         self.conn.is_some() && !self.opening
@@ -183,6 +190,7 @@ impl Model {
                 retain: will.retain,
                 publisher: client,
                 expiry_s: will.expiry_s,
+                priority: 0,
                 processed: vec![],
                 unsure_from: None,
                 relayed: false,
@@ -196,7 +204,7 @@ impl Model {
             return;
         }
         if self.sessions[client].conn.is_some() {
-            self.sessions[client].waiting.push_back(number);
+            self.sessions[client].waiting.push(number);
         } else {
             self.lend(number);
         }
@@ -207,7 +215,7 @@ impl Model {
         let now = self.now;
         let Some(conn) = self.conns.get(&number) else { return };
         let Some(connect) = conn.connect.clone() else { return };
-        let client = conn.client;
+        let (client, in_memory) = (conn.client, conn.in_memory);
         let session = &mut self.sessions[client];
         let is_over =
             session.exists != Sure::No && after_s(session.since.1, session.expiry_s.1) <= now;
@@ -221,7 +229,7 @@ impl Model {
                 self.end_session(client);
                 self.sessions[client].former_by = by.or(own);
             }
-            self.new_session(client, connect.expiry_s > 0);
+            self.new_session(client, connect.expiry_s > 0 && !in_memory);
             Some(false)
         } else {
             (session.conn, session.opening) = (Some(number), true);
@@ -272,19 +280,23 @@ impl Model {
             return;
         }
         conn.open = true;
+        if self.sessions[conn.client].conn != Some(number) {
+            let what = "another connection has the Session";
+            return self.broken(format!("connection {number} is let in: {what}"));
+        }
         if conn.present.is_some_and(|present| present != session_present) {
             let client = conn.client;
             return self.broken(format!(
                 "client {client}, connection {number}: Session Present is {session_present}"
             ));
         }
-        let client = conn.client;
+        let (client, in_memory) = (conn.client, conn.in_memory);
         let Some(connect) = conn.connect.clone() else { return };
         if !session_present && conn.present.is_none() {
             // It did not survive.
             let will = self.sessions[client].will.take();
             self.end_session(client);
-            self.new_session(client, connect.expiry_s > 0);
+            self.new_session(client, connect.expiry_s > 0 && !in_memory);
             let session = &mut self.sessions[client];
             (session.conn, session.will) = (Some(number), will);
         }
@@ -375,8 +387,15 @@ impl Model {
         if self.unsafe_from().is_some() {
             self.unanswered(number);
         }
-        if let Some(next) = self.sessions[client].waiting.pop_front() {
-            self.lend(next);
+    }
+
+    /// A connection has its turn that may have waited for its Session: now it finds it.
+    pub(super) fn turn(&mut self, number: usize) {
+        let Some(conn) = self.conns.get(&number) else { return };
+        let session = &mut self.sessions[conn.client];
+        if session.conn.is_none() && session.waiting.contains(&number) {
+            session.waiting.retain(|waiting| *waiting != number);
+            self.lend(number);
         }
     }
 
@@ -531,6 +550,10 @@ impl Model {
         let client = conn.client;
         conn.subacks.push_back((id, filters.iter().map(|filter| filter.qos).collect()));
         for filter in filters {
+            if filter.filter == PRIO {
+                // What it has published in the same turn comes after it.
+                self.queue_mixed(|at| at == now);
+            }
             let session = &mut self.sessions[client];
             let mut existed = Sure::No;
             for span in
@@ -576,6 +599,9 @@ impl Model {
         let client = conn.client;
         conn.unsubacks.push_back(id);
         for filter in filters {
+            if filter == PRIO {
+                self.queue_mixed(|_| true);
+            }
             let spans = &mut self.sessions[client].spans;
             for span in spans.iter_mut().filter(|s| s.is_open() && s.filter == *filter) {
                 (span.to, span.ended) = (Some(seq), Some((id, now, false)));
@@ -614,8 +640,14 @@ impl Model {
         for conn in self.conns.values_mut() {
             conn.ended = true;
         }
+        if self.sessions.iter().any(consumes_by_priority) {
+            self.queue_mixed(|_| true);
+        }
         if orderly {
             self.queue_restart();
+            for client in 0..self.sessions.len() {
+                self.end_if_in_memory(client);
+            }
             let tracks = self.sessions.iter_mut().flat_map(|session| &mut session.tracks);
             for ((_, via), track) in tracks {
                 track.restarted = true;
@@ -648,8 +680,9 @@ impl Model {
                 if qos == 2 && ends_with[client] == Some(conn) {
                     (track.is_bound, track.must) = (true, false);
                 } else if !is_stored[client] {
-                    // Its Session is gone, and nobody knows what it had.
+                    // Its Session is gone, and nobody knows what it had; with QoS 2 it has it.
                     track.got_exactly = 0;
+                    track.must &= qos < 2;
                 }
             }
         }
@@ -658,6 +691,19 @@ impl Model {
         }
         self.end_groups();
         (self.failed_at, self.healed_at) = (None, None);
+    }
+
+    /// A Session that is not stored and outlives its connection does not outlive the process.
+    fn end_if_in_memory(&mut self, client: usize) {
+        let session = &mut self.sessions[client];
+        if session.stored || session.may_be_stored || session.exists == Sure::No {
+            return;
+        }
+        // Nobody publishes it any more, or somebody has while the broker stopped.
+        if let Some(will) = session.will.take() {
+            self.unsure_will(will.number);
+        }
+        self.end_session(client);
     }
 
     /// The broker is back: whoever was connected counts as gone since now.
