@@ -269,6 +269,25 @@ fn a_file_of_version_5_has_no_user_names() {
     assert_eq!(records(&changes)[0].owner, None);
 }
 
+/// Whichever byte is another, it is refused as a whole or means something else.
+#[test]
+fn a_file_with_a_changed_byte_is_read_or_refused() {
+    let kept: [&[u8]; 2] = [
+        include_bytes!("../../tests/data/mosquitto/version-5.db"),
+        include_bytes!("../../tests/data/mosquitto/version-6.db"),
+    ];
+    for file in kept {
+        let mut refused = 0;
+        for at in 0..file.len() {
+            let mut changed = file.to_vec();
+            changed[at] ^= 0xFF;
+            let is_read = mosquitto::read(&changed).is_ok();
+            refused += usize::from(!is_read || planned(&changed).is_err());
+        }
+        assert!(refused > 100, "{refused} of {}", file.len());
+    }
+}
+
 #[test]
 fn a_file_that_does_not_add_up_is_refused_wherever_it_ends() {
     let file = File::new(6)

@@ -160,6 +160,47 @@ fn a_retained_message_stays_with_who_may_no_longer_publish_it() {
     other.expect_nothing();
 }
 
+#[test]
+fn sighup_reads_passwords_and_certificates_anew() {
+    let (directory, c) = (TempDir::new().unwrap(), certificates().display());
+    let at = |name: &str| directory.path().join(name);
+    let users = at("users");
+    let passwd = |arguments: &[&str]| {
+        let mut passwd = program();
+        passwd.arg("passwd").args(arguments);
+        assert_eq!(run(&mut passwd, SOON).0, Some(0));
+    };
+    let file = users.to_str().unwrap();
+    passwd(&["-c", "-b", file, "one", "1"]);
+    for name in ["server.pem", "server.key"] {
+        std::fs::copy(certificates().join(name), at(name)).unwrap();
+    }
+    let tls = free_port();
+    let served = Served::start(&format!(
+        "listener PORT 127.0.0.1\npassword_file {file}\nlistener {tls} 127.0.0.1\n\
+         certfile {}\nkeyfile {}\n",
+        at("server.pem").display(),
+        at("server.key").display()
+    ));
+    let answer = |user: &str, password: &str| {
+        Client::connect_with(served.port, &Connect::v4("c").user(user, password)).1[3]
+    };
+    assert_eq!((answer("one", "1"), answer("two", "2")), (0, 5));
+    passwd(&["-b", file, "two", "2"]);
+    passwd(&["-D", file, "one"]);
+    let expired = ["expired.pem", "expired.key"].map(|name| certificates().join(name));
+    std::fs::copy(&expired[0], at("server.pem")).unwrap();
+    std::fs::copy(&expired[1], at("server.key")).unwrap();
+    signal(served.child.id(), "HUP");
+    until("it is read again", || served.log().contains("SIGHUP: the configuration was read"));
+    assert_eq!((answer("one", "1"), answer("two", "2")), (5, 0));
+    let shown = tool(
+        "openssl",
+        &format!("s_client -CAfile {c}/ca.pem -connect 127.0.0.1:{tls} </dev/null"),
+    );
+    assert!(shown.1.contains("certificate has expired"), "{}", shown.1);
+}
+
 /// What scripts wait for.
 #[test]
 fn the_log_says_that_it_runs_and_where() {

@@ -5,6 +5,7 @@
 //! relative to the working directory, as they are there.
 
 pub mod options;
+mod plugins;
 pub mod reference;
 mod special;
 
@@ -20,6 +21,7 @@ use crate::session::connect::Manner;
 use crate::store::Durability;
 use crate::store::disk::NAMED;
 use options::{Fate, Row, Scope};
+use plugins::BuiltIn;
 
 /// The port of the listener that a file describes without an option `listener`.
 const DEFAULT_PORT: u16 = 1883;
@@ -84,6 +86,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Vec<Problem>> {
         has_security: false,
         has_bridge: false,
         has_plugin: false,
+        plugin: None,
+        loaded: Vec::new(),
         has_log_dest: false,
         kinds: None,
         store: None,
@@ -133,6 +137,10 @@ struct Reading {
     has_security: bool,
     has_bridge: bool,
     has_plugin: bool,
+    /// The plugin that options belong to.
+    plugin: Option<BuiltIn>,
+    /// What plugins are for the listeners that name them: name, setting, value.
+    loaded: Vec<(String, &'static str, String)>,
     has_log_dest: bool,
     kinds: Option<u8>,
     /// What stands for the name of the store in its place.
@@ -179,6 +187,7 @@ impl Reading {
         match row.fate {
             Fate::Read => self.special(name, value),
             _ if row.is_setting() => self.setting(row, value),
+            _ if self.is_built_in(row, name, value) => {}
             // It asks for nothing.
             _ if value == "false" => {}
             Fate::Warned(instead) => self.warn(format!("`{name}`: {instead}")),
@@ -327,6 +336,7 @@ impl Reading {
 
     /// Puts listeners and what depends on the whole file in its place.
     fn finish(mut self) -> Result<Config, Vec<Problem>> {
+        self.end_plugin();
         if let Some(kinds) = self.kinds {
             self.config.journal.kinds = kinds;
         }

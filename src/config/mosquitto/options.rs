@@ -117,7 +117,7 @@ options! {
     "ffdc_output" Global, GONE, "";
     "global_max_clients" Global, SOON, "";
     "global_max_connections" Global, SOON, "";
-    "global_plugin" Global, PLUGIN, "";
+    "global_plugin" Global, PLUGIN, "But mosquitto_password_file and mosquitto_acl_file, which are password_file and acl_file.";
     "http_dir" Listener, Fate::Warned("no files are served over HTTP"), "";
     "include_dir" Global, READ, "";
     "keyfile" Listener, SOON, "";
@@ -152,10 +152,10 @@ options! {
     "persistence_location" Global, SOON, "";
     "persistent_client_expiration" Global, SOON, "";
     "pid_file" Global, SOON, "";
-    "plugin" Security, PLUGIN, "";
-    "plugin_load" Global, PLUGIN, "";
-    "plugin_opt_*" Security, PLUGIN, "";
-    "plugin_use" Listener, PLUGIN, "";
+    "plugin" Security, PLUGIN, "But mosquitto_password_file and mosquitto_acl_file, which are password_file and acl_file.";
+    "plugin_load" Global, PLUGIN, "But mosquitto_password_file and mosquitto_acl_file, which are password_file and acl_file.";
+    "plugin_opt_*" Security, PLUGIN, "But mosquitto_password_file and mosquitto_acl_file, which are password_file and acl_file.";
+    "plugin_use" Listener, PLUGIN, "But mosquitto_password_file and mosquitto_acl_file, which are password_file and acl_file.";
     "port" Listener, READ, "";
     "protocol" Listener, READ, "`mqtt` and `websockets`; `http_api` is refused.";
     "proxy_protocol_v2_require_tls" Listener, SOON, "";
@@ -164,7 +164,7 @@ options! {
     "queue_qos0_messages" Global, SOON, "In memory: a restart of the broker forgets them.";
     "require_certificate" Listener, SOON, "";
     "retain_available" Global, SOON, "";
-    "retain_expiry_interval" Global, Fate::Warned("a retained message stays until it is replaced, unless its publisher gave it an expiry"), "";
+    "retain_expiry_interval" Global, Fate::Warned("retained messages that have expired are removed every second"), "";
     "retained_persistence" Global, READ, "";
     "retry_interval" Global, GONE, "";
     "set_tcp_nodelay" Global, SOON, "The default is true.";

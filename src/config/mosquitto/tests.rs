@@ -170,6 +170,71 @@ fn settings_of_ours_are_options_too() {
 }
 
 #[test]
+fn plugins_that_are_mosquittos_own_files_are_those() {
+    let own = "plugin /usr/lib/mosquitto_password_file.so\nplugin_opt_password_file p\n\
+               global_plugin mosquitto_acl_file.so\nplugin_opt_acl_file a\nlistener 0 s\n";
+    let config = parsed(own);
+    assert_eq!(config.password_file.as_deref(), Some(Path::new("p")));
+    assert_eq!(config.acl_file.as_deref(), Some(Path::new("a")));
+    let loaded = "plugin_load pw /x/mosquitto_password_file.so\nplugin_opt_password_file p\n\
+                  listener 0 s1\nplugin_use pw\nlistener 0 s2\nallow_anonymous true\n";
+    let config = parsed(loaded);
+    assert_eq!(config.listeners[0].password_file.as_deref(), Some(Path::new("p")));
+    assert_eq!((config.password_file, &config.listeners[1].password_file), (None, &None));
+    let per = format!("per_listener_settings true\nlistener 0 t\n{own}");
+    let config = parsed(&per.replace("global_", ""));
+    assert_eq!(config.listeners[0].acl_file.as_deref(), Some(Path::new("a")));
+    let lacks = problems("plugin mosquitto_acl_file.so\nlistener 0 s\n");
+    assert_eq!(lacks, ["m.conf:1: this plugin needs `plugin_opt_acl_file`"]);
+    let other = "plugin mosquitto_acl_file.so\nplugin_opt_acl_file a\nplugin_opt_more b\n";
+    assert!(problems(other)[0].contains("no option but `plugin_opt_acl_file`"));
+    assert_eq!(problems("plugin x.so\nplugin_opt_acl_file a\n").len(), 1);
+    assert!(problems("listener 0 s\nplugin_use pw\n")[0].contains("loads no plugins"));
+}
+
+/// What is implemented takes the values that mosquitto takes, and says nothing.
+#[test]
+fn what_is_implemented_takes_what_mosquitto_takes() {
+    let rows = options::OPTIONS.iter().filter(|row| row.is_setting() || row.fate == Fate::Read);
+    for Row { name, .. } in rows {
+        let value = match *name {
+            "accept_protocol_versions" => "3, 4, 5",
+            "acl_file" | "capath" | "cafile" | "crlfile" | "password_file" => continue,
+            "certfile" | "keyfile" | "include_dir" | "require_certificate" => continue,
+            "auto_id_prefix" | "clientid_prefixes" | "listener_auto_id_prefix" => "device-",
+            "bind_address" => "127.0.0.1",
+            "bind_interface" => "lo",
+            "ciphers" => "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256",
+            "ciphers_tls1.3" => "TLS_AES_128_GCM_SHA256",
+            "enable_proxy_protocol" | "log_facility" | "max_qos" | "maximum_qos" => "2",
+            "listener" => "1884 127.0.0.1",
+            "log_dest" => "file /var/log/mosquitto/mosquitto.log",
+            "log_timestamp_format" => "%Y-%m-%dT%H:%M:%S",
+            "log_type" => "all",
+            "max_connections" | "global_max_connections" | "global_max_clients" => "-1",
+            "memory_limit" | "max_queued_bytes" | "message_size_limit" => "0",
+            "mount_point" => "house/",
+            "persistence_file" => "mosquitto.db",
+            "persistence_location" | "pid_file" => "/var/lib/mosquitto/",
+            "persistent_client_expiration" => "2m",
+            "protocol" => "websockets",
+            "proxy_protocol_v2_require_tls" => "false",
+            "socket_domain" => "ipv4",
+            "tls_keyform" => "pem",
+            "tls_version" => "tlsv1.2",
+            "use_identity_as_username" | "use_subject_as_username" => "false",
+            "user" => "mosquitto",
+            "websockets_origin" => continue,
+            _ if name.starts_with("max_") || name.ends_with("_interval") => "100",
+            "port" => "1884",
+            _ => "true",
+        };
+        let text = format!("listener 1886 127.0.0.1\n{name} {value}\n");
+        assert!(parsed(&text).warnings.is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn an_option_is_in_the_table_once_and_in_order() {
     let names: Vec<&str> = options::OPTIONS.iter().map(|row| row.name).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
