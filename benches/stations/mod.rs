@@ -1,6 +1,7 @@
 //! The stations of a message's way, for those who measure them: each with what it needs, in memory
 //! and without sockets.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use whimbrel::session::connect::{self, judge};
 use whimbrel::session::output::Polled;
 use whimbrel::session::{Action, Delivered};
 use whimbrel::store::{Durability, Options};
+use whimbrel::topic::TopicName;
 use whimbrel::topic::filter_tree::FilterTree;
 
 pub const TOPIC: &str = "plant/line7/sensor/temperature";
@@ -33,7 +35,7 @@ pub fn publish_packet(version: Version, qos: QoS, payload: usize) -> Vec<u8> {
         dup: false,
         qos,
         retain: false,
-        topic: Some(whimbrel::topic::TopicName::new(TOPIC).unwrap()),
+        topic: Some(TopicName::new(TOPIC).unwrap()),
         packet_id: if qos == QoS::AtMostOnce { None } else { std::num::NonZeroU16::new(1) },
         properties: Properties::EMPTY,
         payload: &vec![b'x'; payload],
@@ -136,7 +138,7 @@ pub struct Pair {
     routes: Publisher,
     turn: Turn,
     packet: Vec<u8>,
-    deliveries: Vec<Delivery>,
+    deliveries: VecDeque<Delivery>,
     mail: Vec<broker::mailbox::Mail>,
     out: Vec<u8>,
 }
@@ -170,7 +172,9 @@ impl Pair {
             self;
         let from = publisher.parts.as_mut().unwrap();
         let Ok(Split::Frame(frame)) = split_of(Version::V311, packet, 1000) else { panic!() };
-        let publish = Publish::of_frame(&frame, Version::V311).unwrap();
+        let known = routes.last_topic();
+        let known = known.as_deref().map(|topic| TopicName::new(topic).unwrap());
+        let publish = Publish::of_frame(&frame, Version::V311, known).unwrap();
         let Ok(Some(topic)) = from.session.handle_publish(&publish) else { panic!() };
         let published = broker.publish(routes, &publish, topic.as_str(), frame.body, NOW, turn);
         from.session.published(&publish, published.reason, published.waits);

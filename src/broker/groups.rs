@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use rustc_hash::FxBuildHasher;
 
 use super::Broker;
 use super::mailbox::Mailbox;
@@ -26,7 +27,8 @@ const RECORD: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Groups {
     pub(super) by_filter: DashMap<Box<str>, Arc<ShareGroup>>,
-    by_source: DashMap<u32, Arc<ShareGroup>>,
+    /// Asked for each delivery of a group, by a number that nobody else chooses.
+    by_source: DashMap<u32, Arc<ShareGroup>, FxBuildHasher>,
     /// The declared queues, by name; they are not in `by_filter`.
     pub(super) by_name: DashMap<Box<str>, Arc<ShareGroup>>,
 }

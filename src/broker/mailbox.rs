@@ -4,6 +4,7 @@
 //! The bell is the waker of the connection's task. It hangs there only while the task sleeps and
 //! is taken down by the first ring: a bell already rung is not rung again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -201,18 +202,19 @@ impl Mailbox {
         mut window: usize,
         mut bytes: usize,
         mail: &mut Vec<Mail>,
-        deliveries: &mut Vec<Delivery>,
+        deliveries: &mut VecDeque<Delivery>,
     ) -> Taken {
         let mut inner = self.inner.lock();
         mail.append(&mut inner.mail);
         let may_deliver = bytes > 0;
         let mut wanted = None;
         if let Some(queue) = &mut inner.queue {
-            while bytes > 0 {
+            let has_all = queue.take_all(window, bytes, deliveries);
+            while bytes > 0 && !has_all {
                 let Some(delivery) = queue.take(window > 0) else { break };
                 bytes = bytes.saturating_sub(delivery.message.weight());
                 window -= usize::from(delivery.qos != QoS::AtMostOnce);
-                deliveries.push(delivery);
+                deliveries.push_back(delivery);
             }
             wanted =
                 if window > 0 && may_deliver { queue.wanted(self.memory.is_short()) } else { None };

@@ -242,6 +242,9 @@ impl Broker {
 
     /// A member of a share group has room for another delivery in place of this one.
     pub fn room(&self, delivery: Trace, member: u64, turn: &mut Turn) {
+        if delivery.source == 0 {
+            return; // Most are from a Session's own queue: nothing is looked for.
+        }
         if let Some(group) = self.groups.by_source(delivery.source) {
             turn.room_in_group(&group, member);
         }

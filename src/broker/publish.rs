@@ -68,13 +68,13 @@ struct Ways {
     guard: Arc<Guard>,
     /// The generation of what is below.
     generation: u64,
-    known: FxHashMap<Box<str>, Way>,
+    known: FxHashMap<Arc<str>, Way>,
     /// Routes of those.
     known_routes: usize,
     /// How often routes were resolved.
     resolved: usize,
     /// The topic published to last, which is most often the next too.
-    last: Option<(Box<str>, Way)>,
+    last: Option<(Arc<str>, Way)>,
 }
 
 /// What becomes of a publisher's messages to one topic.
@@ -108,6 +108,11 @@ impl Publisher {
         self.ways.last.take_if(|(topic, way)| !is_kept(topic, way));
     }
 
+    /// The topic published to last, which is most often the next too.
+    pub fn last_topic(&self) -> Option<Arc<str>> {
+        self.ways.last.as_ref().map(|(topic, _)| topic.clone())
+    }
+
     /// How often the receivers of a topic had to be found, which may take long where they are many.
     pub fn resolved(&self) -> usize {
         self.ways.resolved
@@ -121,8 +126,8 @@ fn is_kept(topic: &str, way: &Way) -> bool {
 
 impl Ways {
     /// Keeps the way of a topic, if it is not too much.
-    fn keep(&mut self, topic: &str, way: &Way) {
-        if !is_kept(topic, way) || self.known.contains_key(topic) {
+    fn keep(&mut self, topic: Arc<str>, way: Way) {
+        if !is_kept(&topic, &way) || self.known.contains_key(&topic) {
             return;
         }
         let routes = way.routes.iter().len();
@@ -131,7 +136,7 @@ impl Ways {
             self.known.clear();
             self.known_routes = 0;
         }
-        self.known.insert(topic.into(), way.clone());
+        self.known.insert(topic, way);
         self.known_routes += routes;
     }
 }
@@ -187,10 +192,10 @@ impl Broker {
         let raise = || Publish { qos: QoS::ExactlyOnce, ..*publish };
         let raised = self.tuned.raises_qos().then(raise);
         let publish = raised.as_ref().unwrap_or(publish);
-        if !self.takes_messages() && needs_store(stored, publish, routes) {
-            if self.memory_is_full() {
-                self.metrics.publications_refused_for_memory.increment();
-            }
+        if publish.qos == QoS::AtMostOnce && !publish.retain {
+            return self.publish_quick(publish, (topic, body), routes, now, turn);
+        }
+        if self.cannot_store(stored, publish, routes) {
             return Published::later(ReasonCode::QuotaExceeded);
         }
         let arrival = Arrival::new(publish, body.len(), now);
@@ -235,6 +240,38 @@ impl Broker {
         published.waits |= publish.retain || !targets.is_empty();
         self.hand_on(message, targets, routes, turn);
         published
+    }
+
+    /// Whether a message needs the store, which takes none now.
+    fn cannot_store(
+        &self,
+        publisher: Option<SessionId>,
+        publish: &Publish<'_>,
+        routes: &Routes<Receiver>,
+    ) -> bool {
+        let cannot = !self.takes_messages() && needs_store(publisher, publish, routes);
+        if cannot && self.memory_is_full() {
+            self.metrics.publications_refused_for_memory.increment();
+        }
+        cannot
+    }
+
+    /// Distributes what nobody has to keep: QoS 0 that is not retained.
+    #[inline]
+    fn publish_quick(
+        &self,
+        publish: &Publish<'_>,
+        (topic, body): (&str, &[u8]),
+        routes: &Routes<Receiver>,
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Published {
+        if routes.is_empty() {
+            self.metrics.drops.add(DropReason::NoSubscriber, 1);
+        } else {
+            turn.message(Message::of_publish(0, body, publish, topic, now), routes);
+        }
+        Published { reason: reason_of(routes), waits: false, later: false }
     }
 
     /// Keeps a message for future subscribers, and resolves its routes in the same moment. Where
@@ -344,6 +381,7 @@ impl Broker {
     }
 
     /// The way of a topic, from the publisher's own list where that is still right.
+    #[inline(always)]
     fn way<'a>(&self, ways: &'a mut Ways, topic: &str) -> Result<&'a Way, ReasonCode> {
         let generation = self.router.generation();
         if generation != ways.generation {
@@ -362,8 +400,8 @@ impl Broker {
 
     /// Makes a topic the last one.
     fn find_way(&self, ways: &mut Ways, topic: &str) -> Result<(), ReasonCode> {
-        let way = match ways.known.get(topic) {
-            Some(way) => way.clone(),
+        let found = match ways.known.get_key_value(topic) {
+            Some((topic, way)) => (topic.clone(), way.clone()),
             None => {
                 if levels(topic) > self.tuned.of_subscriptions().0 {
                     return Err(ReasonCode::TopicNameInvalid);
@@ -375,14 +413,15 @@ impl Broker {
                     permits: if denied { Permits::NONE } else { ways.guard.publishes(topic) },
                     routes: self.router.routes(topic, Some(ways.key)),
                 };
+                let topic = Arc::from(topic);
                 if ways.last.is_some() {
-                    ways.keep(topic, &way);
+                    ways.keep(Arc::clone(&topic), way.clone());
                 }
-                way
+                (topic, way)
             }
         };
-        if let Some((last, former)) = ways.last.replace((topic.into(), way)) {
-            ways.keep(&last, &former);
+        if let Some((last, former)) = ways.last.replace(found) {
+            ways.keep(last, former);
         }
         Ok(())
     }
@@ -455,7 +494,8 @@ impl Broker {
         }
         for (at, route) in routes.iter().enumerate() {
             match self.target(route, arrival, turn) {
-                Ok(target) => targets.extend(target),
+                Ok(Some(target)) => targets.push(target),
+                Ok(None) => {}
                 Err(reason) => {
                     routes.iter().take(at).for_each(|route| route.subscriber.let_out());
                     return Err(reason);

@@ -1,6 +1,6 @@
 //! PUBACK, PUBREC, PUBREL, PUBCOMP (sections 3.4 to 3.7): one shape.
 
-use super::frame::PacketType;
+use super::frame::{Frame, PacketType};
 use super::primitive::{Fields, put_packet, put_varint};
 use super::property::Place;
 use super::{DecodeError, EncodeError, PacketId, Properties, ReasonCode, Version};
@@ -17,6 +17,13 @@ pub struct Ack<'a> {
 }
 
 impl<'a> Ack<'a> {
+    /// The acknowledgement in a frame of one of the four types.
+    #[inline]
+    pub fn of_frame(frame: &Frame<'a>, version: Version) -> Result<Self, DecodeError> {
+        Self::decode(frame.kind, frame.body, version)
+    }
+
+    #[inline]
     pub(super) fn decode(
         kind: PacketType,
         body: &'a [u8],
@@ -37,7 +44,9 @@ impl<'a> Ack<'a> {
         Ok(ack)
     }
 
-    pub(super) fn encode(
+    /// Appends the packet of this type, one of the four; on an error `out` is as before.
+    #[inline]
+    pub fn encode(
         &self,
         kind: PacketType,
         version: Version,

@@ -87,6 +87,11 @@ impl PacketType {
         }
     }
 
+    /// Whether it acknowledges a PUBLISH or what follows on one.
+    pub const fn is_ack(self) -> bool {
+        matches!(self, Self::PubAck | Self::PubRec | Self::PubRel | Self::PubComp)
+    }
+
     /// The first byte of a packet of this type other than PUBLISH.
     pub const fn first_byte(self) -> u8 {
         (self as u8) << 4 | self.fixed_flags()

@@ -190,7 +190,7 @@ impl<'a> Packet<'a> {
     pub fn decode(frame: &Frame<'a>, version: Version) -> Result<Self, DecodeError> {
         let Frame { kind, flags, body, .. } = *frame;
         Ok(match kind {
-            PacketType::Publish => Self::Publish(Publish::decode(flags, body, version)?),
+            PacketType::Publish => Self::Publish(Publish::decode(flags, body, version, None)?),
             PacketType::PubAck => Self::PubAck(Ack::decode(kind, body, version)?),
             PacketType::PubRec => Self::PubRec(Ack::decode(kind, body, version)?),
             PacketType::PubRel => Self::PubRel(Ack::decode(kind, body, version)?),

@@ -9,6 +9,8 @@ pub const VARINT_MAX: usize = 268_435_455;
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a>(pub &'a [u8]);
 
+pub(super) const WITH_NULL: DecodeError = DecodeError::Malformed("a string with U+0000");
+pub(super) const NOT_UTF8: DecodeError = DecodeError::Malformed("a string that is not UTF-8");
 const SHORT: DecodeError = DecodeError::Malformed("the packet ends within a field");
 
 impl<'a> Fields<'a> {
@@ -83,9 +85,9 @@ impl<'a> Fields<'a> {
     pub fn string(&mut self) -> Result<&'a str, DecodeError> {
         let bytes = self.binary()?;
         if bytes.contains(&0) {
-            return Err(DecodeError::Malformed("a string with U+0000"));
+            return Err(WITH_NULL);
         }
-        std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed("a string that is not UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)
     }
 
     /// Nothing may follow.

@@ -88,7 +88,7 @@ impl Connection {
         while let Some(packet) = self.next_ahead() {
             let maximum = self.options.admission.limits.maximum_packet_size;
             if let Ok(Split::Frame(frame)) = frame::split_of(self.version, &packet, maximum) {
-                self.handle(&frame, now, &mut scratch.turn)?;
+                self.handle(&frame, None, now, &mut scratch.turn)?;
             }
         }
         Ok(came)

@@ -9,12 +9,13 @@ use crate::broker::registry::Parts;
 use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
-use crate::codec::{DecodeError, Packet, Publish, QoS, ReasonCode};
+use crate::codec::{Ack, DecodeError, Packet, Publish, QoS, ReasonCode};
 use crate::metrics::DropReason;
 use crate::session::connect::Manner;
 use crate::session::output::Polled;
 use crate::session::{Action, Delivered, ProtocolError};
 use crate::store::Change;
+use crate::topic::TopicName;
 use crate::wire::Input;
 
 /// Bytes of an unfinished packet that show that its sender is there.
@@ -22,7 +23,7 @@ const PROGRESS: usize = 1_000;
 
 /// Packets that are handled before the next look at the clock, if the receivers of none of them
 /// have to be found.
-const PACKETS_PER_LOOK: usize = 16;
+const PACKETS_PER_LOOK: usize = 64;
 
 /// What is wrong with a topic that has no room for the mount point.
 const LONG: &str = "a topic that is too long with the mount point";
@@ -111,6 +112,9 @@ impl Connection {
     ) -> Result<(usize, usize), Ending> {
         let maximum = self.options.admission.limits.maximum_packet_size;
         let (mut consumed, mut handled, mut resolved) = (0, 0_usize, 0);
+        // What was checked for the packets before need not be checked for these again.
+        let known = self.publisher.as_ref().and_then(|publisher| publisher.last_topic());
+        let known = known.as_deref().and_then(|topic| TopicName::new(topic).ok());
         loop {
             let found = self.publisher.as_ref().map_or(0, |publisher| publisher.resolved());
             let had_to_find = std::mem::replace(&mut resolved, found) != found && handled > 0;
@@ -131,7 +135,7 @@ impl Connection {
                         consumed += frame.len;
                         continue;
                     }
-                    self.handle(&frame, now, turn)?;
+                    self.handle(&frame, known, now, turn)?;
                     if self.is_held_back() {
                         return Ok((consumed, frame.len));
                     }
@@ -147,6 +151,7 @@ impl Connection {
     pub(super) fn handle(
         &mut self,
         frame: &Frame<'_>,
+        known: Option<TopicName<'_>>,
         now: Moment,
         turn: &mut Turn,
     ) -> Result<(), Ending> {
@@ -156,7 +161,7 @@ impl Connection {
         }
         turn.tally.packets_received += 1;
         if frame.kind == PacketType::Publish {
-            let publish = match Publish::of_frame(frame, self.version) {
+            let publish = match Publish::of_frame(frame, self.version, known) {
                 Ok(publish) => publish,
                 Err(error) => return Err(broken_rule(error)),
             };
@@ -166,14 +171,32 @@ impl Connection {
                 None => Ok(()),
             };
         }
-        let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
+        let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
+        let action = if frame.kind.is_ack() {
+            let ack = Ack::of_frame(frame, self.version).map_err(broken_rule)?;
+            parts.session.handle_ack(frame.kind, ack)
+        } else {
+            let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
+            parts.session.handle(packet)
+        };
+        self.carry_out(action.map_err(Ending::Rule)?, frame.body, now, turn)
+    }
+
+    /// Does what a packet with this body asks for.
+    fn carry_out(
+        &mut self,
+        action: Action<'_>,
+        body: &[u8],
+        now: Moment,
+        turn: &mut Turn,
+    ) -> Result<(), Ending> {
         let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
         let broker = &self.lease.broker;
         let stored = parts.mailbox.stored();
-        match parts.session.handle(packet).map_err(Ending::Rule)? {
+        match action {
             Action::None => {}
             Action::Publish { publish, topic } => {
-                self.publish(&publish, topic.as_str(), frame.body, now, turn)?;
+                self.publish(&publish, topic.as_str(), body, now, turn)?;
             }
             Action::Finished { delivery, refused: true, exchange } => {
                 let exchange = stored.zip(exchange);
@@ -298,9 +321,9 @@ impl Connection {
         let Some(parts) = self.lease.parts.as_mut() else { return };
         let broker = &self.lease.broker;
         let (stored, key) = (parts.mailbox.stored(), parts.mailbox.key());
-        let out = self.writer.buffer();
+        let (out, has_rules) = (self.writer.buffer(), self.guard.has_rules());
         for delivery in deliveries.drain(..) {
-            if self.guard.has_rules() && !self.receives.allow(&self.guard, &delivery) {
+            if has_rules && !self.receives.allow(&self.guard, &delivery) {
                 if broker.pass_on(&delivery, key, turn) {
                     continue;
                 }

@@ -3,6 +3,7 @@
 //! Nobody is known here yet, so everything is bounded in time and nothing is kept for a Client
 //! that does not come to the point.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
@@ -255,7 +256,7 @@ impl Opening<'_> {
             parts.session.committed(ticket);
             return Ok(());
         }
-        let (mut mail, mut none) = (Vec::new(), Vec::new());
+        let (mut mail, mut none) = (Vec::new(), VecDeque::new());
         loop {
             std::future::poll_fn(|cx| {
                 if mailbox.take(0, 0, &mut mail, &mut none).any

@@ -1,6 +1,7 @@
 //! What a turn needs and an idle connection does not: one set for each thread.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 
 use crate::broker::mailbox::Mail;
 use crate::broker::turn::Turn;
@@ -24,7 +25,7 @@ pub struct Scratch {
     /// Mail taken.
     pub mail: Vec<Mail>,
     /// Deliveries taken.
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: VecDeque<Delivery>,
     /// What goes to the broker.
     pub turn: Turn,
 }
@@ -39,7 +40,7 @@ impl Default for Scratch {
             input: vec![0; INPUT_BYTES],
             output: Some(Box::new(Output::with_capacity(OUTPUT_BYTES))),
             mail: Vec::new(),
-            deliveries: Vec::new(),
+            deliveries: VecDeque::new(),
             turn: Turn::default(),
         }
     }

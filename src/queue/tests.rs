@@ -72,6 +72,38 @@ fn qos_0_passes_what_waits_for_the_window() {
 }
 
 #[test]
+fn all_is_taken_as_one_only_where_all_would_be_taken_one_by_one() {
+    let filled = |qos: &[QoS]| {
+        let mut queue = Queue::default();
+        for qos in qos {
+            push(&mut queue, delivery(*qos, "a"), &Limits::default());
+        }
+        queue
+    };
+    let many = |qos| vec![qos; WHOLE_LEAST];
+    let takes = |mut queue: Queue, window, bytes| {
+        let (len, mut all) = (queue.len(), VecDeque::new());
+        let takes = queue.take_all(window, bytes, &mut all);
+        let left = if takes { (0, 0, 0) } else { (len, queue.bytes(), queue.at_hand()) };
+        assert_eq!((queue.len(), queue.bytes(), queue.at_hand()), left);
+        assert_eq!(all.len() + queue.len(), len);
+        takes
+    };
+    let weight = filled(&many(QoS::AtMostOnce)).bytes();
+    assert!(takes(filled(&many(QoS::AtMostOnce)), 0, weight));
+    assert!(!takes(filled(&many(QoS::AtMostOnce)), 0, weight - 1));
+    assert!(takes(filled(&many(QoS::AtLeastOnce)), WHOLE_LEAST, weight));
+    assert!(!takes(filled(&many(QoS::AtLeastOnce)), WHOLE_LEAST - 1, weight));
+    let mixed = [many(QoS::AtMostOnce), vec![QoS::AtLeastOnce]].concat();
+    assert!(!takes(filled(&mixed), WHOLE_LEAST, usize::MAX));
+    let mut with_backlog = filled(&many(QoS::AtLeastOnce));
+    with_backlog.store_from(1);
+    let none_at_hand = Limits { at_hand_max: 0, ..Limits::default() };
+    push(&mut with_backlog, stored_delivery(1, QoS::AtLeastOnce, "b"), &none_at_hand);
+    assert!(!takes(with_backlog, usize::MAX, usize::MAX));
+}
+
+#[test]
 fn what_is_given_back_comes_first_and_in_order() {
     let mut queue = Queue::default();
     for payload in ["a", "b", "c"] {

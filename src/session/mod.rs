@@ -31,7 +31,8 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::codec::{
-    Ack, Auth, Disconnect, Packet, PacketId, Publish, ReasonCode, Subscribe, Unsubscribe, Version,
+    Ack, Auth, Disconnect, Packet, PacketId, PacketType, Publish, ReasonCode, Subscribe,
+    Unsubscribe, Version,
 };
 use crate::message::Message;
 use crate::metrics::DropReason;
@@ -247,10 +248,10 @@ impl Session {
                 Some(topic) => Action::Publish { publish, topic },
                 None => Action::None,
             }),
-            Packet::PubAck(ack) => self.handle_puback(ack),
-            Packet::PubRec(ack) => self.handle_pubrec(ack),
-            Packet::PubRel(ack) => Ok(self.handle_pubrel(ack)),
-            Packet::PubComp(ack) => self.handle_pubcomp(ack),
+            Packet::PubAck(ack) => self.handle_ack(PacketType::PubAck, ack),
+            Packet::PubRec(ack) => self.handle_ack(PacketType::PubRec, ack),
+            Packet::PubRel(ack) => self.handle_ack(PacketType::PubRel, ack),
+            Packet::PubComp(ack) => self.handle_ack(PacketType::PubComp, ack),
             Packet::Subscribe(subscribe) => Ok(Action::Subscribe(subscribe)),
             Packet::Unsubscribe(unsubscribe) => Ok(Action::Unsubscribe(unsubscribe)),
             Packet::PingReq => {
@@ -290,6 +291,21 @@ impl Session {
             }
         }
         Ok(Some(topic))
+    }
+
+    /// The same for an acknowledgement, of one of its four types.
+    #[inline]
+    pub fn handle_ack<'p>(
+        &mut self,
+        kind: PacketType,
+        ack: Ack<'_>,
+    ) -> Result<Action<'p>, ProtocolError> {
+        match kind {
+            PacketType::PubAck => self.handle_puback(ack),
+            PacketType::PubRec => self.handle_pubrec(ack),
+            PacketType::PubRel => Ok(self.handle_pubrel(ack)),
+            _ => self.handle_pubcomp(ack),
+        }
     }
 
     /// The broker has dealt with a PUBLISH of QoS 1 or 2. `waits`: its acknowledgement leaves

@@ -8,7 +8,8 @@ use super::{Delivered, ProtocolError, Session, auth};
 use crate::clock::Moment;
 use crate::codec::property::{PropertyBuffer, PropertyId};
 use crate::codec::{
-    Ack, Auth, Packet, PacketId, Properties, QoS, ReasonCode, SubAck, Version, publish,
+    Ack, Auth, EncodeError, Packet, PacketId, PacketType, Properties, QoS, ReasonCode, SubAck,
+    Version, publish,
 };
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
@@ -231,26 +232,25 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Polled, ProtocolError> {
         let properties = Properties::EMPTY;
-        let ack = |packet_id, reason| Ack { packet_id, reason, properties };
         match answer {
             Answer::PubAck { packet_id, reason } => {
                 self.incoming.answered();
-                self.write(&Packet::PubAck(ack(packet_id, reason)), out)?;
+                self.write_ack(PacketType::PubAck, packet_id, reason, out)?;
             }
             Answer::PubRec { packet_id, reason } => {
                 if reason.is_error() {
                     self.incoming.answered();
                 }
-                self.write(&Packet::PubRec(ack(packet_id, reason)), out)?;
+                self.write_ack(PacketType::PubRec, packet_id, reason, out)?;
             }
             Answer::PubRel { packet_id, known } => {
                 let unknown = ReasonCode::PacketIdentifierNotFound;
                 let reason = if known { ReasonCode::Success } else { unknown };
-                self.write(&Packet::PubRel(ack(packet_id, reason)), out)?;
+                self.write_ack(PacketType::PubRel, packet_id, reason, out)?;
             }
             Answer::PubComp { packet_id, reason } => {
                 self.incoming.answered();
-                self.write(&Packet::PubComp(ack(packet_id, reason)), out)?;
+                self.write_ack(PacketType::PubComp, packet_id, reason, out)?;
             }
             Answer::Publish { packet_id } => return Ok(self.write_bound(packet_id, now, out)),
             Answer::SubAck { packet_id, reasons, why } => {
@@ -291,14 +291,36 @@ impl Session {
         self.write(&Packet::SubAck(SubAck { packet_id, properties, reasons }), out)
     }
 
-    /// Appends a packet, within the Client's Maximum Packet Size [MQTT-3.1.2-24].
+    /// Appends a packet.
     fn write(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        self.write_within(out, |version, out| packet.encode(version, out))
+    }
+
+    /// The same for an acknowledgement, which is not wrapped for it.
+    fn write_ack(
+        &self,
+        kind: PacketType,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
+        self.write_within(out, |version, out| ack.encode(kind, version, out))
+    }
+
+    /// Appends what `encode` does, within the Client's Maximum Packet Size [MQTT-3.1.2-24].
+    #[inline]
+    fn write_within(
+        &self,
+        out: &mut Vec<u8>,
+        encode: impl FnOnce(Version, &mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Result<(), ProtocolError> {
         let start = out.len();
         let too_large = ProtocolError {
             reason: ReasonCode::PacketTooLarge,
             what: "the Client's Maximum Packet Size leaves no room for an answer",
         };
-        packet.encode(self.terms.version, out).map_err(|_| too_large)?;
+        encode(self.terms.version, out).map_err(|_| too_large)?;
         if out.len() - start > self.terms.maximum_packet_size() {
             out.truncate(start);
             return Err(too_large);

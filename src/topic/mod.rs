@@ -50,11 +50,13 @@ impl<'a> TopicName<'a> {
     /// Checks a string.
     pub fn new(topic: &'a str) -> Result<Self, TopicError> {
         check_length(topic)?;
-        for byte in topic.bytes() {
-            match byte {
-                0 => return Err(TopicError::ContainsNul),
-                b'+' | b'#' => return Err(TopicError::WildcardInName),
-                _ => {}
+        if may_contain_forbidden(topic.as_bytes()) {
+            for byte in topic.bytes() {
+                match byte {
+                    0 => return Err(TopicError::ContainsNul),
+                    b'+' | b'#' => return Err(TopicError::WildcardInName),
+                    _ => {}
+                }
             }
         }
         Ok(Self(topic))
@@ -158,6 +160,29 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
+/// Whether there may be a byte that no Topic Name has; false only if there is none. Eight bytes are
+/// looked at together.
+fn may_contain_forbidden(bytes: &[u8]) -> bool {
+    let (eights, _) = bytes.as_chunks::<8>();
+    // The last eight are for those beyond the last whole chunk.
+    let Some(last) = bytes.last_chunk::<8>() else { return true };
+    eights.iter().chain([last]).fold(0, |found, &eight| {
+        let eight = u64::from_ne_bytes(eight);
+        let without_bit_3 = eight & !repeated(0x08); // Which is all that tells + from #.
+        found | zeros(eight) | zeros(without_bit_3 ^ repeated(b'#'))
+    }) != 0
+}
+
+/// Not 0 exactly when one of the eight bytes is.
+const fn zeros(eight: u64) -> u64 {
+    eight.wrapping_sub(repeated(1)) & !eight & repeated(0x80)
+}
+
+/// Eight times this byte.
+const fn repeated(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
 /// Whether a filter contains a wildcard.
 pub fn has_wildcard(filter: &str) -> bool {
     filter.contains(['+', '#'])
@@ -199,6 +224,26 @@ mod tests {
         assert_eq!(TopicName::new(&"x".repeat(65_536)), Err(TopicError::TooLong));
         for topic in ["/", "a//b", "/a", "a/", "$SYS/x", "ünïcode/ 😀 "] {
             assert!(TopicName::new(topic).is_ok(), "{topic}");
+        }
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time_none_is_overlooked_and_none_accused() {
+        let others = ['\u{1}', '"', '$', '*', ',', '\u{80}', 'ã', 'ë'];
+        for len in 1..30 {
+            for at in 0..len {
+                let with = |c: char| ["x".repeat(at), c.into(), "x".repeat(len - at - 1)].concat();
+                for (c, error) in [
+                    ('\0', TopicError::ContainsNul),
+                    ('+', TopicError::WildcardInName),
+                    ('#', TopicError::WildcardInName),
+                ] {
+                    assert_eq!(TopicName::new(&with(c)), Err(error), "{c:?} {at} {len}");
+                }
+                for c in others {
+                    assert!(TopicName::new(&with(c)).is_ok(), "{c:?} {at} {len}");
+                }
+            }
         }
     }
 
