@@ -32,8 +32,8 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
-    /// The packet in a frame of this type. A topic that is `known` is not checked again, which saves
-    /// a seventh of the instructions of a small message's whole way through the broker.
+    /// The packet in a frame of this type. A topic that is `known` is not checked again: a seventh
+    /// of the instructions of a small message's whole way through the broker.
     #[inline]
     pub fn of_frame(
         frame: &Frame<'a>,
