@@ -29,6 +29,9 @@ use crate::topic::{TopicFilter, has_wildcard};
 /// tenth of a millisecond.
 pub const FILTERS_MAX: usize = 64;
 
+/// Rules that take as long to ask about a Topic Filter as all else that is done with it.
+const RULES_OF_FILTER: usize = 16;
+
 /// Retained messages handed over at a time; no more follow while so many wait.
 const RETAINED_PAGE: usize = 256;
 
@@ -52,7 +55,7 @@ pub struct Answered {
 
 impl Broker {
     /// Makes subscriptions of a SUBSCRIBE, filter by filter [MQTT-3.8.4-5]; not more than
-    /// [`FILTERS_MAX`].
+    /// [`FILTERS_MAX`], and fewer where there are many rules to ask.
     pub fn subscribe(
         &self,
         parts: &mut Parts,
@@ -62,7 +65,8 @@ impl Broker {
         turn: &mut Turn,
     ) {
         let guard = parts.mailbox.guard();
-        for (filter, options) in filters.take(FILTERS_MAX) {
+        let some = FILTERS_MAX / (1 + guard.rules_of_subscriptions() / RULES_OF_FILTER);
+        for (filter, options) in filters.take(some.max(1)) {
             let subscription = Subscription { options, id };
             let mounted = parts.session.terms().mounted_filter(filter);
             let granted = match mounted.as_deref().map(TopicFilter::new) {

@@ -109,6 +109,14 @@ impl Guard {
         self.rules.generation() != 0 || self.subject.is_ruled()
     }
 
+    /// How many rules may have to be asked for each Topic Filter.
+    pub fn rules_of_subscriptions(&self) -> usize {
+        match self.has_rules() {
+            true => self.rules.current.read().rules_of_subscriptions(&self.subject),
+            false => 0,
+        }
+    }
+
     /// Whether the Client may subscribe to a Topic Filter, given as a whole.
     pub fn subscribes(&self, filter: &str, qos: QoS) -> bool {
         if !self.has_rules() {

@@ -181,8 +181,20 @@ impl Acl {
         by_roles.unwrap_or(otherwise)
     }
 
+    /// How many rules may have to be asked about a subscription, which an `acl_file` does not
+    /// judge.
+    pub fn rules_of_subscriptions(&self, subject: &Subject) -> usize {
+        self.roles.len() + subject.own_rules().map_or(0, <[Rule]>::len)
+    }
+
     /// The answer for every quality of service and either RETAIN.
     pub fn permits(&self, subject: &Subject, action: Action, topic: &str) -> Permits {
+        // The others have no conditions.
+        if !self.roles.are_conditional() {
+            let asked = Asked { action, topic, qos: QoS::AtMostOnce, retain: false };
+            let allowed = self.decide(subject, &asked).allowed;
+            return if allowed { Permits::ALL } else { Permits::NONE };
+        }
         let mut permits = Permits::NONE;
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             for retain in [false, true] {
@@ -302,6 +314,10 @@ mod tests {
         assert!(permits.allow(QoS::AtMostOnce, false) && permits.allow(QoS::AtLeastOnce, false));
         assert!(!permits.allow(QoS::ExactlyOnce, false) && !permits.allow(QoS::AtMostOnce, true));
         assert_eq!(acl.permits(&Subject::default(), Action::Receive, "a"), Permits::NONE);
+        let without = self::acl(None, role(Rule::new(true, Actions::PUBLISH, "a")));
+        assert_eq!(without.permits(&Subject::default(), Action::Publish, "a"), Permits::ALL);
+        assert_eq!(without.permits(&Subject::default(), Action::Publish, "b"), Permits::NONE);
+        assert_eq!(without.rules_of_subscriptions(&Subject::default()), 1);
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Rule {
         Self { allows, actions, topic: Pattern::new(topic).ok(), ..Self::default() }
     }
 
+    fn is_conditional(&self) -> bool {
+        let is_of_all = self.qos_min == QoS::AtMostOnce && self.qos_max == QoS::ExactlyOnce;
+        !is_of_all || self.retain.is_some()
+    }
+
     pub(super) fn matches(&self, subject: &Subject, asked: &Asked<'_>) -> bool {
         let Some(topic) = &self.topic else { return false };
         if !self.actions.include(asked.action)
@@ -140,6 +145,10 @@ pub struct Roles {
     roles: Vec<Role>,
     /// The groups of each user.
     groups: HashMap<String, Vec<String>>,
+    /// Rules of all.
+    len: usize,
+    /// Whether one of these is for some messages of a topic only.
+    is_conditional: bool,
 }
 
 impl Roles {
@@ -151,7 +160,19 @@ impl Roles {
                 of_users.entry(user.clone()).or_default().push(group.name.clone());
             }
         }
-        Self { roles, groups: of_users }
+        let rules = || roles.iter().flat_map(|role| &role.rules);
+        let (len, is_conditional) = (rules().count(), rules().any(Rule::is_conditional));
+        Self { roles, groups: of_users, len, is_conditional }
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether a rule is for some messages of a topic only.
+    pub(super) fn are_conditional(&self) -> bool {
+        self.is_conditional
     }
 
     /// Whether there are none.

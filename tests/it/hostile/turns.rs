@@ -79,6 +79,26 @@ fn many_subscriptions_are_made_and_ended_in_turns() {
     }
 }
 
+/// Where each filter is judged by many rules fewer have their turn at a time: of these there would be
+/// 32 turns else.
+#[test]
+fn filters_are_judged_by_many_rules_in_turns() {
+    let rule = |n| format!("[[role.rule]]\ndeny = \"subscribe\"\ntopic = \"no/{n}/+/%c/#\"\n");
+    let rules: String = (0..1000).map(rule).collect();
+    let roles = format!(
+        "[[role]]\nname = \"all\"\neverybody = true\n{rules}\
+         [[role.rule]]\nallow = \"subscribe\"\ntopic = \"many/#\"\n"
+    );
+    let broker = Broker::start_with("workers = 1", &roles);
+    let mut other = Client::v5(broker.port, "other");
+    let mut client = Client::v5(broker.port, "many");
+    let filters = (0..2000).flat_map(|n| [field(format!("many/{n}/+")), vec![0]].concat());
+    let subscribe = packet(0x82, &[&[0, 1, 0], &filters.collect::<Vec<u8>>()]);
+    let turns = turns_of(&subscribe, &[], &mut client, &mut other);
+    assert!(turns > 40, "{turns}");
+    assert_eq!(client.read(), packet(0x90, &[&[0, 1, 0], &[0; 2000]]));
+}
+
 #[test]
 fn a_session_with_many_subscriptions_ends_in_turns() {
     let (broker, mut other) = broker();
