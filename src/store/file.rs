@@ -16,7 +16,7 @@ use std::ops::{Bound, Range};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use parking_lot::Mutex;
+use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 use rustix::fs::OFlags;
@@ -32,14 +32,19 @@ const PAGE: usize = 4096;
 /// A write of so many bytes is long: a full row of messages.
 const LONG: usize = 64 << 10;
 
-/// With less in one place the page cache is quicker.
-const RUN_MIN: usize = 128 << 10;
+/// How much is gathered.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// With fewer pages in one place the page cache is quicker.
+    run_min: usize,
+    /// Pages that are gathered at most, and their memory is kept; with more they are written
+    /// before.
+    pages_max: usize,
+    /// Pieces of memory that the system takes in one call.
+    slices_max: usize,
+}
 
-/// Pages that are gathered at most, and their memory is kept; with more they are written before.
-const PAGES_MAX: usize = 2048;
-
-/// Pieces of memory that the system takes in one call.
-const SLICES_MAX: usize = 1024;
+const BOUNDS: Bounds = Bounds { run_min: 32, pages_max: 2048, slices_max: 1024 };
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -51,7 +56,9 @@ pub(super) struct StoreFile {
     /// where nothing is synced.
     direct: Option<File>,
     is_synced: bool,
-    gathered: Mutex<Gathered>,
+    bounds: Bounds,
+    /// Who reads from the disk does not wait for what is being written.
+    gathered: RwLock<Gathered>,
 }
 
 /// A page at an address that the disk can read from.
@@ -112,20 +119,24 @@ impl StoreFile {
         let cached = file.try_clone().map_err(|error| OpenError::unreadable(path, &error))?;
         let backend =
             FileBackend::new(file).map_err(|error| OpenError::of_database(path, &error))?;
-        Ok(Self { backend, cached, direct, is_synced, gathered: Mutex::default() })
+        let gathered = RwLock::default();
+        Ok(Self { backend, cached, direct, is_synced, bounds: BOUNDS, gathered })
     }
 
     /// Writes what was gathered; after an error it still is, and is written the next time.
-    fn put(&self, gathered: &mut Gathered) -> io::Result<()> {
-        gathered.pieces.sort_unstable_by_key(|piece| piece.offset);
-        for run in gathered.pieces.chunk_by(|left, right| left.end() == right.offset) {
+    fn put(&self) -> io::Result<()> {
+        let gathered = self.gathered.upgradable_read();
+        let mut pieces = gathered.pieces.clone();
+        pieces.sort_unstable_by_key(|piece| piece.offset);
+        for run in pieces.chunk_by(|left, right| left.end() == right.offset) {
             let mut slices = gathered.slices(run);
-            let direct = self.direct.as_ref().filter(|_| slices.len() * PAGE >= RUN_MIN);
+            let direct = self.direct.as_ref().filter(|_| slices.len() >= self.bounds.run_min);
             let mut offset = run.first().map_or(0, |piece| piece.offset);
-            for slices in slices.chunks_mut(SLICES_MAX) {
+            for slices in slices.chunks_mut(self.bounds.slices_max) {
                 offset = write_all(direct, &self.cached, slices, offset)?;
             }
         }
+        let mut gathered = RwLockUpgradableReadGuard::upgrade(gathered);
         gathered.pieces.clear();
         gathered.pages.clear();
         Ok(())
@@ -161,16 +172,14 @@ impl StorageBackend for StoreFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut gathered = self.gathered.lock();
-        if gathered.touches(offset, out.len()) {
-            self.put(&mut gathered)?;
+        if self.gathered.read().touches(offset, out.len()) {
+            self.put()?;
         }
-        drop(gathered);
         self.backend.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.put(&mut self.gathered.lock())?;
+        self.put()?;
         self.backend.set_len(len)
     }
 
@@ -178,29 +187,33 @@ impl StorageBackend for StoreFile {
         if !self.is_synced {
             return Ok(());
         }
-        self.put(&mut self.gathered.lock())?;
+        self.put()?;
         self.backend.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let pages = data.len() / PAGE;
+        let (pages, pages_max) = (data.len() / PAGE, self.bounds.pages_max);
         let is_aligned = offset.is_multiple_of(PAGE as u64) && data.len().is_multiple_of(PAGE);
-        let is_long = is_aligned && data.len() >= LONG && pages <= PAGES_MAX;
-        let mut gathered = self.gathered.lock();
-        if gathered.touches(offset, data.len()) || gathered.pages.len() + pages > PAGES_MAX {
-            self.put(&mut gathered)?;
+        let is_long = is_aligned && data.len() >= LONG && pages <= pages_max;
+        let is_in_the_way = |gathered: &Gathered| {
+            gathered.touches(offset, data.len())
+                || is_long && gathered.pages.len() + pages > pages_max
+        };
+        if is_in_the_way(&self.gathered.read()) {
+            self.put()?;
         }
         if is_long && self.direct.is_some() {
-            gathered.add(offset, data);
+            self.gathered.write().add(offset, data);
             return Ok(());
         }
-        drop(gathered);
         self.backend.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
-        self.put(&mut self.gathered.lock())?;
-        self.backend.close()
+        let put = self.put();
+        // In any case: a file that stays locked cannot be opened again.
+        self.backend.close()?;
+        put
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
@@ -248,6 +261,13 @@ mod tests {
         StoreFile::new(file, &path, Durability::Fsync).unwrap()
     }
 
+    /// Writes as redb does: within the file.
+    fn write(file: &StoreFile, known: &mut [u8], place: Range<usize>, byte: u8) {
+        let place = place.start.min(known.len())..place.end.min(known.len());
+        file.write(place.start as u64, &vec![byte; place.len()]).unwrap();
+        known[place].fill(byte);
+    }
+
     fn on_disk(directory: &tempfile::TempDir) -> Vec<u8> {
         std::fs::read(directory.path().join("file")).unwrap()
     }
@@ -258,14 +278,18 @@ mod tests {
         Pages(usize, usize, u8),
         Bytes(usize, usize, u8),
         Read(usize, usize),
+        SetLen(usize),
         Sync,
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let pages = |(page, pages, byte)| Step::Pages(page, pages, byte);
+        let bytes = |(start, len, byte)| Step::Bytes(start, len, byte);
         prop_oneof![
-            4 => (0..240_usize, 1..80_usize, any::<u8>()).prop_map(|(p, n, b)| Step::Pages(p, n, b)),
-            2 => (0..LEN, 1..9_000_usize, any::<u8>()).prop_map(|(o, n, b)| Step::Bytes(o, n, b)),
+            4 => (0..240_usize, 1..120_usize, any::<u8>()).prop_map(pages),
+            2 => (0..LEN, 1..9_000_usize, any::<u8>()).prop_map(bytes),
             2 => (0..LEN, 1..200_000_usize).prop_map(|(o, n)| Step::Read(o, n)),
+            1 => (1..LEN / PAGE).prop_map(|pages| Step::SetLen(pages * PAGE)),
             1 => Just(Step::Sync),
         ]
     }
@@ -273,36 +297,39 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn what_is_read_is_what_was_written_last(steps in proptest::collection::vec(step(), 1..40)) {
+        fn what_is_read_was_written_last(steps in proptest::collection::vec(step(), 1..40)) {
             let directory = tempfile::tempdir().unwrap();
-            let direct = opened(&directory);
+            let mut file = opened(&directory);
+            // So that a megabyte comes to all of them.
+            file.bounds = Bounds { run_min: 32, pages_max: 100, slices_max: 20 };
             let mut known = vec![0; LEN];
             for step in steps {
                 match step {
                     Step::Pages(page, pages, byte) => {
                         let start = page * PAGE;
-                        let end = (start + pages * PAGE).min(LEN);
-                        direct.write(start as u64, &vec![byte; end - start]).unwrap();
-                        known[start..end].fill(byte);
+                        let end = start + pages * PAGE;
+                        write(&file, &mut known, start..end, byte);
                     }
                     Step::Bytes(start, len, byte) => {
-                        let end = (start + len).min(LEN);
-                        direct.write(start as u64, &vec![byte; end - start]).unwrap();
-                        known[start..end].fill(byte);
+                        write(&file, &mut known, start..start + len, byte);
                     }
                     Step::Read(start, len) => {
-                        let end = (start + len).min(LEN);
-                        let mut read = vec![1; end - start];
-                        direct.read(start as u64, &mut read).unwrap();
-                        prop_assert!(read == known[start..end]);
+                        let end = (start + len).min(known.len());
+                        let mut read = vec![1; end.saturating_sub(start)];
+                        file.read(start as u64, &mut read).unwrap();
+                        prop_assert!(read == known[start.min(end)..end]);
+                    }
+                    Step::SetLen(len) => {
+                        file.set_len(len as u64).unwrap();
+                        known.resize(len, 0);
                     }
                     Step::Sync => {
-                        direct.sync_data().unwrap();
+                        file.sync_data().unwrap();
                         prop_assert!(on_disk(&directory) == known);
                     }
                 }
             }
-            direct.close().unwrap();
+            file.close().unwrap();
             prop_assert!(on_disk(&directory) == known);
         }
     }
@@ -310,28 +337,28 @@ mod tests {
     #[test]
     fn what_could_not_be_written_is_written_later() {
         let directory = tempfile::tempdir().unwrap();
-        let mut direct = opened(&directory);
+        let mut file = opened(&directory);
         let path = directory.path().join("file");
         // Opened to be read only: each write to it is an error.
-        direct.direct = Some(File::open(&path).unwrap());
-        direct.write(0, &vec![7; RUN_MIN]).unwrap();
-        assert!(direct.sync_data().is_err());
-        assert!(direct.read(0, &mut [0]).is_err(), "not what the disk has, which is older");
-        direct.direct = None;
-        direct.sync_data().unwrap();
-        assert_eq!(on_disk(&directory)[..RUN_MIN], vec![7; RUN_MIN]);
+        file.direct = Some(File::open(&path).unwrap());
+        file.write(0, &vec![7; 32 * PAGE]).unwrap();
+        assert!(file.sync_data().is_err());
+        assert!(file.read(0, &mut [0]).is_err(), "not what the disk has, which is older");
+        file.direct = None;
+        file.sync_data().unwrap();
+        assert_eq!(on_disk(&directory)[..32 * PAGE], vec![7; 32 * PAGE]);
     }
 
     #[test]
     fn a_disk_that_wants_no_such_writes_gets_them_the_usual_way() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
-        let direct = opened(&directory);
+        let file = opened(&directory);
         // Bytes that are not aligned are what a larger alignment of the disk looks like.
-        let bytes = vec![9; RUN_MIN + 1];
+        let bytes = vec![9; LONG + 1];
         let mut slices = [IoSlice::new(&bytes[1..])];
-        let end = write_all(direct.direct.as_ref(), &direct.cached, &mut slices, 1).unwrap();
-        assert_eq!(end, 1 + RUN_MIN as u64);
-        assert_eq!(std::fs::read(&path).unwrap()[1..=RUN_MIN], bytes[1..]);
+        let end = write_all(file.direct.as_ref(), &file.cached, &mut slices, 1).unwrap();
+        assert_eq!(end, 1 + LONG as u64);
+        assert_eq!(std::fs::read(&path).unwrap()[1..=LONG], bytes[1..]);
     }
 }
