@@ -97,7 +97,7 @@ fn a_service_is_shown_what_the_client_has_shown() {
         callout(&service, ""),
         bearer(&service).display()
     );
-    let broker = Broker::start_with("", &listeners);
+    let broker = Broker::start_with("log_level = \"trace\"", &listeners);
     let last = || service.asked().pop().unwrap();
     assert_eq!(code(broker.port, &Connect::v5("the id"), "ali", "s\"esame"), 0);
     let asked = last();
@@ -121,6 +121,8 @@ fn a_service_is_shown_what_the_client_has_shown() {
     assert_eq!(status, Some(0), "{output}");
     let subject = format!(r#""listener": "{tls}", "certificate_subject": "CN=client-1""#);
     assert!(last().contains(&subject), "{}", last());
+    let log = broker.log();
+    assert!(!log.contains("Bearer us") && !log.contains("esame"), "{log}");
 }
 
 /// A file with what the broker shows of itself.
