@@ -381,7 +381,7 @@ impl Broker {
     }
 
     /// The way of a topic, from the publisher's own list where that is still right.
-    #[inline(always)]
+    #[inline(always)] // With two others, see `Outgoing::encode`.
     fn way<'a>(&self, ways: &'a mut Ways, topic: &str) -> Result<&'a Way, ReasonCode> {
         let generation = self.router.generation();
         if generation != ways.generation {

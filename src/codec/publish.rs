@@ -147,6 +147,8 @@ impl Outgoing<'_> {
     }
 
     /// Appends the packet.
+    // The compiler finds it too long to be put in place. That it is, with `Queue::add` and
+    // `Broker::way`, saves a twentieth of a small message's instructions.
     #[inline(always)]
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
         let remaining = self.remaining_len(version);

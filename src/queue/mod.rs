@@ -123,7 +123,7 @@ impl Queue {
     }
 
     /// Adds a delivery at the end, whatever the bounds of the queue; not beyond those of memory.
-    #[inline(always)]
+    #[inline(always)] // With two others, see `Outgoing::encode`.
     fn add(&mut self, mut delivery: Delivery, limits: &Limits, dropped: &mut Dropped) {
         let weight = delivery.weight();
         let goes_to_backlog = self.goes_to_backlog(&delivery, weight, limits);
