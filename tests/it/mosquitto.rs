@@ -130,7 +130,8 @@ fn debians_file_serves_and_keeps_what_it_acknowledged() {
     std::fs::write(main, format!("{text}persistence_file a.db\n")).unwrap();
     let _third = serve();
     let new = format!("{at}/lib/a.db.whimbrel {said} {at}/lib");
-    assert!(log().contains(&new), "{}", log());
+    // It listens before it opens the store.
+    until("the new store is told of", || log().contains(&new));
 }
 
 #[test]
