@@ -21,21 +21,32 @@ use crate::topic::TopicName;
 #[derive(Clone)]
 pub struct Message(ThinArc<Header, u8>);
 
-/// What is known of a message beside its bytes.
+/// What is known of a message beside its bytes: 24 bytes, since there may be millions.
 #[derive(Clone, Copy)]
 struct Header {
     /// 0: not stored, has no identity.
     id: u64,
     expires_at: Moment,
-    topic_end: u32,
-    properties_start: u32,
     payload_start: u32,
-    qos: QoS,
-    retain: bool,
+    /// The topic stands at the start.
+    topic_len: u16,
+    /// Bytes between topic and properties that are skipped: Packet Identifier, Property Length.
+    skipped: u8,
+    flags: u8,
 }
 
-/// The topic's length field stands in front of it, as on the wire.
-const TOPIC_START: u32 = 2;
+/// The QoS in the flags of a message; the next bit is RETAIN.
+const QOS: u8 = 3;
+const RETAIN: u8 = 1 << 2;
+
+impl Header {
+    fn properties_start(&self) -> usize {
+        usize::from(self.topic_len) + usize::from(self.skipped)
+    }
+}
+
+/// In a PUBLISH packet the topic's length field stands in front of it.
+const TOPIC_START: usize = 2;
 
 /// The parts of a message that is not taken from a PUBLISH packet's body.
 #[derive(Clone, Copy)]
@@ -72,39 +83,35 @@ impl Message {
             let Publish { qos, retain, properties, payload, .. } = *publish;
             return Self::new(id, &Parts { topic, qos, retain, expires_at, properties, payload });
         }
-        let payload_start = body.len().saturating_sub(publish.payload.len());
+        let block = body.get(TOPIC_START..).unwrap_or_default();
+        let payload_start = block.len().saturating_sub(publish.payload.len());
         let properties_start = payload_start.saturating_sub(publish.properties.raw().len());
         let header = Header {
             id,
             expires_at,
-            topic_end: TOPIC_START.saturating_add(offset(topic.len())),
-            properties_start: offset(properties_start),
             payload_start: offset(payload_start),
-            qos: publish.qos,
-            retain: publish.retain,
+            topic_len: topic_len(topic),
+            skipped: u8::try_from(properties_start.saturating_sub(topic.len())).unwrap_or(u8::MAX),
+            flags: flags(publish.qos, publish.retain),
         };
-        Self(ThinArc::from_header_and_slice(header, body))
+        Self(ThinArc::from_header_and_slice(header, block))
     }
 
     /// A message from its parts.
     pub fn new(id: u64, parts: &Parts<'_>) -> Self {
         let raw = parts.properties.raw();
-        let mut block = Vec::with_capacity(2 + parts.topic.len() + raw.len() + parts.payload.len());
-        block
-            .extend_from_slice(&u16::try_from(parts.topic.len()).unwrap_or(u16::MAX).to_be_bytes());
+        let mut block = Vec::with_capacity(parts.topic.len() + raw.len() + parts.payload.len());
         block.extend_from_slice(parts.topic.as_bytes());
-        let properties_start = block.len();
         parts.properties.copy_where(is_forwarded, &mut block);
         let payload_start = block.len();
         block.extend_from_slice(parts.payload);
         let header = Header {
             id,
             expires_at: parts.expires_at,
-            topic_end: offset(properties_start),
-            properties_start: offset(properties_start),
             payload_start: offset(payload_start),
-            qos: parts.qos,
-            retain: parts.retain,
+            topic_len: topic_len(parts.topic),
+            skipped: 0,
+            flags: flags(parts.qos, parts.retain),
         };
         Self(ThinArc::from_header_and_slice(header, &block))
     }
@@ -134,7 +141,7 @@ impl Message {
 
     /// The Topic Name's bytes.
     pub fn topic(&self) -> &[u8] {
-        self.part(TOPIC_START, self.header().topic_end)
+        self.part(0, self.header().topic_len.into())
     }
 
     /// The Topic Name.
@@ -144,7 +151,7 @@ impl Message {
 
     /// The forwardable properties as on the wire, without their length.
     pub fn properties(&self) -> &[u8] {
-        self.part(self.header().properties_start, self.header().payload_start)
+        self.part(self.header().properties_start(), self.header().payload_start as usize)
     }
 
     /// The first User Property of this name.
@@ -155,17 +162,17 @@ impl Message {
 
     /// The Application Message itself.
     pub fn payload(&self) -> &[u8] {
-        self.part(self.header().payload_start, u32::MAX)
+        self.part(self.header().payload_start as usize, usize::MAX)
     }
 
     /// Quality of service it was published with.
     pub fn qos(&self) -> QoS {
-        self.header().qos
+        QoS::from_bits(self.header().flags & QOS).unwrap_or(QoS::AtMostOnce)
     }
 
     /// Whether it was published to be retained.
     pub fn retain(&self) -> bool {
-        self.header().retain
+        self.header().flags & RETAIN != 0
     }
 
     /// When it is no longer worth delivering; [`Moment::NEVER`] for always.
@@ -197,13 +204,11 @@ impl Message {
     /// `[expires_at u64]`, topic length u16, properties length u32, topic, properties, payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let expires = self.expires_at() != Moment::NEVER;
-        let flags = self.qos() as u8 | u8::from(self.retain()) << 2 | u8::from(expires) << 3;
-        out.push(flags);
+        out.push(self.header().flags | u8::from(expires) << 3);
         if expires {
             out.extend_from_slice(&self.expires_at().unix_ms().to_le_bytes());
         }
-        let topic_len = u16::try_from(self.topic().len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&topic_len.to_le_bytes());
+        out.extend_from_slice(&self.header().topic_len.to_le_bytes());
         out.extend_from_slice(&offset(self.properties().len()).to_le_bytes());
         out.extend_from_slice(self.topic());
         out.extend_from_slice(self.properties());
@@ -214,8 +219,8 @@ impl Message {
     /// [`Message::encode`] wrote, without making it; `None` when the bytes are not one.
     pub fn weigh_encoded(bytes: &[u8]) -> Option<(usize, Moment)> {
         let (_, expires_at, rest) = split_encoded(bytes)?;
-        // Topic length u16 and properties length u32 here, only the former there.
-        Some((weight_of(rest.len().checked_sub(4)?), expires_at))
+        // Topic length u16 and properties length u32 are here and not there.
+        Some((weight_of(rest.len().checked_sub(6)?), expires_at))
     }
 
     /// The message that [`Message::encode`] wrote; `None` when the bytes are not one.
@@ -230,8 +235,8 @@ impl Message {
             id,
             &Parts {
                 topic: TopicName::new(std::str::from_utf8(topic).ok()?).ok()?.as_str(),
-                qos: QoS::from_bits(flags & 3)?,
-                retain: flags & 4 != 0,
+                qos: QoS::from_bits(flags & QOS)?,
+                retain: flags & RETAIN != 0,
                 expires_at,
                 properties: Properties::check_forwarded(properties)?,
                 payload,
@@ -243,9 +248,8 @@ impl Message {
         &self.0.header.header
     }
 
-    fn part(&self, start: u32, end: u32) -> &[u8] {
-        let (start, end) = (start as usize, (end as usize).min(self.0.slice.len()));
-        self.0.slice.get(start..end).unwrap_or_default()
+    fn part(&self, start: usize, end: usize) -> &[u8] {
+        self.0.slice.get(start..end.min(self.0.slice.len())).unwrap_or_default()
     }
 }
 
@@ -269,6 +273,15 @@ fn split_encoded(bytes: &[u8]) -> Option<(u8, Moment, &[u8])> {
 /// Memory of a message whose block has so many bytes beside its header.
 fn weight_of(block: usize) -> usize {
     block.saturating_add(size_of::<Header>() + 2 * size_of::<usize>())
+}
+
+/// A Topic Name is at most 65,535 bytes long.
+fn topic_len(topic: &str) -> u16 {
+    u16::try_from(topic.len()).unwrap_or(u16::MAX)
+}
+
+fn flags(qos: QoS, retain: bool) -> u8 {
+    qos as u8 | if retain { RETAIN } else { 0 }
 }
 
 /// A packet is at most 256 MiB, so an offset into one fits.

@@ -164,7 +164,7 @@ fn what_has_expired_makes_room_first() {
 }
 
 /// At most one small message at hand.
-const TIGHT: Limits = Limits { at_hand_max: 90, ..Limits::NONE };
+const TIGHT: Limits = Limits { at_hand_max: 60, ..Limits::NONE };
 
 /// The page that the queue wants, as a store would read it.
 fn page(queue: &mut Queue) -> Vec<Fetched> {
@@ -187,7 +187,7 @@ fn long_queue(count: u64) -> Queue {
 #[test]
 fn a_long_queue_keeps_little_at_hand_and_leaves_in_order() {
     let mut queue = long_queue(1_000);
-    assert!(queue.at_hand() <= 90 && queue.len() == 1_000);
+    assert!(queue.at_hand() <= 60 && queue.len() == 1_000);
     let mut seen = Vec::new();
     while !queue.is_empty() {
         seen.extend(taken(&mut queue, true));
@@ -325,7 +325,7 @@ fn expired_messages_of_the_backlog_make_room_too() {
 
 #[test]
 fn when_memory_is_short_only_what_the_store_keeps_is_taken_in() {
-    let short = Limits { at_hand_max: 0, memory_max: 90, ..Limits::NONE };
+    let short = Limits { at_hand_max: 0, memory_max: 60, ..Limits::NONE };
     let mut in_memory = Queue::of_session(false);
     let pushed: Vec<usize> = (1..=3)
         .map(|id| push(&mut in_memory, stored_delivery(id, QoS::AtLeastOnce, "x"), &short))
