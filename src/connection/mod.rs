@@ -2,11 +2,12 @@
 //! broker, and answers and messages become bytes.
 //!
 //! A turn: take mail and deliveries; read once and handle every whole packet; let answers out;
-//! hand the turn's changes and messages to the broker; write once. Turns go on while they get
-//! something done, up to a measure ([`PACKETS_MAX`]) after which all others have theirs; then the
-//! task sleeps until bytes come, the Client takes bytes, the mailbox rings, or the Keep Alive runs
-//! out. Writing is one of these arms and never waited for in the middle: a Client that does not
-//! read is still heard, until it owes us too much.
+//! hand the turn's changes and messages to the broker. Turns go on while they get something done,
+//! up to a measure ([`PACKETS_MAX`]) after which all others have theirs. Then, or when it is much
+//! ([`GATHER_MAX`]), what they have to say is written with one call: a message to oneself leaves
+//! with its PUBACK. The task sleeps until bytes come, the Client takes bytes, the mailbox rings, or
+//! the Keep Alive runs out. Writing is one of these arms and never waited for in the middle: a
+//! Client that does not read is still heard, until it owes us too much.
 //!
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
@@ -27,6 +28,7 @@ mod served;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -91,6 +93,9 @@ const READ_BACKLOG_MAX: usize = 1 << 20;
 /// Answers that may wait for the store before the Client is no longer heard: it is slowed down to
 /// the speed of the disk.
 const WAITING_ANSWERS_MAX: usize = 4096;
+
+/// Bytes that turns gather before they are written although another turn follows at once.
+const GATHER_MAX: usize = 64 << 10;
 
 /// Turns without a pause before others of the same thread have theirs.
 const TURNS_MAX: usize = 8;
@@ -199,15 +204,21 @@ impl Connection {
         }
         Scratch::lend(|scratch| {
             let (until, mut packets) = (now.after_ms(TURNS_MS), 0);
-            for _ in 0..TURNS_MAX {
+            for turn in 1..=TURNS_MAX {
                 let turned = self.turn(cx, now, scratch);
-                let tally = &mut scratch.turn.tally;
+                let tally = &scratch.turn.tally;
                 packets += tally.packets_received + tally.packets_sent;
-                self.lease.broker.metrics.traffic.add(tally);
-                match turned {
+                let is_busy = matches!(turned, Ok(true));
+                let is_last = turn == TURNS_MAX
+                    || packets >= PACKETS_MAX
+                    || self.is_at_work()
+                    || is_busy && self.lease.broker.now() >= until;
+                let gathers = is_busy && !is_last && self.writer.backlog() < GATHER_MAX;
+                let written = if gathers { Ok(false) } else { self.write(cx, now, scratch) };
+                self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
+                match turned.and_then(|busy| Ok(busy | written.map_err(Ending::Broken)?)) {
                     Err(ending) => return Poll::Ready(ending),
-                    Ok(true) if self.is_at_work() || packets >= PACKETS_MAX => break,
-                    Ok(true) if self.lease.broker.now() >= until => break,
+                    Ok(true) if is_last => break,
                     Ok(true) => {}
                     Ok(false) => return self.sleep(cx, now),
                 }
@@ -216,7 +227,7 @@ impl Connection {
         })
     }
 
-    /// One turn; false when there was nothing to do.
+    /// One turn, but for writing; false when there was nothing to do.
     fn turn(
         &mut self,
         cx: &mut Context<'_>,
@@ -249,24 +260,27 @@ impl Connection {
             // Of what could not be sent. They must not come after those of another connection.
             self.lease.broker.finish(&mut scratch.turn, None);
         }
+        result
+    }
+
+    /// Writes what the turns have gathered; true when the peer took only a part of it: a turn that
+    /// ends with answers for the next one is not followed by sleep.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        scratch: &mut Scratch,
+    ) -> io::Result<bool> {
         let backlog = self.writer.backlog();
-        let written = match self.writer.poll_write(cx, &mut self.io) {
-            Poll::Ready(Ok(0)) | Poll::Pending => false,
-            Poll::Ready(Ok(n)) => {
-                scratch.turn.tally.bytes_sent += n as u64;
-                if backlog >= READ_BACKLOG_MAX {
-                    self.heard_at = now; // All that can be heard of it is that it takes something.
-                }
-                true
-            }
-            Poll::Ready(Err(error)) => {
-                self.writer.give_back(&mut scratch.output);
-                return Err(result.err().unwrap_or(Ending::Broken(error)));
-            }
-        };
+        let polled = self.writer.poll_write(cx, &mut self.io);
         self.writer.give_back(&mut scratch.output);
-        // A turn that ends with answers for the next one is not followed by sleep.
-        result.map(|busy| busy | (written && self.writer.backlog() > 0))
+        let Poll::Ready(written) = polled else { return Ok(false) };
+        let written = written?;
+        scratch.turn.tally.bytes_sent += written as u64;
+        if written > 0 && backlog >= READ_BACKLOG_MAX {
+            self.heard_at = now; // All that can be heard of it is that it takes something.
+        }
+        Ok(written > 0 && self.writer.backlog() > 0)
     }
 
     fn is_held_back(&self) -> bool {
