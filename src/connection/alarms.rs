@@ -7,7 +7,8 @@
 //! while there is an alarm at all.
 
 use std::cell::RefCell;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -49,6 +50,24 @@ impl Drop for Alarm {
         // is borrowed: a task may go with it, and the task's alarm.
         drop(WHEEL.try_with(|wheel| wheel.borrow_mut().remove(self.0)));
     }
+}
+
+/// What comes of a future within so much time, or a little more. A timer of the runtime's would
+/// often be the next one due, and then cost a system call when it is set.
+pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut set) = (pin!(future), None);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        let (due, _alarm) = set.get_or_insert_with(|| {
+            let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            (Instant::now().checked_add(time), Alarm::after_ms(ms, cx.waker()))
+        });
+        let is_due = due.is_some_and(|due| due <= Instant::now());
+        if is_due { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// One alarm. 32 bytes.
@@ -270,7 +289,6 @@ impl Drop for Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
 
     fn in_runtime<T>(test: impl Future<Output = T>) -> T {
         let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -311,6 +329,18 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10_000)).await;
             assert!(wait(1000).await <= 1000 + TICK_MS + 1);
             assert!((60_000..=60_000 + TICK_MS + 1).contains(&later.await.unwrap()));
+        });
+    }
+
+    #[test]
+    fn a_future_has_its_time_and_not_much_more() {
+        in_runtime(async {
+            let start = Instant::now();
+            let sleep = |ms| tokio::time::sleep(Duration::from_millis(ms));
+            assert_eq!(within(Duration::from_millis(500), sleep(400)).await, Some(()));
+            assert_eq!(within(Duration::from_millis(500), sleep(5000)).await, None);
+            let waited = u64::try_from(start.elapsed().as_millis()).unwrap();
+            assert!((900..=900 + TICK_MS + 2).contains(&waited), "{waited}");
         });
     }
 

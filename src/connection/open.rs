@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::alarms::within;
 use super::authenticate::Admitted;
 use super::ending::linger;
 use super::opening::{Opening, Refusal};
@@ -49,7 +50,7 @@ pub(super) async fn accept(
     options: &Arc<Options>,
 ) -> Option<Box<Connection>> {
     let mut peer = accepted.peer().clone();
-    let address = peer.to_string();
+    let proxy = peer.origin();
     options.admission.report_arrival(accepted.peer());
     let (doorman, metrics) = (&options.doorman, &broker.metrics);
     // Whoever comes through a proxy has no address yet.
@@ -71,7 +72,7 @@ pub(super) async fn accept(
         Err(error) => {
             broker.metrics.connections_refused.increment();
             let client = peer.origin().client_address();
-            handshake_failed(&options.admission, &address, client, &error);
+            handshake_failed(&options.admission, proxy, client, &error);
             if error.kind() == io::ErrorKind::InvalidData {
                 options.doorman.rule_broken(peer.origin(), broker.now(), &broker.metrics);
             }
@@ -95,10 +96,10 @@ pub(super) async fn open(
     let maximum = options.admission.limits.maximum_packet_size;
     let (reader, client_id) = (Reader::default(), String::new());
     let mut opening = Opening { io, peer, reader, writer, broker, maximum, client_id };
-    let result = match tokio::time::timeout(options.connect_timeout, opening.frame()).await {
-        Ok(Ok(bytes)) => opening.connect(&bytes, options).await,
-        Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::Gone("no CONNECT packet in time".into())),
+    let result = match within(options.connect_timeout, opening.frame()).await {
+        Some(Ok(bytes)) => opening.connect(&bytes, options).await,
+        Some(Err(refusal)) => Err(refusal),
+        None => Err(Refusal::Gone("no CONNECT packet in time".into())),
     };
     match result {
         Ok(mut let_in) => {

@@ -229,7 +229,7 @@ fn report_reason(who: &Somebody<'_>, reason: ReasonCode) {
 /// A handshake came to nothing.
 pub(super) fn handshake_failed(
     admission: &Admission,
-    proxy: &str,
+    proxy: Origin,
     client: Option<SocketAddr>,
     error: &std::io::Error,
 ) {

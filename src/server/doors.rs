@@ -69,6 +69,9 @@ impl Drop for Counted {
     }
 }
 
+/// Connections that are accepted before others of the thread have their turn.
+const ACCEPTS_MAX: usize = 16;
+
 /// Where connections go.
 #[derive(Clone)]
 pub(super) struct Hall {
@@ -88,8 +91,9 @@ impl Hall {
         let Self { broker, workers, connections } = self;
         let Terms { options, rate } = terms;
         let (metrics, mut arrivals) = (&broker.metrics, Bucket::default());
+        let mut turns = workers.iter().cycle();
         loop {
-            for worker in workers.iter() {
+            for worker in turns.by_ref().take(ACCEPTS_MAX) {
                 let accepted = listener.accept().await;
                 let now = broker.now();
                 if accepted.is_surplus() || connections.are_full() {
@@ -109,7 +113,8 @@ impl Hall {
                 let counted = Counted::new(&connections);
                 worker.spawn(connection::serve(accepted, broker, options, counted));
             }
-            // Who comes in crowds must not keep those waiting whom this thread serves.
+            // Who comes in crowds must not keep those waiting whom this thread serves; but a pause
+            // after each of them would cost a system call.
             tokio::task::yield_now().await;
         }
     }
