@@ -106,12 +106,14 @@ impl Live {
     }
 
     /// Enters a message, or moves it; the slot it was in before.
-    pub(super) fn insert(&mut self, id: u64, slot: u32, sessions: Sessions) -> Option<u32> {
+    pub(super) fn insert(&mut self, id: u64, slot: u32, mut sessions: Sessions) -> Option<u32> {
         let session = match sessions[..] {
             [session] => session,
             _ => MANY,
         };
         if session == MANY {
+            // It was collected with room for as many again.
+            sessions.shrink_to_fit();
             self.many.insert(id, sessions);
         } else {
             self.many.remove(&id);

@@ -79,7 +79,9 @@ pub struct Options {
     pub directory: PathBuf,
     /// How sure an acknowledged change is.
     pub durability: Durability,
-    /// Memory for redb's cache, in bytes.
+    /// Memory for redb's cache, in bytes. The system has the file's pages too. What is lost with
+    /// little: random changes of 200,000 retained messages cost 1.1 times the time, and take half
+    /// the memory; for queues nothing could be measured.
     pub cache_bytes: usize,
     /// Least time between the beginnings of two commits, in microseconds: a commit costs 170 µs of
     /// CPU however small, so commits and not messages burn the core at a low rate.
@@ -102,7 +104,7 @@ impl Default for Options {
         Self {
             directory: PathBuf::from("whimbrel-data"),
             durability: Durability::Fsync,
-            cache_bytes: 64 << 20,
+            cache_bytes: 256 << 10,
             commit_interval_us: 1_000,
             hold_us: 2_000,
             lazy_us: 50_000,
