@@ -33,6 +33,7 @@ struct Conn {
     number: usize,
     pipe: Pipe,
     established: bool,
+    in_memory: bool,
 }
 
 /// See the head of this file.
@@ -47,6 +48,9 @@ pub struct Client {
     /// Whether it has its part of a Session, and whether it must begin a new one.
     has_state: bool,
     begins_anew: bool,
+    /// Whether a memory listener has made it: if a CONNECT is not answered then, the Session that
+    /// is present afterwards may be another.
+    is_volatile: bool,
     conn: Option<Conn>,
     /// Connections that it has opened another beside.
     left: Vec<Pipe>,
@@ -74,6 +78,7 @@ impl Client {
             left_at: 0,
             has_state: false,
             begins_anew: false,
+            is_volatile: false,
             conn: None,
             left: vec![],
             flights: vec![],
@@ -84,22 +89,27 @@ impl Client {
     }
 
     /// Opens a connection, beside the one there is, and sends CONNECT.
-    pub fn connect(&mut self, number: usize, pipe: Pipe, mut connect: Connect, log: &Log) {
+    pub fn connect(
+        &mut self,
+        (number, pipe, in_memory): (usize, Pipe, bool),
+        mut connect: Connect,
+        log: &Log,
+    ) {
         let now = log.now();
+        self.leave_connection(now);
         if std::mem::take(&mut self.begins_anew) {
             connect.clean_start = true;
         }
         if !self.v5 {
             connect.expiry_s = if connect.clean_start { 0 } else { u32::MAX };
         }
-        self.leave_connection(now);
         let end = self.left_at.saturating_add(u64::from(self.expiry_s) * 1000);
         if connect.clean_start || (self.expiry_s < u32::MAX && end <= now) {
             self.forget(log);
         }
         self.expiry_s = connect.expiry_s;
         pipe.send(Packet::Connect(connect));
-        self.conn = Some(Conn { number, pipe, established: false });
+        self.conn = Some(Conn { number, pipe, established: false, in_memory });
     }
 
     /// Its part of the Session ends.
@@ -114,6 +124,7 @@ impl Client {
     fn leave_connection(&mut self, now: u64) {
         if let Some(conn) = self.conn.take() {
             self.left_at = now;
+            self.begins_anew |= self.is_volatile && !conn.established;
             conn.pipe.widen();
             self.left.push(conn.pipe);
         }
@@ -324,6 +335,7 @@ impl Client {
         }
         if !session_present {
             self.forget(log);
+            self.is_volatile = self.conn.as_ref().is_some_and(|conn| conn.in_memory);
         }
         self.has_state = true;
         for Flight { publish, relayed } in &self.flights {

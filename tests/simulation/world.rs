@@ -486,7 +486,7 @@ impl World {
             receive_maximum: connect.receive_maximum,
             will,
         };
-        client.connect(conn, near, packet, &self.log);
+        client.connect((conn, near, in_memory), packet, &self.log);
     }
 
     fn subscribe(&mut self, client: usize, filters: Vec<Filter>) {
