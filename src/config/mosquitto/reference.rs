@@ -62,8 +62,9 @@ Where mosquitto breaks the standard, or loses what it has acknowledged, Whimbrel
 * a page of another origin than `websockets_origin` is answered 403.
 
 What is different: see the notes below. Errors are said in other words, all of a file at once.
-Packet Identifiers begin anew elsewhere after a restart of the broker, and a message that is too
-large for its Client takes none. There is no `$CONTROL`. Who fails again and again to log in, and
+After a restart of the broker Packet Identifiers begin at 1 again where none is in use, and a
+message that is too large for its Client, or that it may not read, takes none. There is no
+`$CONTROL`. Who fails again and again to log in, and
 is not on this machine, is answered later and later and banned for a time (docs/limits.md).
 Settings of ours (docs/settings.md) may stand in the file too, such as `durability written` or
 `proxy_protocol_from 10.0.0.0/8`. What mosquitto has stored is not taken over by starting, but by
