@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::sync::Barrier;
 
-use super::{OPEN, code, from, guarded, is_closed, is_let_in, is_shut_out, logged, stream};
+use super::{OPEN, code, from, guarded, is_closed, is_let_in, is_shut_out, logged, stream, until};
 use crate::broker::{Broker, free_port};
 use crate::raw::{Client, Connect};
 
@@ -29,7 +29,7 @@ fn more_connections_in_a_second_than_an_address_may_make_are_closed() {
     logged(&broker, "not let in: more than 5 connections in a second address=127.0.0.5", 1);
     assert!(is_let_in(6, broker.port, &Connect::v4("another")));
     // Its time comes again.
-    while !is_let_in(5, broker.port, &Connect::v5("later")) {}
+    until("let in", || is_let_in(5, broker.port, &Connect::v5("later")));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn an_address_has_no_more_connections_than_it_may() {
     logged(&broker, "not let in: has 2 connections address=127.0.0.5", 1);
     assert!(is_let_in(6, broker.port, &Connect::v5("other")));
     first.disconnect();
-    while !is_let_in(5, broker.port, &Connect::v5("third")) {}
+    until("let in", || is_let_in(5, broker.port, &Connect::v5("third")));
     drop(second);
 
     let ask = |source: &str| {
@@ -91,7 +91,7 @@ fn a_listener_and_all_together_have_no_more_connections_than_they_may() {
         assert!(is_shut_out(7, broker.port), "{setting}");
         logged(&broker, "a connection too many", 1);
         drop(held);
-        while !is_let_in(7, broker.port, &Connect::v5("later")) {}
+        until("let in", || is_let_in(7, broker.port, &Connect::v5("later")));
     }
 }
 
@@ -117,7 +117,7 @@ fn there_are_no_more_clients_than_may_be_also_if_they_come_at_once() {
     let (n, _) = come.iter().enumerate().find(|(_, (told, _))| *told == Some(0)).unwrap();
     let mine = Connect::v5(&format!("crowd-{n}"));
     assert_eq!(Client::connect_with(broker.port, &mine).1[3], 0);
-    while !is_let_in(1, broker.port, &Connect::v5("another")) {}
+    until("let in", || is_let_in(1, broker.port, &Connect::v5("another")));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_user_has_no_more_clients_than_it_may() {
     drop(two);
     assert_eq!(ali("three", 5).0, Some(0x97));
     one.disconnect();
-    while ali("three", 5).0 != Some(0) {}
+    until("its place is free", || ali("three", 5).0 == Some(0));
     for n in 0..5 {
         assert!(is_let_in(5, broker.port, &Connect::v5(&format!("nobody-{n}"))));
     }

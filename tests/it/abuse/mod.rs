@@ -63,6 +63,14 @@ fn is_shut_out(host: u8, port: u16) -> bool {
     is_closed(stream(host, port))
 }
 
+/// Waits for what comes by itself.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+    }
+}
+
 /// Whether a Client is let in; it leaves at once.
 fn is_let_in(host: u8, port: u16, connect: &Connect) -> bool {
     let mut client = from(host, port, connect);
