@@ -27,6 +27,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::access::Access;
 use crate::access::problem::FileError;
 use crate::broker::Broker;
 use crate::broker::desk::Desk;
@@ -230,7 +231,7 @@ impl House<'_> {
         let watched = Arc::new(Watched::default());
         let mut doors = Doors::new(hall, watched.clone());
         for (listener, opening) in listeners {
-            let options = self.options(config, &opening);
+            let options = self.options(config, &opening, None);
             doors.add(listener, opening, Arc::new(options));
         }
         doors.watch();
@@ -277,12 +278,22 @@ impl House<'_> {
         Ok(())
     }
 
-    /// What holds for those who come by a listener.
-    fn options(&self, config: &Config, opening: &Opening) -> connection::Options {
+    /// What holds for those who come by a listener, and what of it for those who came before.
+    fn options(
+        &self,
+        config: &Config,
+        opening: &Opening,
+        former: Option<&Access>,
+    ) -> connection::Options {
+        let access = self.admission.access(opening);
+        let access = match former {
+            Some(former) => access.succeeding(former),
+            None => access,
+        };
         connection::Options {
             doorman: self.doorman.clone(),
             connect_timeout: config.connect_timeout,
-            access: Arc::new(self.admission.access(opening)),
+            access: Arc::new(access),
             in_memory: opening.in_memory,
             admission: opening.admission.clone(),
         }
@@ -315,7 +326,7 @@ impl House<'_> {
         doors.make_room(&mut plan).await?;
         self.admission.replace(files);
         self.broker.rules_replaced();
-        doors.take_over(plan, |opening| self.options(new, opening)).await;
+        doors.take_over(plan, |opening, former| self.options(new, opening, former)).await;
         Ok(())
     }
 }

@@ -29,6 +29,7 @@ pub mod users;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::{self, Moment};
 use crate::codec::ReasonCode;
@@ -126,6 +127,8 @@ pub struct Access {
     methods: Option<(Arc<[Method]>, Arc<Checkers>)>,
     /// Those of them that judge a token which is given by enhanced authentication.
     tokens: Arc<[Method]>,
+    /// Whether the listener has others by now; one for all whose tokens are the same.
+    is_retired: Arc<AtomicBool>,
     /// Whether a User Name is believed where there is no way to prove it.
     believes_names: bool,
     rules: Arc<Rules>,
@@ -158,6 +161,30 @@ impl Access {
     /// What its Clients may do.
     pub fn ruled_by(self, rules: Arc<Rules>) -> Self {
         Self { rules, ..self }
+    }
+
+    /// In place of what held for the Clients of the same listener: they can give new tokens as long
+    /// as these are judged by the same.
+    pub fn succeeding(self, former: &Self) -> Self {
+        if self.has_tokens_of(former) {
+            return Self { is_retired: former.is_retired.clone(), ..self };
+        }
+        former.retire();
+        self
+    }
+
+    fn has_tokens_of(&self, other: &Self) -> bool {
+        let is_same = |pair: (&Method, &Method)| match pair {
+            (Method::Tokens(own), Method::Tokens(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        };
+        self.tokens.len() == other.tokens.len()
+            && self.tokens.iter().zip(other.tokens.iter()).all(is_same)
+    }
+
+    /// Nobody is to come by these tokens any more, nor to stay by another one.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
     }
 
     /// What guards the broker from an admitted Client; it is `now`.
@@ -201,15 +228,14 @@ impl Access {
     /// credentials.
     pub fn authenticate_token(&self, credentials: &Credentials<'_>, answer: Box<dyn Answer>) {
         let unproven = Err(Denied::new(ReasonCode::NotAuthorized, ""));
-        let is_retired = |method: &Method| matches!(method, Method::Tokens(t) if t.is_retired());
         match &self.methods {
-            Some((_, checkers)) if !self.tokens.iter().any(is_retired) => {
+            Some((_, checkers)) if !self.is_retired.load(Ordering::Relaxed) => {
                 let (shown, home) = (Shown::new(credentials), Arc::downgrade(checkers));
                 checkers.submit(Case::new(self.tokens.clone(), shown, unproven, answer, home));
             }
             _ => {
                 let why = "other settings for tokens hold by now";
-                answer.give(Err(Denied::new(ReasonCode::NotAuthorized, why)));
+                answer.give(Err(Denied::new(ReasonCode::BadAuthenticationMethod, why)));
             }
         }
     }

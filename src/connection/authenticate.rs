@@ -333,7 +333,11 @@ impl Connection {
                 let (reason, what) = (ReasonCode::NotAuthorized, "enhanced authentication failed");
                 return Ending::Rule(ProtocolError { reason, what });
             }
-            Ending::Ended(ReasonCode::ServerBusy)
+            Ending::Ended(match reason {
+                // It is not the token that is wrong.
+                ReasonCode::BadAuthenticationMethod => ReasonCode::NotAuthorized,
+                _ => ReasonCode::ServerBusy,
+            })
         })?;
         if identity.username != subject.username {
             return Err(another_user());

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::ServerError;
 use super::certificates::Watched;
+use crate::access::Access;
 use crate::broker::Broker;
 use crate::config::Opening;
 use crate::connection;
@@ -314,6 +315,7 @@ impl Doors {
         let error = match all {
             Ok(all) => {
                 plan.opened.extend(all.into_iter().flatten());
+                displaced.iter().for_each(|(_, options)| options.access.retire());
                 return Ok(());
             }
             Err(error) => error,
@@ -340,7 +342,7 @@ impl Doors {
     pub async fn take_over(
         &mut self,
         plan: Plan,
-        options: impl Fn(&Opening) -> connection::Options,
+        options: impl Fn(&Opening, Option<&Access>) -> connection::Options,
     ) {
         for (number, opening, tls) in plan.kept {
             let Some(mut door) = self.doors.remove(&number) else { continue };
@@ -352,17 +354,18 @@ impl Doors {
             if opening.options.tls.is_some() {
                 tracing::info!("the certificates for {bind} have been read again");
             }
-            let options = Arc::new(options(&opening));
+            let options = Arc::new(options(&opening, Some(&door.options.access)));
             self.serve(number, door.listener, opening, options);
         }
         for number in plan.closed {
             let Some(mut door) = self.doors.remove(&number) else { continue };
             door.stop().await;
+            door.options.access.retire();
             tell_closed(&door);
         }
         for (listener, opening) in plan.opened {
             tell_open(&listener, &opening);
-            let options = Arc::new(options(&opening));
+            let options = Arc::new(options(&opening, None));
             self.add(listener, opening, options);
         }
         self.watch();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::acl::READ_AGAIN;
-use crate::broker::{Broker, run};
+use crate::broker::{Broker, free_port, run};
 use crate::passwords::password_file;
 use crate::raw::{Client, Connect, field, packet, properties};
 use crate::scram::{auth, auth_properties};
@@ -222,4 +222,40 @@ fn a_token_is_not_judged_by_settings_that_hold_no_more() {
     let ours = token_with("ali", ", \"iss\": \"us\"");
     let mut new = come(broker.port, "new", &ours);
     again(&mut new, &ours);
+}
+
+/// That another listener still has the method is no help, and whoever has come by one that is there
+/// no more has not guessed.
+#[test]
+fn who_has_come_by_tokens_stays_by_them_only_where_they_are_offered() {
+    let service = Service::start();
+    let [other, closed] = [free_port(), free_port()];
+    let listener = |port: u16| {
+        format!(
+            "[[listener]]\nport = {port}\nbind_address = \"127.0.0.1\"\nauthentication = [\"t\"]\n"
+        )
+    };
+    let settings = "exempt_networks = []\nmax_failed_logins = 1\nauthentication = [\"t\"]";
+    let listeners = [tokens(""), listener(other), listener(closed)].concat();
+    let broker = Broker::start_with(settings, &listeners);
+    let good = token("ali");
+    let [mut first, mut second, mut third] =
+        [(broker.port, "1"), (other, "2"), (closed, "3")].map(|(port, id)| come(port, id, &good));
+    // What has nothing to do with it changes nothing.
+    let config = broker.config().replace(settings, &format!("max_keepalive = 600\n{settings}"));
+    broker.reload(&config, READ_AGAIN);
+    for client in [&mut first, &mut second, &mut third] {
+        again(client, &good);
+    }
+    let callout = format!("[[callout]]\nname = \"c\"\nurl = \"{}\"\n", service.url("/nothing"));
+    let config = config.replace(&tokens(""), &format!("{}{callout}", tokens("")));
+    let config = config.replacen("authentication = [\"t\"]", "authentication = [\"c\", \"t\"]", 1);
+    broker.reload(&config.replace(&listener(closed), ""), READ_AGAIN);
+    for client in [&mut first, &mut third] {
+        client.send(&auth(AGAIN, METHOD, &good));
+        client.expect_close(0x87);
+    }
+    assert_eq!(refusal(broker.port, &good), 0x8C);
+    again(&mut second, &good);
+    come(other, "4", &good);
 }

@@ -14,7 +14,6 @@ mod source;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -170,7 +169,6 @@ pub struct Tokens {
     options: Options,
     keys: Arc<RwLock<Arc<Keys>>>,
     source: Option<Source>,
-    is_retired: AtomicBool,
     /// What has become of tokens.
     pub(super) counts: Arc<Proofs>,
 }
@@ -184,8 +182,7 @@ impl Tokens {
         counts: Arc<Proofs>,
     ) -> io::Result<Self> {
         let held = Arc::new(RwLock::new(Arc::new(keys.unwrap_or_default())));
-        let is_retired = AtomicBool::new(false);
-        let mut tokens = Self { options, keys: held, source: None, is_retired, counts };
+        let mut tokens = Self { options, keys: held, source: None, counts };
         let Some(url) = tokens.options.keys_url.clone() else { return Ok(tokens) };
         if http::is_open(&url) {
             let name = &tokens.options.name;
@@ -217,15 +214,9 @@ impl Tokens {
 
     /// Nobody is to be judged by it any more but who has come already: it fetches no more keys.
     pub fn retire(&self) {
-        self.is_retired.store(true, Ordering::Relaxed);
         if let Some(source) = &self.source {
             source.close();
         }
-    }
-
-    /// Whether other settings hold by now.
-    pub(super) fn is_retired(&self) -> bool {
-        self.is_retired.load(Ordering::Relaxed)
     }
 
     /// Other keys from now on; those that are not in a file are fetched.
