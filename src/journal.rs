@@ -30,6 +30,15 @@ pub const NOTICE: &str = "whimbrel::notice";
 /// Lines that wait to be published; what comes beyond them is counted and lost.
 const TOLD_MAX: usize = 1000;
 
+/// Bytes of them; the last may reach beyond it.
+const TOLD_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of a line that is published; the rest is cut off.
+const TOLD_LINE_MAX: usize = 4 << 10;
+
+/// Lines that are published in one go.
+const TOLD_AT_ONCE: usize = 64;
+
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -160,25 +169,32 @@ pub struct Told {
 #[derive(Default)]
 struct Telling {
     lines: VecDeque<Told>,
+    bytes: usize,
     lost: u64,
 }
 
 impl Telling {
     fn add(&mut self, kind: u8, line: &[u8]) {
-        if self.lines.len() >= TOLD_MAX {
+        if self.lines.len() >= TOLD_MAX || self.bytes >= TOLD_BYTES_MAX {
             self.lost += 1;
             return;
         }
-        let line = String::from_utf8_lossy(line).trim_end().into();
+        let line: Box<str> = match line.get(..TOLD_LINE_MAX) {
+            Some(start) => format!("{}...", String::from_utf8_lossy(start)).into(),
+            None => String::from_utf8_lossy(line).trim_end().into(),
+        };
+        self.bytes += line.len();
         self.lines.push_back(Told { kind, line });
     }
 
-    fn take(&mut self) -> VecDeque<Told> {
-        let mut lines = std::mem::take(&mut self.lines);
+    fn take(&mut self) -> Vec<Told> {
+        let count = self.lines.len().min(TOLD_AT_ONCE);
+        let mut lines: Vec<_> = self.lines.drain(..count).collect();
+        self.bytes -= lines.iter().map(|told| told.line.len()).sum::<usize>();
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
             let line = format!("{lost} lines of the log were too many to be published").into();
-            lines.push_back(Told { kind: kind::WARNING, line });
+            lines.push(Told { kind: kind::WARNING, line });
         }
         lines
     }
@@ -266,8 +282,8 @@ impl Journal {
         Self { shared, filter: handle }
     }
 
-    /// The lines since it was last asked that [`Destination::Topic`] is to have.
-    pub fn told(&self) -> VecDeque<Told> {
+    /// The next lines that [`Destination::Topic`] is to have, as many as are published in one go.
+    pub fn told(&self) -> Vec<Told> {
         self.shared.telling.lock().take()
     }
 
@@ -442,10 +458,25 @@ mod tests {
             telling.add(kind::NOTICE, b"1: line\n");
         }
         let mut told = telling.take();
-        assert_eq!(told.len(), TOLD_MAX + 1);
-        assert_eq!(told.front().map(|told| &*told.line), Some("1: line"));
-        let last = told.pop_back().unwrap();
+        assert_eq!(told.len(), TOLD_AT_ONCE + 1);
+        assert_eq!(told.first().map(|told| &*told.line), Some("1: line"));
+        let last = told.pop().unwrap();
         assert!(last.kind == kind::WARNING && last.line.starts_with("2 lines"), "{last:?}");
-        assert!(telling.take().is_empty());
+        let rest = std::iter::repeat_with(|| telling.take().len()).take_while(|count| *count > 0);
+        assert_eq!(rest.sum::<usize>(), TOLD_MAX - TOLD_AT_ONCE);
+        assert_eq!(telling.bytes, 0);
+    }
+
+    #[test]
+    fn long_lines_that_wait_are_cut_and_fewer() {
+        let mut telling = Telling::default();
+        let line = "\u{e9}".repeat(TOLD_LINE_MAX);
+        for _ in 0..TOLD_MAX {
+            telling.add(kind::NOTICE, line.as_bytes());
+        }
+        assert!(telling.bytes < TOLD_BYTES_MAX + 2 * TOLD_LINE_MAX);
+        assert_eq!(telling.lost, (TOLD_MAX - telling.lines.len()) as u64);
+        let told = telling.take();
+        assert!(told.iter().all(|told| told.line.len() < TOLD_LINE_MAX + 8), "{told:?}");
     }
 }

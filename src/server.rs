@@ -48,6 +48,9 @@ use rights::RightsError;
 /// How often the process looks at the memory that it uses.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
 
+/// Turns in which lines of the log are published at a look: enough for all that can wait.
+const LOG_TURNS: usize = 16;
+
 pub use reload::{Effect, Reread, differences};
 
 /// Why the broker cannot start.
@@ -367,7 +370,7 @@ async fn watch(broker: &Broker, journal: &Journal) {
     let mut often = tokio::time::interval(MEMORY_LOOK);
     while broker.store_health() != Health::Broken {
         often.tick().await;
-        broker.publish_log(journal.told());
+        publish_log(broker, journal).await;
         if broker.options().memory_max > 0
             && let Some(used) = process::memory_used()
         {
@@ -376,6 +379,19 @@ async fn watch(broker: &Broker, journal: &Journal) {
                 process::return_memory();
             }
         }
+    }
+}
+
+/// Publishes what the log has told; others have their turn in between. What is told meanwhile may
+/// have to wait for the next look.
+async fn publish_log(broker: &Broker, journal: &Journal) {
+    for _ in 0..LOG_TURNS {
+        let told = journal.told();
+        if told.is_empty() {
+            return;
+        }
+        broker.publish_log(told);
+        tokio::task::yield_now().await;
     }
 }
 

@@ -124,7 +124,7 @@ options! {
     "listener" Global, READ, "";
     "listener_allow_anonymous" Listener, READ, "";
     "listener_auto_id_prefix" Listener, READ, "";
-    "log_dest" Global, READ, "`dlt` and `android` are accepted with a warning and left out. Lines for `topic` wait up to 100 ms.";
+    "log_dest" Global, READ, "`dlt` and `android` are accepted with a warning and left out. Lines for `topic` wait up to 100 ms, are cut after 4 KiB, and are counted instead where more than 1,000 or 256 KiB wait.";
     "log_facility" Global, READ, "";
     "log_timestamp" Global, READ, "";
     "log_timestamp_format" Global, READ, "";
