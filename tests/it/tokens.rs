@@ -281,13 +281,14 @@ fn a_session_belongs_to_the_user_of_the_token() {
 #[test]
 fn a_connection_ends_when_its_token_expires() {
     let broker = broker("leeway = 0");
-    let claims = format!("{{\"sub\": \"ali\", \"exp\": {}}}", now_s() + 3);
+    let others = token("x");
+    let claims = format!("{{\"sub\": \"ali\", \"exp\": {}}}", now_s() + 10);
     let token = sign("ES256", "p256.key", "{}", &claims);
     let mut idle = Client::connect(broker.port, &Connect::v5("idle").user("", &token));
     let old = Connect::v4("old").keep_alive(600).user("", &token);
     let mut old = Client::connect(broker.port, &old);
     let mut busy = Client::connect(broker.port, &Connect::v5("busy").user("", &token));
-    let mut other = Client::connect(broker.port, &Connect::v5("other").user("", &self::token("x")));
+    let mut other = Client::connect(broker.port, &Connect::v5("other").user("", &others));
     // One that never lets go: messages of its own come back to it as it sends others.
     busy.subscribe("expiry/#", 0);
     let deadline = Instant::now() + SOON;
