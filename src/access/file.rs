@@ -12,9 +12,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::keys::Keys;
 use super::password::{Fault, Hash, Stored};
 use super::problem::{FileError, Problem, read_text};
-use super::scram::Keys;
 
 /// The users of a file.
 #[derive(Clone, Default)]

@@ -19,6 +19,7 @@ pub mod case;
 pub mod checkers;
 pub mod file;
 pub mod http;
+pub mod keys;
 pub mod password;
 pub mod problem;
 pub mod random;
@@ -267,7 +268,7 @@ impl Access {
             return None;
         };
         let users = directory.users();
-        if method != scram::METHOD || !users.have_scram() {
+        if method != keys::METHOD || !users.have_scram() {
             return None;
         }
         let nonce =

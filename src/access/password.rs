@@ -12,11 +12,10 @@ use std::num::NonZeroU32;
 
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Argon2, Params, PasswordHasher, Version};
-use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 
-use super::scram::Keys;
+use super::keys::{FIELD_MAX, Keys, base64};
 
 /// What stands after `user:`.
 #[derive(Debug)]
@@ -55,9 +54,6 @@ pub enum Fault {
     #[error("a damaged hash: {0}")]
     Damaged(&'static str),
 }
-
-/// Longest salt and longest hash that is read, in bytes.
-const FIELD_MAX: usize = 256;
 
 impl Stored {
     /// Reads what stands after `user:`.
@@ -150,12 +146,6 @@ impl fmt::Debug for Hash {
 /// recommends, 19 MiB and two passes.
 pub fn argon2id(password: &[u8], salt: &[u8; 16]) -> Result<String, argon2::password_hash::Error> {
     Argon2::default().hash_password_with_salt(password, salt).map(|hash| hash.to_string())
-}
-
-/// A field in base64.
-pub(super) fn base64(text: &str) -> Option<Box<[u8]>> {
-    let bytes = Base64::decode_vec(text).ok()?;
-    (1..=FIELD_MAX).contains(&bytes.len()).then(|| bytes.into())
 }
 
 fn base64_of_sha512(text: &str) -> Option<Box<[u8]>> {

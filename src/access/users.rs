@@ -14,9 +14,9 @@ use subtle::ConstantTimeEq;
 
 use super::Identity;
 use super::file::PasswordFile;
+use super::keys::{Keys, mac};
 use super::password::Hash;
 use super::random::Secret;
-use super::scram::{Keys, mac};
 
 /// The users of one password file.
 pub struct Users {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::access::file::Lines;
-use crate::access::scram::Keys;
+use crate::access::keys::Keys;
 use crate::access::{password, random};
 
 /// Longest password, in bytes: as much as CONNECT can hold.

@@ -6,8 +6,8 @@ use std::fmt;
 
 use super::Shown;
 use super::answer::Word;
+use crate::access::keys::mac;
 use crate::access::random::Secret;
-use crate::access::scram::mac;
 use crate::clock::Moment;
 
 type Mark = [u8; 32];
