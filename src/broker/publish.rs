@@ -35,17 +35,17 @@ const CACHED_TOPIC_LEN_MAX: usize = 256;
 pub struct Source {
     /// What stands for its Client Identifier, for No Local [MQTT-3.8.3-3]; 0: nobody's.
     pub identity: u64,
-    /// What it may publish, where that is asked again: for as long as the broker runs.
-    pub guard: Option<Arc<Guard>>,
+    /// What it may publish, where that is asked again: for as long as the broker runs. And the QoS
+    /// that it published with, which `upgrade_outgoing_qos` may have raised.
+    pub guard: Option<(Arc<Guard>, QoS)>,
 }
 
 impl Source {
     /// Whether it may still publish what it did.
     pub fn may_publish(&self, message: &Message) -> bool {
-        let allows = |guard: &Arc<Guard>| {
-            guard.publishes(message.topic_str()).allow(message.qos(), message.retain())
-        };
-        self.guard.as_ref().is_none_or(allows)
+        self.guard.as_ref().is_none_or(|(guard, qos)| {
+            guard.may_publish(message.topic_str(), *qos, message.retain())
+        })
     }
 }
 
@@ -187,7 +187,8 @@ impl Broker {
             Ok(routes) => routes,
             Err(reason) => return Published::refused(reason),
         };
-        let receives_twice = publish.qos == QoS::ExactlyOnce;
+        let judged = publish.qos;
+        let receives_twice = judged == QoS::ExactlyOnce;
         // A subscription's QoS is then the lower one, always.
         let raise = || Publish { qos: QoS::ExactlyOnce, ..*publish };
         let raised = self.tuned.raises_qos().then(raise);
@@ -205,7 +206,8 @@ impl Broker {
         let mut retained = None;
         let (those_then, those_with_room);
         if publish.retain {
-            match self.publish_retained((ways, identity), publish, topic, body, now, turn) {
+            let source = self.source(identity, &ways.guard, judged);
+            match self.publish_retained((ways, source), publish, topic, body, now, turn) {
                 Ok((message, then)) => (retained, those_then) = (Some(message), then),
                 Err(reason) => return Published::refused(reason),
             }
@@ -278,7 +280,7 @@ impl Broker {
     /// there is no room a message that can be refused is; QoS 0 cannot.
     fn publish_retained(
         &self,
-        (ways, identity): (&mut Ways, u64),
+        (ways, source): (&mut Ways, Source),
         publish: &Publish<'_>,
         topic: &str,
         body: &[u8],
@@ -289,7 +291,6 @@ impl Broker {
         let id = if is_stored { self.store.next_message_id() } else { 0 };
         let message = Message::of_publish(id, body, publish, topic, now);
         let adds = !publish.payload.is_empty() && !self.retained.contains(topic);
-        let source = self.source(identity, &ways.guard);
         let mut routes = || self.way(ways, topic).map(|way| way.routes.clone());
         let (kept, routes) = if adds && self.memory_is_full() {
             (Err(retained::Full), routes())
@@ -306,8 +307,8 @@ impl Broker {
         Ok((message, routes?))
     }
 
-    fn source(&self, identity: u64, guard: &Arc<Guard>) -> Source {
-        Source { identity, guard: self.tuned.asks_sources().then(|| guard.clone()) }
+    fn source(&self, identity: u64, guard: &Arc<Guard>, qos: QoS) -> Source {
+        Source { identity, guard: self.tuned.asks_sources().then(|| (guard.clone(), qos)) }
     }
 
     /// Publishes the Will of the Client that has this mailbox, if it may publish it now.
@@ -320,7 +321,7 @@ impl Broker {
     ) {
         let (guard, publisher) = (mailbox.guard(), mailbox.key());
         let client_id = &guard.subject.client_id;
-        if !guard.publishes(will.topic()).allow(will.qos(), will.retain()) {
+        if !guard.may_publish(will.topic(), will.qos(), will.retain()) {
             self.metrics.drops.add(DropReason::PublishDenied, 1);
             tracing::info!(client = ?client_id, topic = will.topic(), "its will is denied");
             return;
@@ -330,7 +331,7 @@ impl Broker {
         let message = will.message(id, now);
         let routes = || self.router.routes(will.topic(), Some(publisher));
         let routes = if will.retain() {
-            let source = self.source(identity(client_id), &guard);
+            let source = self.source(identity(client_id), &guard, will.qos());
             let (kept, routes) = self.retained.publish(&message, source, false, routes);
             if kept.is_err() {
                 self.metrics.drops.add(DropReason::NotRetained, 1);

@@ -216,11 +216,12 @@ impl Broker {
         let found = self.retained.matching(&wanted, now);
         *looks = looks.saturating_sub(found.looked.max(LOOKS_OF_FILTER));
         let own = identity(parts.session.client_id());
+        let asks = self.tuned.asks_sources();
         let deliveries: Vec<Delivery> = found
             .messages
             .into_iter()
             .filter(|kept| !(subscription.options.no_local && kept.publisher.identity == own))
-            .filter(|kept| kept.publisher.may_publish(&kept.message))
+            .filter(|kept| !asks || kept.publisher.may_publish(&kept.message))
             .map(|kept| self.retained_delivery(parts, kept.message, subscription, turn))
             .collect();
         let before = turn.remainder().overflow.len();

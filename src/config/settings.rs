@@ -273,7 +273,7 @@ settings! { GLOBAL: Config;
         "Largest payload of a message; larger ones are refused (0x97), dropped with QoS 0, and end the connection of an older Client with QoS 1 and 2. 0: no limit but `max_packet_size`."
         => |c, v, _| c.payload_max = unless_zero(v);
     "check_retain_source" Kind::Bool, "false",
-        "Whether a retained message is sent only as long as who published it may still publish it: a change of the rules holds for what was retained before. Who published before the broker's last start is not known; that is sent."
+        "Whether a retained message is sent only as long as who published it may still publish it: a change of the rules holds for what was retained before. Who published before the broker's last start, or while this was off, is not known; that is sent."
         => |c, v, _| c.broker.asks_sources = v.bool();
     "queue_qos0_messages" Kind::Bool, "false",
         "Whether messages of QoS 0 wait in memory for a Client that is away."

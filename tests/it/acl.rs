@@ -276,6 +276,39 @@ fn roles_are_read_again_on_sighup() {
 }
 
 #[test]
+fn what_is_retained_is_judged_by_the_qos_it_was_published_with() {
+    let directory = TempDir::new().unwrap();
+    let tables = "[[role]]\nname = \"all\"\neverybody = true\n\
+                  [[role.rule]]\ndeny = \"publish\"\nmin_qos = 2\ntopic = \"b\"\n\
+                  [[role.rule]]\nallow = [\"publish\", \"subscribe\", \"receive\"]\ntopic = \"#\"\n";
+    let settings = format!(
+        "password_file = '{}'\ncheck_retain_source = true\nupgrade_outgoing_qos = true",
+        users(directory.path())
+    );
+    let broker = Broker::start_with(&settings, tables);
+    let mut ali = as_user(broker.port, Connect::v5("a"), "ali");
+    for topic in ["a", "b", "c"] {
+        ali.publish(3, topic, "x");
+    }
+    let found = |id: &str| {
+        let mut baba = as_user(broker.port, Connect::v5(id), "baba");
+        baba.subscribe("#", 2);
+        // They come in the order of their topics.
+        let received = std::iter::repeat_with(|| baba.receive().topic);
+        received.take_while(|topic| topic != "c").collect::<Vec<_>>()
+    };
+    assert_eq!(found("1"), ["a", "b"]);
+    // What it may no longer publish is sent only where that is not asked.
+    let denied = broker.config().replace("min_qos = 2", "min_qos = 1");
+    broker.reload(&denied, READ_AGAIN);
+    assert_eq!(found("2"), ["a"]);
+    broker.reload(&denied.replace("check_retain_source = true", ""), READ_AGAIN);
+    assert_eq!(found("3"), ["a", "b"]);
+    broker.reload(&denied, READ_AGAIN);
+    assert_eq!(found("4"), ["a"]);
+}
+
+#[test]
 fn a_session_belongs_to_its_user_also_after_a_restart() {
     let directory = TempDir::new().unwrap();
     let settings = format!("allow_anonymous = true\npassword_file = '{}'", users(directory.path()));

@@ -119,14 +119,25 @@ impl Guard {
 
     /// Whether the Client may subscribe to a Topic Filter, given as a whole.
     pub fn subscribes(&self, filter: &str, qos: QoS) -> bool {
+        let topic = filter_to_ask(filter);
+        self.allows(&Asked { action: Action::Subscribe, topic, qos, retain: false })
+    }
+
+    /// Whether the Client may publish a message like this one. Who asks for one topic again and
+    /// again keeps [`Guard::publishes`] instead.
+    pub fn may_publish(&self, topic: &str, qos: QoS, retain: bool) -> bool {
+        self.allows(&Asked { action: Action::Publish, topic, qos, retain })
+    }
+
+    fn allows(&self, asked: &Asked<'_>) -> bool {
         if !self.has_rules() {
             return true;
         }
-        let (action, topic) = (Action::Subscribe, filter_to_ask(filter));
         let acl = self.rules.current.read().clone();
-        let decision = acl.decide(&self.subject, &Asked { action, topic, qos, retain: false });
+        let decision = acl.decide(&self.subject, asked);
         if !decision.allowed {
-            tracing::debug!(client = ?self.subject.client_id, filter, "subscribe {decision}");
+            let Asked { action, topic, .. } = asked;
+            tracing::debug!(client = ?self.subject.client_id, ?action, topic, "{decision}");
         }
         decision.allowed
     }
