@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::codec::{Properties, Publish, QoS, ReasonCode};
 use crate::message::Message;
 use crate::metrics::DropReason;
+use crate::router::retained::Weight;
 use crate::router::{Route, Routes, retained};
 use crate::session::connect::levels;
 use crate::session::will::Will;
@@ -38,6 +39,12 @@ pub struct Source {
     /// What it may publish, where that is asked again: for as long as the broker runs. And the QoS
     /// that it published with, which `upgrade_outgoing_qos` may have raised.
     pub guard: Option<(Arc<Guard>, QoS)>,
+}
+
+impl Weight for Source {
+    fn weight(&self) -> usize {
+        self.guard.as_ref().map_or(0, |(guard, _)| guard.subject.weight())
+    }
 }
 
 impl Source {

@@ -36,6 +36,12 @@ impl Default for Limits {
 #[error("the limit of retained messages is reached")]
 pub struct Full;
 
+/// What is kept of a publisher takes memory too.
+pub trait Weight {
+    /// In bytes. It counts with each of its messages: any may be the last to keep it.
+    fn weight(&self) -> usize;
+}
+
 /// A retained message with what is known of its coming.
 #[derive(Clone, Debug)]
 pub struct Kept<P> {
@@ -45,6 +51,12 @@ pub struct Kept<P> {
     pub publisher: P,
     /// Its place in the order in which messages were retained.
     order: u64,
+}
+
+impl<P: Weight> Kept<P> {
+    fn weight(&self) -> usize {
+        self.message.weight().saturating_add(self.publisher.weight())
+    }
 }
 
 impl<P> Named for Kept<P> {
@@ -102,7 +114,7 @@ pub struct Retained<P> {
     bytes_max: AtomicUsize,
 }
 
-impl<P: Clone + Default> Retained<P> {
+impl<P: Clone + Default + Weight> Retained<P> {
     /// Nothing retained.
     pub fn new(limits: Limits) -> Self {
         let (messages_max, bytes_max) = (limits.messages_max.into(), limits.bytes_max.into());
@@ -241,15 +253,16 @@ impl<P> Held<'_, P> {
     }
 }
 
-impl<P> Table<P> {
+impl<P: Weight> Table<P> {
     fn set(&mut self, message: &Message, publisher: P, limits: &Limits) -> Result<(), Full> {
         let topic = message.topic_str();
         if message.payload().is_empty() {
             self.remove(topic);
             return Ok(());
         }
-        let old = self.names.get(topic).map(|kept| kept.message.weight());
-        let bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(message.weight());
+        let old = self.names.get(topic).map(Kept::weight);
+        let new = message.weight().saturating_add(publisher.weight());
+        let bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(new);
         let messages = self.names.len().saturating_sub(self.own_messages);
         let is_more = old.is_none() && messages >= limits.messages_max;
         if is_more || bytes.saturating_sub(self.own_bytes) > limits.bytes_max {
@@ -268,10 +281,10 @@ impl<P> Table<P> {
     }
 
     fn remove(&mut self, topic: &str) -> Option<Message> {
-        let Kept { message, order, .. } = self.names.remove(topic)?;
-        self.expiring.remove(&(message.expires_at(), order));
-        self.bytes = self.bytes.saturating_sub(message.weight());
-        Some(message)
+        let kept = self.names.remove(topic)?;
+        self.expiring.remove(&(kept.message.expires_at(), kept.order));
+        self.bytes = self.bytes.saturating_sub(kept.weight());
+        Some(kept.message)
     }
 }
 
@@ -280,6 +293,13 @@ mod tests {
     use super::*;
     use crate::codec::{Properties, QoS};
     use crate::message::Parts;
+
+    /// A publisher of this weight.
+    impl Weight for u64 {
+        fn weight(&self) -> usize {
+            usize::try_from(*self).unwrap()
+        }
+    }
 
     fn message(topic: &str, payload: &str, expires_at: Moment) -> Message {
         let properties = Properties::EMPTY;
@@ -331,6 +351,20 @@ mod tests {
         assert_eq!(retained.set(&message("b", "x", Moment::NEVER), 0), Err(Full));
         retained.set(&message("a", "y", Moment::NEVER), 0).unwrap();
         assert_eq!(found(&retained, "#", 0), ["a"]);
+    }
+
+    #[test]
+    fn what_is_kept_of_publishers_counts() {
+        let retained = Retained::new(Limits { messages_max: 9, bytes_max: 10_000 });
+        let set =
+            |topic, payload, weight| retained.set(&message(topic, payload, Moment::NEVER), weight);
+        set("a", "x", 9_000).unwrap();
+        assert_eq!(set("b", "x", 9_000), Err(Full));
+        set("a", "y", 0).unwrap();
+        set("b", "x", 9_000).unwrap();
+        set("a", "", 9_000).unwrap();
+        set("b", "", 0).unwrap();
+        assert_eq!(retained.bytes(), 0);
     }
 
     #[test]

@@ -36,6 +36,13 @@ impl Subject {
         self.claims.as_ref()?.rules.as_deref()
     }
 
+    /// Memory of its names and of what its proof gives it, in bytes.
+    pub fn weight(&self) -> usize {
+        let name = self.username.as_ref().map_or(0, |name| name.len());
+        let claims = self.claims.as_ref().map_or(0, |claims| claims.weight());
+        self.client_id.len() + name + claims
+    }
+
     /// Whether its proof says what it may do.
     pub fn is_ruled(&self) -> bool {
         self.own_rules().is_some()
@@ -53,6 +60,17 @@ pub struct Claims {
     pub rules: Option<Vec<Rule>>,
     /// Whether the Client may do everything.
     pub is_superuser: bool,
+}
+
+impl Claims {
+    fn weight(&self) -> usize {
+        let names = self.roles.iter().chain(&self.groups);
+        let names = names.map(|name| size_of::<String>() + name.len());
+        let rules = self.rules.iter().flatten().map(|rule| {
+            size_of::<Rule>() + rule.topic.as_ref().map_or(0, |topic| topic.as_str().len())
+        });
+        names.chain(rules).sum()
+    }
 }
 
 /// What is asked for.
