@@ -274,6 +274,7 @@ impl Reading {
         match self.value(name, setting, text) {
             Ok(value) => {
                 (setting.enter)(&mut self.config, &value, Path::new(""));
+                self.refuse_second_file(None, name);
                 self.given.push((None, name.into(), value.to_string()));
             }
             Err(what) => self.problem(what),
@@ -290,6 +291,7 @@ impl Reading {
                     draft.has_identity |= value.bool()
                         && ["use_identity_as_username", "use_subject_as_username"].contains(&key);
                 }
+                self.refuse_second_file(at, key);
                 self.given.push((at, key.into(), value.to_string()));
             }
             Err(what) => self.problem(what),

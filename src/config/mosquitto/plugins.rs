@@ -21,8 +21,9 @@ pub(super) struct BuiltIn {
 enum Of {
     /// All listeners.
     All,
-    /// The listener above it, if `per_listener_settings` is true.
-    Above,
+    /// The listener above it, if `per_listener_settings` is true; others may stand between it and
+    /// its option.
+    Above(Option<usize>),
     /// The listeners that name it.
     Named(String),
 }
@@ -41,7 +42,7 @@ impl Reading {
     pub(super) fn is_built_in(&mut self, row: &Row, name: &str, value: &str) -> bool {
         match name {
             "plugin" | "global_plugin" => {
-                let of = if name == "plugin" { Of::Above } else { Of::All };
+                let of = if name == "plugin" { Of::Above(self.current) } else { Of::All };
                 self.begin_plugin(value, of)
             }
             "plugin_load" => {
@@ -79,10 +80,27 @@ impl Reading {
         plugin.lacks = None;
         match &plugin.of {
             Of::Named(called) => self.loaded.push((called.clone(), key, value.into())),
-            Of::Above if self.per_listener => self.security(row.name, key, value),
-            Of::Above | Of::All => self.enter_global(key, value),
+            Of::Above(at) if self.per_listener => {
+                let at = *at;
+                let below = std::mem::replace(&mut self.current, at);
+                self.security(row.name, key, value);
+                self.current = below;
+            }
+            Of::Above(_) | Of::All => self.enter_global(key, value),
         }
         true
+    }
+
+    /// Of two files that are for one listener only one would hold: who is denied by the other
+    /// would be let in.
+    pub(super) fn refuse_second_file(&mut self, at: Option<usize>, key: &str) {
+        let is_here = |other: Option<usize>| other == at || other.is_none() || at.is_none();
+        let is_second = self.given.iter().any(|(other, name, _)| name == key && is_here(*other));
+        if is_second && ["password_file", "acl_file"].contains(&key) {
+            self.problem(format!(
+                "a listener has one `{key}`, and this is a second: make them one"
+            ));
+        }
     }
 
     fn use_plugin(&mut self, called: &str) -> bool {

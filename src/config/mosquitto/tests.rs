@@ -190,6 +190,32 @@ fn plugins_that_are_mosquittos_own_files_are_those() {
     assert!(problems(other)[0].contains("no option but `plugin_opt_acl_file`"));
     assert_eq!(problems("plugin x.so\nplugin_opt_acl_file a\n").len(), 1);
     assert!(problems("listener 0 s\nplugin_use pw\n")[0].contains("loads no plugins"));
+    // The option of a plugin is for the listener that the plugin is for.
+    let apart = parsed(
+        "per_listener_settings true\nlistener 0 s1\nplugin mosquitto_acl_file.so\n\
+         listener 0 s2\nplugin_opt_acl_file a\nacl_file b\n",
+    );
+    let files = apart.listeners.iter().map(|listener| listener.acl_file.as_deref());
+    assert!(files.eq(["a", "b"].map(|file| Some(Path::new(file)))));
+}
+
+#[test]
+fn a_second_file_is_refused_where_only_one_would_hold() {
+    let of_all = "global_plugin mosquitto_acl_file.so\nplugin_opt_acl_file a\n";
+    let named = "plugin_load x mosquitto_acl_file.so\nplugin_opt_acl_file b\n\
+                 plugin_load y mosquitto_acl_file.so\nplugin_opt_acl_file c\n";
+    for text in [
+        format!("per_listener_settings true\n{of_all}listener 0 s\nacl_file b\n"),
+        format!("per_listener_settings true\nlistener 0 s\nacl_file b\n{of_all}"),
+        format!("{of_all}acl_file b\nlistener 0 s\n"),
+        format!("{named}listener 0 s\nplugin_use x\nplugin_use y\n"),
+        format!("{named}acl_file a\nlistener 0 s\nplugin_use x\n"),
+    ] {
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].contains("has one `acl_file`"), "{text}: {found:?}");
+    }
+    let apart = format!("{named}listener 0 s\nplugin_use x\nlistener 0 t\nplugin_use y\n");
+    assert_eq!(parsed(&apart).listeners.len(), 2);
 }
 
 /// What is implemented takes the values that mosquitto takes, and says nothing.
