@@ -184,7 +184,7 @@ settings! { GLOBAL: Config;
         "Topics that may retain a message."
         => |c, v, _| c.broker.retained.messages_max = v.usize();
     "max_retained_bytes" Kind::Size { min: 0, max: 1 << 50 }, "\"1 GiB\"",
-        "Memory for retained messages."
+        "Memory for retained messages, and for what `check_retain_source` keeps of their publishers."
         => |c, v, _| c.broker.retained.bytes_max = v.usize();
     "max_queued_messages" COUNT, "100000",
         "Messages that wait for one Session or share group, beside those on their way."
