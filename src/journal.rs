@@ -4,6 +4,8 @@
 //! mosquitto's, whose lines are what scripts and log watchers of its users look for. All of it can
 //! be changed while the broker runs ([`Journal::change`]), except the look.
 
+mod outbox;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +25,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::clock::Clock;
 use crate::process::user::open_to_write;
+use outbox::{Outbox, Sinks};
 
 /// The target of events that mosquitto calls notices: Clients that come and go.
 pub const NOTICE: &str = "whimbrel::notice";
@@ -141,7 +144,7 @@ fn strftime(format: &str) -> Option<String> {
     jiff::fmt::strtime::format(format, &now).ok()
 }
 
-/// The log that runs.
+/// The log that runs; when one of its copies is dropped, what is gathered is written.
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
@@ -152,7 +155,8 @@ struct Shared {
     look: Look,
     options: RwLock<Options>,
     form: RwLock<(u8, Timestamp)>,
-    sinks: RwLock<Sinks>,
+    outbox: Arc<Outbox>,
+    ways: RwLock<Ways>,
     telling: Mutex<Telling>,
 }
 
@@ -200,46 +204,40 @@ impl Telling {
     }
 }
 
+/// Where lines go one by one, beside the [`Outbox`].
 #[derive(Default)]
-struct Sinks {
+struct Ways {
     topic: bool,
-    stdout: bool,
-    stderr: bool,
-    files: Vec<File>,
     syslog: Option<Syslog>,
 }
 
-impl Sinks {
-    /// Opens what can be opened; the rest is said. Where nothing is left, standard error is
-    /// better than silence.
-    fn open(options: &Options) -> (Self, Vec<String>) {
-        let (mut sinks, mut wrong) = (Self::default(), Vec::new());
-        for destination in &options.destinations {
-            match destination {
-                Destination::Stdout => sinks.stdout = true,
-                Destination::Stderr => sinks.stderr = true,
-                Destination::Topic => sinks.topic = true,
-                Destination::File(path) => {
-                    match open_to_write(path, File::options().create(true).append(true)) {
-                        Ok(file) => sinks.files.push(file),
-                        Err(error) => {
-                            wrong.push(format!("cannot log to {}: {error}", path.display()));
-                        }
-                    }
+/// Opens what can be opened; the rest is said. Where nothing is left, standard error is better
+/// than silence.
+fn open(options: &Options) -> (Sinks, Ways, Vec<String>) {
+    let (mut sinks, mut ways, mut wrong) = (Sinks::default(), Ways::default(), Vec::new());
+    for destination in &options.destinations {
+        match destination {
+            Destination::Stdout => sinks.stdout = true,
+            Destination::Stderr => sinks.stderr = true,
+            Destination::Topic => ways.topic = true,
+            Destination::File(path) => {
+                match open_to_write(path, File::options().create(true).append(true)) {
+                    Ok(file) => sinks.files.push(file),
+                    Err(error) => wrong.push(format!("cannot log to {}: {error}", path.display())),
                 }
-                Destination::Syslog => {
-                    let facility = facility(options.facility);
-                    let with_pid = syslog_tracing::Options::LOG_PID;
-                    sinks.syslog = Syslog::new(c"whimbrel", with_pid, facility);
-                    if sinks.syslog.is_none() {
-                        wrong.push("cannot log to syslog".into());
-                    }
+            }
+            Destination::Syslog => {
+                let facility = facility(options.facility);
+                let with_pid = syslog_tracing::Options::LOG_PID;
+                ways.syslog = Syslog::new(c"whimbrel", with_pid, facility);
+                if ways.syslog.is_none() {
+                    wrong.push("cannot log to syslog".into());
                 }
             }
         }
-        sinks.stderr |= !wrong.is_empty();
-        (sinks, wrong)
     }
+    sinks.stderr |= !wrong.is_empty();
+    (sinks, ways, wrong)
 }
 
 fn facility(local: Option<u8>) -> Facility {
@@ -259,12 +257,11 @@ fn facility(local: Option<u8>) -> Facility {
 impl Journal {
     /// Begins to log; once in a process.
     pub fn start(options: &Options) -> Self {
-        let (sinks, wrong) = Sinks::open(options);
-        let form = RwLock::new((options.kinds, options.timestamp.clone()));
+        let (sinks, ways, wrong) = open(options);
+        let form = RwLock::new(form(options));
         let (look, kept) = (options.look, RwLock::new(options.clone()));
-        let (sinks, telling) = (RwLock::new(sinks), Mutex::default());
-        let shared = Shared { look, options: kept, form, sinks, telling };
-        let shared = Arc::new(shared);
+        let (outbox, ways, telling) = (Outbox::open(sinks), RwLock::new(ways), Mutex::default());
+        let shared = Arc::new(Shared { look, options: kept, form, outbox, ways, telling });
         let (filter, handle) = reload::Layer::new(filter(options));
         let is_terminal = options.destinations == [Destination::Stderr] && {
             io::stderr().is_terminal() && options.look == Look::Own
@@ -296,13 +293,14 @@ impl Journal {
     /// Changes what can be changed, and opens files anew: they may have been moved away.
     pub fn change(&self, options: &Options) {
         *self.shared.options.write() = options.clone();
-        *self.shared.form.write() = (options.kinds, options.timestamp.clone());
-        let mut sinks = self.shared.sinks.write();
+        *self.shared.form.write() = form(options);
+        let mut ways = self.shared.ways.write();
         // There can be one only.
-        sinks.syslog = None;
-        let (opened, wrong) = Sinks::open(options);
-        *sinks = opened;
-        drop(sinks);
+        ways.syslog = None;
+        let (sinks, opened, wrong) = open(options);
+        *ways = opened;
+        drop(ways);
+        self.shared.outbox.replace(sinks);
         if let Err(error) = self.filter.reload(filter(options)) {
             tracing::error!("the log's filter stays as it was: {error}");
         }
@@ -310,6 +308,24 @@ impl Journal {
             tracing::error!("{wrong}; logging to standard error");
         }
     }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.outbox.write_out();
+    }
+}
+
+/// Which kinds of events are written, and what stands before a line: no time where the journal of
+/// systemd has its own.
+fn form(options: &Options) -> (u8, Timestamp) {
+    let timestamp = match options.timestamp {
+        Timestamp::Own if options.look == Look::Own => {
+            std::env::var_os("JOURNAL_STREAM").map_or(Timestamp::Own, |_| Timestamp::None)
+        }
+        ref timestamp => timestamp.clone(),
+    };
+    (options.kinds, timestamp)
 }
 
 /// Which events are logged. Of TLS only what is asked for: what peers do wrong there the broker
@@ -378,8 +394,6 @@ impl FormatTime for &Timestamp {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         match self {
             Timestamp::None => Ok(()),
-            // The journal has its own clock.
-            Timestamp::Own if std::env::var_os("JOURNAL_STREAM").is_some() => Ok(()),
             Timestamp::Own => fmt::time::SystemTime.format_time(writer),
             Timestamp::Unix => write!(writer, "{}", Clock::system().now().unix_ms() / 1000),
             Timestamp::Strftime(format) => writer.write_str(&strftime(format).unwrap_or_default()),
@@ -405,30 +419,20 @@ impl<'a> MakeWriter<'a> for Destinations {
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
-        let sinks = self.0.sinks.read();
-        let syslog = sinks.syslog.as_ref().map(|syslog| syslog.make_writer_for(metadata));
+        let ways = self.0.ways.read();
+        let syslog = ways.syslog.as_ref().map(|syslog| syslog.make_writer_for(metadata));
         Line { shared: &self.0, kind: kind_of(metadata), syslog }
     }
 }
 
 impl Write for Line<'_> {
-    /// A line that cannot be written is lost; the broker goes on.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let sinks = self.shared.sinks.read();
         // To publish a line makes lines of that kind.
-        if sinks.topic && self.kind != kind::DEBUG {
+        if self.kind != kind::DEBUG && self.shared.ways.read().topic {
             self.shared.telling.lock().add(self.kind, line);
         }
-        if sinks.stdout {
-            let mut stdout = io::stdout().lock();
-            let _ = stdout.write_all(line).and_then(|()| stdout.flush());
-        }
-        if sinks.stderr {
-            let _ = io::stderr().write_all(line);
-        }
-        for mut file in &sinks.files {
-            let _ = file.write_all(line);
-        }
+        let is_urgent = matches!(self.kind, kind::ERROR | kind::WARNING);
+        self.shared.outbox.add(line, is_urgent);
         if let Some(mut syslog) = self.syslog.take() {
             let _ = syslog.write_all(line).and_then(|()| syslog.flush());
         }
