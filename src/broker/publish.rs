@@ -37,20 +37,22 @@ pub struct Source {
     /// What stands for its Client Identifier, for No Local [MQTT-3.8.3-3]; 0: nobody's.
     pub identity: u64,
     /// What it may publish, where that is asked again: for as long as the broker runs. And the QoS
-    /// that it published with, which `upgrade_outgoing_qos` may have raised.
-    pub guard: Option<(Arc<Guard>, QoS)>,
+    /// that it published with, which `upgrade_outgoing_qos` may have raised. Boxed: few ask, and a
+    /// retained message is kept for each topic.
+    pub guard: Option<Box<(Arc<Guard>, QoS)>>,
 }
 
 impl Weight for Source {
     fn weight(&self) -> usize {
-        self.guard.as_ref().map_or(0, |(guard, _)| guard.subject.weight())
+        self.guard.as_ref().map_or(0, |judged| judged.0.subject.weight())
     }
 }
 
 impl Source {
     /// Whether it may still publish what it did.
     pub fn may_publish(&self, message: &Message) -> bool {
-        self.guard.as_ref().is_none_or(|(guard, qos)| {
+        self.guard.as_ref().is_none_or(|judged| {
+            let (guard, qos) = &**judged;
             guard.may_publish(message.topic_str(), *qos, message.retain())
         })
     }
@@ -315,7 +317,8 @@ impl Broker {
     }
 
     fn source(&self, identity: u64, guard: &Arc<Guard>, qos: QoS) -> Source {
-        Source { identity, guard: self.tuned.asks_sources().then(|| (guard.clone(), qos)) }
+        let guard = self.tuned.asks_sources().then(|| Box::new((guard.clone(), qos)));
+        Source { identity, guard }
     }
 
     /// Publishes the Will of the Client that has this mailbox, if it may publish it now.

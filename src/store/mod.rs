@@ -79,9 +79,10 @@ pub struct Options {
     pub directory: PathBuf,
     /// How sure an acknowledged change is.
     pub durability: Durability,
-    /// Memory for redb's cache, in bytes. The system has the file's pages too. What is lost with
-    /// little: random changes of 200,000 retained messages cost 1.1 times the time, and take half
-    /// the memory; for queues nothing could be measured.
+    /// Memory for redb's cache, in bytes. The system has the file's pages too, so it need only hold
+    /// what a commit writes, which is half of it: what has no room there is read from the disk
+    /// again. With 256 KiB a thousand busy publishers come to 0.7 of the messages a second, and
+    /// 10,000 retained messages take half the memory.
     pub cache_bytes: usize,
     /// Least time between the beginnings of two commits, in microseconds: a commit costs 170 µs of
     /// CPU however small, so commits and not messages burn the core at a low rate.
@@ -104,7 +105,7 @@ impl Default for Options {
         Self {
             directory: PathBuf::from("whimbrel-data"),
             durability: Durability::Fsync,
-            cache_bytes: 256 << 10,
+            cache_bytes: 16 << 20,
             commit_interval_us: 1_000,
             hold_us: 2_000,
             lazy_us: 50_000,
