@@ -82,7 +82,7 @@ pub struct Options {
     /// Memory for redb's cache, in bytes. The system has the file's pages too, so it need only hold
     /// what a commit writes, which is half of it: what has no room there is read from the disk
     /// again. With 256 KiB a thousand busy publishers come to 0.7 of the messages a second, and
-    /// 10,000 retained messages take half the memory.
+    /// 10,000 retained messages take 0.6 of the memory.
     pub cache_bytes: usize,
     /// Least time between the beginnings of two commits, in microseconds: a commit costs 170 µs of
     /// CPU however small, so commits and not messages burn the core at a low rate.
