@@ -196,7 +196,7 @@ impl Mailbox {
     }
 
     /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together until they
-    /// weigh `bytes`.
+    /// weigh `bytes` or others should have their turn.
     pub fn take(
         &self,
         mut window: usize,
@@ -209,13 +209,18 @@ impl Mailbox {
         let may_deliver = bytes > 0;
         let mut wanted = None;
         if let Some(queue) = &mut inner.queue {
-            let has_all = queue.take_all(window, bytes, deliveries);
-            while bytes > 0 && !has_all {
+            let mut left = queue.portion();
+            if queue.take_all(window, bytes, left, deliveries) {
+                left = 0;
+            }
+            while bytes > 0 && left > 0 {
+                left -= 1;
                 let Some(delivery) = queue.take(window > 0) else { break };
                 bytes = bytes.saturating_sub(delivery.message.weight());
                 window -= usize::from(delivery.qos != QoS::AtMostOnce);
                 deliveries.push_back(delivery);
             }
+            queue.rests();
             wanted =
                 if window > 0 && may_deliver { queue.wanted(self.memory.is_short()) } else { None };
         }

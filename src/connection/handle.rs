@@ -1,5 +1,6 @@
 //! What a turn does with packets, deliveries and answers.
 
+use std::num::NonZeroU8;
 use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
@@ -36,7 +37,7 @@ impl Connection {
         now: Moment,
         scratch: &mut Scratch,
     ) -> Result<bool, Ending> {
-        let Scratch { input, turn, .. } = scratch;
+        let Scratch { input, turn, reads, .. } = scratch;
         if std::mem::take(&mut self.has_early_bytes) {
             let early = self.reader.take_kept();
             let (consumed, needed) = self.handle_all(&early, now, turn)?;
@@ -61,6 +62,7 @@ impl Connection {
         if let Some(pace) = self.pace() {
             pace.has_read(now, fresh);
         }
+        *reads = reads.checked_add(1).unwrap_or(NonZeroU8::MIN);
         // Before they are handled: that may be the connection's end.
         turn.tally.bytes_received += fresh as u64;
         let (consumed, len) = match read {
@@ -292,7 +294,7 @@ impl Connection {
         {
             turn.change(Change::Released { session, packet_id: id.get() });
         }
-        let waits = published.waits && !self.is_hasty;
+        let waits = published.waits && !self.options.in_memory;
         parts.session.published(publish, reason, waits);
         Ok(())
     }

@@ -29,6 +29,7 @@ mod served;
 mod tests;
 
 use std::io;
+use std::num::NonZeroU8;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -141,8 +142,8 @@ struct Connection {
     /// When the next packet, a PUBLISH that the broker could not take, is tried again; the
     /// beginning of time when there is none such.
     held_back_until: Moment,
-    /// Whether acknowledgements do not wait for the store.
-    is_hasty: bool,
+    /// While others have their turn: the thread's reads until then.
+    gave_way: Option<NonZeroU8>,
     /// Held for its drop: the listener's count of connections.
     _permit: Option<Permit>,
 }
@@ -203,14 +204,19 @@ impl Connection {
             return Poll::Ready(Ending::Expired);
         }
         Scratch::lend(|scratch| {
+            if self.gave_way.take().is_some_and(|reads| reads != scratch.reads) {
+                // Who has been heard meanwhile woke others, which now stand behind this one.
+                return after_the_others(cx);
+            }
             let (until, mut packets) = (now.after_ms(TURNS_MS), 0);
             for turn in 1..=TURNS_MAX {
                 let turned = self.turn(cx, now, scratch);
                 let tally = &scratch.turn.tally;
-                packets += tally.packets_received + tally.packets_sent;
+                let handled = tally.packets_received + tally.packets_sent;
+                packets += handled;
                 let is_busy = matches!(turned, Ok(true));
                 let is_last = turn == TURNS_MAX
-                    || packets >= PACKETS_MAX
+                    || packets + handled > PACKETS_MAX // Another might be as long.
                     || self.is_at_work()
                     || is_busy && self.lease.broker.now() >= until;
                 let gathers = is_busy && !is_last && self.writer.backlog() < GATHER_MAX;
@@ -223,6 +229,7 @@ impl Connection {
                     Ok(false) => return self.sleep(cx, now),
                 }
             }
+            self.gave_way = Some(scratch.reads);
             after_the_others(cx)
         })
     }

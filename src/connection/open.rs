@@ -104,9 +104,7 @@ pub(super) async fn open(
     match result {
         Ok(mut let_in) => {
             let_in.seats.of_address = of_address;
-            let mut connection = opening.established(let_in, options.clone(), permit);
-            connection.is_hasty = options.in_memory;
-            Some(connection)
+            Some(opening.established(let_in, options.clone(), permit))
         }
         Err(refusal) => {
             broker.metrics.connections_refused.increment();
@@ -333,7 +331,7 @@ impl Opening<'_> {
             timer: None,
             has_early_bytes: true,
             held_back_until: Moment::default(),
-            is_hasty: false,
+            gave_way: None,
             _permit: permit,
         })
     }

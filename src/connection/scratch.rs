@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::num::NonZeroU8;
 
 use crate::broker::mailbox::Mail;
 use crate::broker::turn::Turn;
@@ -28,6 +29,8 @@ pub struct Scratch {
     pub deliveries: VecDeque<Delivery>,
     /// What goes to the broker.
     pub turn: Turn,
+    /// How many times a connection of the thread was read; it wraps, and is never 0.
+    pub reads: NonZeroU8,
 }
 
 thread_local! {
@@ -42,6 +45,7 @@ impl Default for Scratch {
             mail: Vec::new(),
             deliveries: VecDeque::new(),
             turn: Turn::default(),
+            reads: NonZeroU8::MIN,
         }
     }
 }

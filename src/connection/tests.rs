@@ -1,4 +1,5 @@
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::UnixStream;
 
 use super::*;
 use crate::access::Anonymous;
@@ -24,7 +25,16 @@ fn an_idle_connection_is_small() {
 
 /// A Client of MQTT 3.1.1 whose connection has room for everything.
 async fn client(broker: &Arc<Broker>, name: u8) -> DuplexStream {
-    let mut near = stream(broker);
+    let (near, far) = duplex(16 << 20);
+    connected(broker, name, near, Transport::Other(Box::new(far))).await
+}
+
+/// A Client of MQTT 3.1.1 at the near end of a connection.
+async fn connected<S>(broker: &Arc<Broker>, name: u8, mut near: S, far: Transport) -> S
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    serve_at(broker, far);
     near.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, name])
         .await
         .unwrap();
@@ -34,8 +44,8 @@ async fn client(broker: &Arc<Broker>, name: u8) -> DuplexStream {
     near
 }
 
-/// The near end of a connection that nothing was said on.
-fn stream(broker: &Arc<Broker>) -> DuplexStream {
+/// Serves the far end of a connection.
+fn serve_at(broker: &Arc<Broker>, far: Transport) {
     let options = Arc::new(Options {
         connect_timeout: Duration::from_secs(10),
         access: Arc::new(Access::unproven(Anonymous::Allowed)),
@@ -43,10 +53,13 @@ fn stream(broker: &Arc<Broker>) -> DuplexStream {
         in_memory: true,
         admission: Admission::default(),
     });
-    let (near, far) = duplex(16 << 20);
-    let far = Transport::Other(Box::new(far));
     tokio::spawn(serve_stream(far, Peer::direct(None), broker.clone(), options));
-    near
+}
+
+/// A Client whose connection the runtime has to ask the system about.
+async fn client_at_socket(broker: &Arc<Broker>, name: u8) -> UnixStream {
+    let (near, far) = UnixStream::pair().unwrap();
+    connected(broker, name, near, Transport::Other(Box::new(far))).await
 }
 
 async fn ping(client: &mut DuplexStream) {
@@ -76,6 +89,33 @@ async fn who_never_stops_publishing_has_others_wait_for_a_few_packets_only() {
     assert!(before > 1000, "the flood goes on meanwhile: {before}");
     let of_a_read = (u64::from(GULP_LEAST_KIB) << 10) / publish.len() as u64;
     assert!(most <= 2 * (of_a_read + PACKETS_MAX), "{most} while another waits for one");
+}
+
+/// Who has spoken between two turns of another is heard by its receivers before the second.
+#[tokio::test]
+async fn a_message_passes_who_never_stops_publishing() {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let clock = Clock::manual(Moment::from_unix_ms(1));
+    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let mut flood = client(&broker, b'f').await;
+    let mut from = client_at_socket(&broker, b'a').await;
+    let mut to = client_at_socket(&broker, b'b').await;
+    to.write_all(&[0x82, 6, 0, 1, 0, 1, b'o', 0]).await.unwrap();
+    to.read_exact(&mut [0; 5]).await.unwrap();
+    let publish = [0x30, 4, 0, 1, b't', b'x'];
+    flood.write_all(&publish).await.unwrap();
+    ping(&mut flood).await;
+    flood.write_all(&publish.repeat(100_000)).await.unwrap();
+    let mut most = 0;
+    for _ in 0..20 {
+        let before = broker.metrics.traffic.total().messages_received;
+        from.write_all(&[0x30, 4, 0, 1, b'o', b'x']).await.unwrap();
+        to.read_exact(&mut [0; 6]).await.unwrap();
+        most = most.max(broker.metrics.traffic.total().messages_received - before);
+    }
+    let of_a_read = (u64::from(GULP_LEAST_KIB) << 10) / publish.len() as u64;
+    assert!(most <= of_a_read + 2, "{most} before the receiver has it");
+    assert!(broker.metrics.traffic.total().messages_received < 100_000, "the flood goes on");
 }
 
 /// What was handled ahead of its turn is not handled again in it.
@@ -120,7 +160,8 @@ async fn a_session_that_expires_loses_its_subscriptions_part_by_part() {
         &[0x10, 19, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 5, 0x11, 0, 0, 0, 1][..],
         &[0, 1, b'x'],
     ];
-    let (mut leaving, mut connack) = (stream(&broker), [0; 2]);
+    let ((mut leaving, far), mut connack) = (duplex(16 << 20), [0; 2]);
+    serve_at(&broker, Transport::Other(Box::new(far)));
     leaving.write_all(&connect.concat()).await.unwrap();
     leaving.read_exact(&mut connack).await.unwrap();
     leaving.read_exact(&mut vec![0; connack[1].into()]).await.unwrap();

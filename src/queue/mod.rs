@@ -25,6 +25,7 @@ pub mod lanes;
 pub mod last_value;
 pub mod lent;
 mod limits;
+mod portion;
 
 use std::collections::VecDeque;
 
@@ -37,6 +38,7 @@ use backlog::Backlog;
 pub use backlog::{Stored, earlier, seconds};
 pub use delivery::{Delivery, Fetched, SubscriptionIds, Trace};
 pub use limits::{Limits, Overflow};
+use portion::Portion;
 
 /// What waits for a receiver.
 #[derive(Debug, Default)]
@@ -54,6 +56,8 @@ pub struct Queue {
     next_sequence: u32,
     bytes: usize,
     at_hand: usize,
+    /// What may be taken at a time.
+    portion: Portion,
     /// No message of the queue expires before this; `None` while none does at all.
     expires_from: Option<Moment>,
     /// What was withdrawn and still stands behind the front, at hand or in the backlog.
@@ -261,17 +265,35 @@ impl Queue {
         Some(delivery)
     }
 
+    /// How many may be taken now before others have their turn; to be asked before each time, and
+    /// [`Queue::rests`] be said after it.
+    pub fn portion(&mut self) -> usize {
+        self.portion.of(self.acknowledged.len().saturating_add(self.unacknowledged.len()))
+    }
+
+    /// What could be taken was.
+    pub fn rests(&mut self) {
+        self.portion.leaves(self.acknowledged.len().saturating_add(self.unacknowledged.len()));
+    }
+
     /// Takes all as one, in exchange for an empty list, where [`Queue::take`] would find it all:
-    /// nothing but QoS 0, or nothing but no more than `window` of QoS 1 and 2, at hand and within
-    /// `bytes`; whether it did. One by one is a fourteenth of a small message's instructions.
-    pub fn take_all(&mut self, window: usize, bytes: usize, all: &mut VecDeque<Delivery>) -> bool {
+    /// nothing but QoS 0, or nothing but no more than `window` of QoS 1 and 2, at hand, within
+    /// `bytes` and the `portion`; whether it did. One by one is a fourteenth of a small message's
+    /// instructions.
+    pub fn take_all(
+        &mut self,
+        window: usize,
+        bytes: usize,
+        portion: usize,
+        all: &mut VecDeque<Delivery>,
+    ) -> bool {
         let is_whole = self.backlog.is_none() && self.withdrawn.is_none();
         if !is_whole || self.bytes > bytes || !all.is_empty() {
             return false;
         }
         let queue = match (self.acknowledged.len(), self.unacknowledged.len()) {
-            (0, WHOLE_LEAST..) => &mut self.unacknowledged,
-            (len @ WHOLE_LEAST.., 0) if len <= window => &mut self.acknowledged,
+            (0, len @ WHOLE_LEAST..) if len <= portion => &mut self.unacknowledged,
+            (len @ WHOLE_LEAST.., 0) if len <= portion.min(window) => &mut self.acknowledged,
             _ => return false,
         };
         if all.capacity() > IDLE_CAPACITY {

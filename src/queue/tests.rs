@@ -83,7 +83,7 @@ fn all_is_taken_as_one_only_where_all_would_be_taken_one_by_one() {
     let many = |qos| vec![qos; WHOLE_LEAST];
     let takes = |mut queue: Queue, window, bytes| {
         let (len, mut all) = (queue.len(), VecDeque::new());
-        let takes = queue.take_all(window, bytes, &mut all);
+        let takes = queue.take_all(window, bytes, usize::MAX, &mut all);
         let left = if takes { (0, 0, 0) } else { (len, queue.bytes(), queue.at_hand()) };
         assert_eq!((queue.len(), queue.bytes(), queue.at_hand()), left);
         assert_eq!(all.len() + queue.len(), len);
