@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -29,7 +30,10 @@ thread_local! {
 
 /// A connection's alarm. It belongs to the thread that it was made on, as its task does.
 #[derive(Debug)]
-pub struct Alarm(u32);
+pub struct Alarm {
+    /// The number of its slot, and one: so that no alarm takes no more room than one.
+    above_slot: NonZeroU32,
+}
 
 impl Alarm {
     /// Wakes the task in so many milliseconds, or a little later; once. To be called within the
@@ -40,7 +44,7 @@ impl Alarm {
             Some(keeper) => keeper.wake(),
             None => Keeper::see_to(),
         }
-        Self(slot)
+        Self { above_slot: NonZeroU32::MIN.saturating_add(slot) }
     }
 }
 
@@ -48,7 +52,7 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         // When the thread ends, the wheel may have ended before. A waker is dropped when nothing
         // is borrowed: a task may go with it, and the task's alarm.
-        drop(WHEEL.try_with(|wheel| wheel.borrow_mut().remove(self.0)));
+        drop(WHEEL.try_with(|wheel| wheel.borrow_mut().remove(self.above_slot.get() - 1)));
     }
 }
 

@@ -97,7 +97,9 @@ pub(super) async fn open(
     let (reader, client_id) = (Reader::default(), String::new());
     let mut opening = Opening { io, peer, reader, writer, broker, maximum, client_id };
     let result = match within(options.connect_timeout, opening.frame()).await {
-        Some(Ok(bytes)) => opening.connect(&bytes, options).await,
+        // In a block of its own, which the next one gets: thousands may wait at once for CONNECT,
+        // and hardly anybody behind it.
+        Some(Ok(bytes)) => Box::pin(opening.connect(&bytes, options)).await,
         Some(Err(refusal)) => Err(refusal),
         None => Err(Refusal::Gone("no CONNECT packet in time".into())),
     };
@@ -113,7 +115,7 @@ pub(super) async fn open(
                 options.doorman.rule_broken(peer, broker.now(), &broker.metrics);
             }
             options.admission.report_refused(&opening.peer, &opening.client_id, &refusal);
-            opening.refuse(refusal, &options.admission).await;
+            Box::pin(opening.refuse(refusal, &options.admission)).await;
             None
         }
     }
