@@ -122,8 +122,8 @@ settings! { GLOBAL: Config;
     "durability" DURABILITY, "\"fsync\"",
         "What an acknowledged message survives: power loss; the end of the process only; nothing."
         => |c, v, _| c.store.durability = durability(v);
-    "store_cache_size" Kind::Size { min: 1 << 16, max: 1 << 40 }, "\"16 MiB\"",
-        "Memory for the store's cache, half of it for what one commit writes: with 256 KiB many busy publishers are acknowledged a quarter more slowly. The system has the file in memory too, so more gains little."
+    "store_cache_size" Kind::Size { min: 1 << 16, max: 1 << 40 }, "\"256 KiB\"",
+        "Memory for the store's cache, half of it for what one commit writes. The system has the file in memory too, and messages wait beside the cache to be written, so more gains little."
         => |c, v, _| c.store.cache_bytes = v.usize();
     "commit_interval" Kind::Time, "\"1ms\"",
         "Least time between two commits of the store while many wait for them; a longer one makes bigger batches."

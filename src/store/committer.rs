@@ -33,7 +33,7 @@ use crate::clock::Stopwatch;
 /// of it a thousand busy publishers come to 0.8 of the messages a second: fewer share an fsync.
 const BATCH_MESSAGES_MAX: usize = 20_000;
 
-/// Bytes in one commit at most: what redb has room for ([`Options::cache_bytes`]).
+/// Bytes in one commit at most: rows of so many are gathered before they are written (`file.rs`).
 const BATCH_BYTES_MAX: usize = 7 << 20;
 
 /// Above this much live data the file is written so that it opens in milliseconds after a crash;

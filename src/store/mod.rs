@@ -79,10 +79,10 @@ pub struct Options {
     pub directory: PathBuf,
     /// How sure an acknowledged change is.
     pub durability: Durability,
-    /// Memory for redb's cache, in bytes. The system has the file's pages too, so it need only hold
-    /// what a commit writes, which is half of it: what has no room there is read from the disk
-    /// again. With 256 KiB a thousand busy publishers come to 0.7 of the messages a second, and
-    /// 10,000 retained messages take 0.6 of the memory.
+    /// Memory for redb's cache, in bytes; half of it is for what a commit writes. The system has
+    /// the file's pages too, and full rows of messages wait beside it to be written ([`file`]), so
+    /// little will do. What there is it fills: with 16 MiB each of 10,000 retained messages takes
+    /// 220 bytes more.
     pub cache_bytes: usize,
     /// Least time between the beginnings of two commits, in microseconds: a commit costs 170 µs of
     /// CPU however small, so commits and not messages burn the core at a low rate.
@@ -105,7 +105,7 @@ impl Default for Options {
         Self {
             directory: PathBuf::from("whimbrel-data"),
             durability: Durability::Fsync,
-            cache_bytes: 16 << 20,
+            cache_bytes: 256 << 10,
             commit_interval_us: 1_000,
             hold_us: 2_000,
             lazy_us: 50_000,
