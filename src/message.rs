@@ -6,9 +6,17 @@
 //! assembly. Only a packet that carried what must not be forwarded (Topic Alias, Message Expiry
 //! Interval) is put together anew.
 //!
-//! Invariants: the offsets in [`Header`] are in order and within the block; the topic is a valid
+//! A large payload is not copied at all where the packet was read into a buffer of its own: the
+//! message holds that buffer, and its block has only what stands before the payload.
+//!
+//! Invariants: the offsets in [`Fields`] are in order and within the block; the topic is a valid
 //! Topic Name; the properties are those that a Server forwards unaltered (Payload Format
 //! Indicator, Content Type, Response Topic, Correlation Data, User Property) [MQTT-3.3.2-4].
+
+pub mod output;
+
+use std::num::NonZeroU8;
+use std::sync::Arc;
 
 use triomphe::ThinArc;
 
@@ -16,14 +24,26 @@ use crate::clock::Moment;
 use crate::codec::property::{Properties, PropertyId};
 use crate::codec::{Publish, QoS};
 use crate::topic::TopicName;
+use output::HELD_BYTES;
 
 /// Shared and immutable; a clone is one counter.
 #[derive(Clone)]
 pub struct Message(ThinArc<Header, u8>);
 
-/// What is known of a message beside its bytes: 24 bytes, since there may be millions.
+/// What is known of a message beside its bytes.
+#[derive(Clone)]
+enum Header {
+    /// Its payload stands in the block.
+    Whole(Fields),
+    /// Its payload stands in a buffer of its own.
+    Held(Box<(Fields, Payload)>),
+}
+
+/// 24 bytes, since there may be millions; the compiler tells the kinds apart by the flags.
+const _: () = assert!(size_of::<Header>() == 24);
+
 #[derive(Clone, Copy)]
-struct Header {
+struct Fields {
     /// 0: not stored, has no identity.
     id: u64,
     expires_at: Moment,
@@ -32,16 +52,82 @@ struct Header {
     topic_len: u16,
     /// Bytes between topic and properties that are skipped: Packet Identifier, Property Length.
     skipped: u8,
-    flags: u8,
+    flags: NonZeroU8,
 }
 
 /// The QoS in the flags of a message; the next bit is RETAIN.
 const QOS: u8 = 3;
 const RETAIN: u8 = 1 << 2;
 
-impl Header {
+/// A bit of the flags that is always set.
+const SET: NonZeroU8 = NonZeroU8::new(1 << 7).unwrap();
+
+impl Fields {
     fn properties_start(&self) -> usize {
         usize::from(self.topic_len) + usize::from(self.skipped)
+    }
+}
+
+/// The end of a packet in the buffer that it was read into.
+#[derive(Clone)]
+struct Payload {
+    buffer: Arc<Vec<u8>>,
+    start: usize,
+    end: usize,
+}
+
+impl Payload {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Memory that is held for it.
+    fn weight(&self) -> usize {
+        self.buffer.capacity() + size_of::<Vec<u8>>() + size_of::<(Fields, Self)>()
+    }
+}
+
+/// Variable header and payload of a PUBLISH packet.
+#[derive(Clone, Copy)]
+pub struct Body<'a> {
+    bytes: &'a [u8],
+    buffer: Option<&'a Arc<Vec<u8>>>,
+}
+
+impl<'a> From<&'a [u8]> for Body<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self { bytes, buffer: None }
+    }
+}
+
+/// A buffer is held for a payload that is less than this part of it, but copied from otherwise.
+const UNUSED_PART: usize = 4;
+
+impl<'a> Body<'a> {
+    /// These bytes, which stand in a buffer that nothing more is read into.
+    pub fn within(bytes: &'a [u8], buffer: Option<&'a Arc<Vec<u8>>>) -> Self {
+        Self { bytes, buffer }
+    }
+
+    /// How many bytes these are.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether these are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What a message holds of the buffer, if the payload at the end is worth it.
+    fn held(&self, payload_len: usize) -> Option<Payload> {
+        let buffer = self.buffer.filter(|_| payload_len >= HELD_BYTES)?;
+        if (buffer.capacity() - payload_len) > payload_len / UNUSED_PART {
+            return None;
+        }
+        let end = (self.bytes.as_ptr().addr() - buffer.as_ptr().addr()) + self.bytes.len();
+        let start = end.checked_sub(payload_len)?;
+        Some(Payload { buffer: buffer.clone(), start, end })
     }
 }
 
@@ -66,12 +152,12 @@ pub struct Parts<'a> {
 }
 
 impl Message {
-    /// The message of a PUBLISH packet whose variable header and payload are `body`.
+    /// The message of a PUBLISH packet with this body.
     ///
     /// `topic` is the Topic Name meant, also where a Topic Alias stands for it.
     pub fn of_publish(
         id: u64,
-        body: &[u8],
+        body: Body<'_>,
         publish: &Publish<'_>,
         topic: &str,
         now: Moment,
@@ -79,14 +165,16 @@ impl Message {
         let expiry = publish.properties.message_expiry_interval();
         let expires_at = expiry.map_or(Moment::NEVER, |s| now.after_s(u64::from(s)));
         let aliased = publish.properties.topic_alias().is_some();
+        let held = body.held(publish.payload.len());
         if expiry.is_some() || aliased || publish.topic.is_none() {
             let Publish { qos, retain, properties, payload, .. } = *publish;
-            return Self::new(id, &Parts { topic, qos, retain, expires_at, properties, payload });
+            let parts = Parts { topic, qos, retain, expires_at, properties, payload };
+            return Self::of_parts(id, &parts, held);
         }
-        let block = body.get(TOPIC_START..).unwrap_or_default();
+        let block = body.bytes.get(TOPIC_START..).unwrap_or_default();
         let payload_start = block.len().saturating_sub(publish.payload.len());
         let properties_start = payload_start.saturating_sub(publish.properties.raw().len());
-        let header = Header {
+        let fields = Fields {
             id,
             expires_at,
             payload_start: offset(payload_start),
@@ -94,18 +182,30 @@ impl Message {
             skipped: u8::try_from(properties_start.saturating_sub(topic.len())).unwrap_or(u8::MAX),
             flags: flags(publish.qos, publish.retain),
         };
-        Self(ThinArc::from_header_and_slice(header, block))
+        match held {
+            None => Self(ThinArc::from_header_and_slice(Header::Whole(fields), block)),
+            Some(held) => {
+                let block = block.get(..payload_start).unwrap_or_default();
+                Self::made(fields, block, Some(held))
+            }
+        }
     }
 
     /// A message from its parts.
     pub fn new(id: u64, parts: &Parts<'_>) -> Self {
+        Self::of_parts(id, parts, None)
+    }
+
+    /// The same, of which the payload may be held elsewhere.
+    fn of_parts(id: u64, parts: &Parts<'_>, held: Option<Payload>) -> Self {
         let raw = parts.properties.raw();
-        let mut block = Vec::with_capacity(parts.topic.len() + raw.len() + parts.payload.len());
+        let payload = if held.is_some() { &[] } else { parts.payload };
+        let mut block = Vec::with_capacity(parts.topic.len() + raw.len() + payload.len());
         block.extend_from_slice(parts.topic.as_bytes());
         parts.properties.copy_where(is_forwarded, &mut block);
         let payload_start = block.len();
-        block.extend_from_slice(parts.payload);
-        let header = Header {
+        block.extend_from_slice(payload);
+        let fields = Fields {
             id,
             expires_at: parts.expires_at,
             payload_start: offset(payload_start),
@@ -113,35 +213,40 @@ impl Message {
             skipped: 0,
             flags: flags(parts.qos, parts.retain),
         };
-        Self(ThinArc::from_header_and_slice(header, &block))
+        Self::made(fields, &block, held)
+    }
+
+    fn made(fields: Fields, block: &[u8], held: Option<Payload>) -> Self {
+        let header = match held {
+            None => Header::Whole(fields),
+            Some(payload) => Header::Held(Box::new((fields, payload))),
+        };
+        Self(ThinArc::from_header_and_slice(header, block))
     }
 
     /// The same message under another identity.
     pub fn with_id(&self, id: u64) -> Self {
-        Self(ThinArc::from_header_and_slice(Header { id, ..*self.header() }, &self.0.slice))
+        Self::made(Fields { id, ..*self.fields() }, self.block(), self.held().cloned())
     }
 
     /// The same message without what it is about.
     pub fn without_payload(&self) -> Self {
-        let end = (self.header().payload_start as usize).min(self.0.slice.len());
-        let rest = self.0.slice.get(..end).unwrap_or_default();
-        Self(ThinArc::from_header_and_slice(*self.header(), rest))
+        Self::made(*self.fields(), self.part(0, self.fields().payload_start as usize), None)
     }
 
     /// The same message with a lifetime.
     pub fn expiring_at(&self, expires_at: Moment) -> Self {
-        let header = Header { expires_at, ..*self.header() };
-        Self(ThinArc::from_header_and_slice(header, &self.0.slice))
+        Self::made(Fields { expires_at, ..*self.fields() }, self.block(), self.held().cloned())
     }
 
     /// Its identity in the store, 0 when it is not stored.
     pub fn id(&self) -> u64 {
-        self.header().id
+        self.fields().id
     }
 
     /// The Topic Name's bytes.
     pub fn topic(&self) -> &[u8] {
-        self.part(0, self.header().topic_len.into())
+        self.part(0, self.fields().topic_len.into())
     }
 
     /// The Topic Name.
@@ -151,7 +256,7 @@ impl Message {
 
     /// The forwardable properties as on the wire, without their length.
     pub fn properties(&self) -> &[u8] {
-        self.part(self.header().properties_start(), self.header().payload_start as usize)
+        self.part(self.fields().properties_start(), self.fields().payload_start as usize)
     }
 
     /// The first User Property of this name.
@@ -162,40 +267,43 @@ impl Message {
 
     /// The Application Message itself.
     pub fn payload(&self) -> &[u8] {
-        self.part(self.header().payload_start as usize, usize::MAX)
+        match &self.0.header.header {
+            Header::Whole(fields) => self.part(fields.payload_start as usize, usize::MAX),
+            Header::Held(held) => held.1.bytes(),
+        }
     }
 
     /// Quality of service it was published with.
     pub fn qos(&self) -> QoS {
-        QoS::from_bits(self.header().flags & QOS).unwrap_or(QoS::AtMostOnce)
+        QoS::from_bits(self.fields().flags.get() & QOS).unwrap_or(QoS::AtMostOnce)
     }
 
     /// Whether it was published to be retained.
     pub fn retain(&self) -> bool {
-        self.header().flags & RETAIN != 0
+        self.fields().flags.get() & RETAIN != 0
     }
 
     /// When it is no longer worth delivering; [`Moment::NEVER`] for always.
     pub fn expires_at(&self) -> Moment {
-        self.header().expires_at
+        self.fields().expires_at
     }
 
     /// Whether its Message Expiry Interval has passed [MQTT-3.3.2-5].
     pub fn is_expired(&self, now: Moment) -> bool {
-        now >= self.header().expires_at
+        now >= self.fields().expires_at
     }
 
     /// Seconds left to live, as forwarded to receivers [MQTT-3.3.2-6]; none for a message without
     /// a Message Expiry Interval.
     pub fn expiry_left_s(&self, now: Moment) -> Option<u32> {
-        let at = self.header().expires_at;
+        let at = self.fields().expires_at;
         (at != Moment::NEVER)
             .then(|| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
     }
 
     /// Memory that the message holds, in bytes.
     pub fn weight(&self) -> usize {
-        weight_of(self.0.slice.len())
+        weight_of(self.block().len()) + self.held().map_or(0, Payload::weight)
     }
 
     /// Appends the message as the store keeps it, without its identity.
@@ -204,11 +312,11 @@ impl Message {
     /// `[expires_at u64]`, topic length u16, properties length u32, topic, properties, payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let expires = self.expires_at() != Moment::NEVER;
-        out.push(self.header().flags | u8::from(expires) << 3);
+        out.push(self.fields().flags.get() & (QOS | RETAIN) | u8::from(expires) << 3);
         if expires {
             out.extend_from_slice(&self.expires_at().unix_ms().to_le_bytes());
         }
-        out.extend_from_slice(&self.header().topic_len.to_le_bytes());
+        out.extend_from_slice(&self.fields().topic_len.to_le_bytes());
         out.extend_from_slice(&offset(self.properties().len()).to_le_bytes());
         out.extend_from_slice(self.topic());
         out.extend_from_slice(self.properties());
@@ -244,12 +352,26 @@ impl Message {
         ))
     }
 
-    fn header(&self) -> &Header {
-        &self.0.header.header
+    fn fields(&self) -> &Fields {
+        match &self.0.header.header {
+            Header::Whole(fields) => fields,
+            Header::Held(held) => &held.0,
+        }
+    }
+
+    fn held(&self) -> Option<&Payload> {
+        match &self.0.header.header {
+            Header::Whole(_) => None,
+            Header::Held(held) => Some(&held.1),
+        }
+    }
+
+    fn block(&self) -> &[u8] {
+        &self.0.slice
     }
 
     fn part(&self, start: usize, end: usize) -> &[u8] {
-        self.0.slice.get(start..end.min(self.0.slice.len())).unwrap_or_default()
+        self.block().get(start..end.min(self.block().len())).unwrap_or_default()
     }
 }
 
@@ -280,8 +402,8 @@ fn topic_len(topic: &str) -> u16 {
     u16::try_from(topic.len()).unwrap_or(u16::MAX)
 }
 
-fn flags(qos: QoS, retain: bool) -> u8 {
-    qos as u8 | if retain { RETAIN } else { 0 }
+fn flags(qos: QoS, retain: bool) -> NonZeroU8 {
+    SET | qos as u8 | if retain { RETAIN } else { 0 }
 }
 
 /// A packet is at most 256 MiB, so an offset into one fits.
@@ -304,6 +426,8 @@ fn is_forwarded(id: PropertyId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Version;
+    use crate::codec::frame::{Frame, PacketType};
 
     #[test]
     fn bytes_whose_topic_is_no_topic_name_are_no_message() {
@@ -314,6 +438,56 @@ mod tests {
         assert_eq!(decode(b"a/b").unwrap().topic(), b"a/b");
         for topic in [&b""[..], b"a/+", b"#", b"\0", b"\xFF"] {
             assert!(decode(topic).is_none(), "{topic:02x?}");
+        }
+    }
+
+    /// A message of a PUBLISH packet that stands in a buffer with so many bytes behind it.
+    fn read_with(payload: &[u8], behind: usize, expiry: bool) -> (Message, Arc<Vec<u8>>) {
+        let properties: &[u8] = if expiry { &[5, 2, 0, 0, 0, 9] } else { &[0] };
+        let body = [&[0, 1, b't'][..], properties, payload].concat();
+        let end = 2 + body.len();
+        let mut buffer = vec![0x30, 0];
+        buffer.extend_from_slice(&body);
+        buffer.resize(end + behind, b'-');
+        buffer.shrink_to_fit();
+        let buffer = Arc::new(buffer);
+        let body = &buffer[2..end];
+        let frame = Frame { kind: PacketType::Publish, flags: 0, body, len: end };
+        let publish = Publish::of_frame(&frame, Version::V5, None).unwrap();
+        let body = Body::within(body, Some(&buffer));
+        let now = Moment::from_unix_ms(1);
+        (Message::of_publish(7, body, &publish, "t", now), buffer)
+    }
+
+    #[test]
+    fn a_large_payload_stays_where_it_was_read_to() {
+        let payload = vec![b'p'; HELD_BYTES];
+        for expiry in [false, true] {
+            let (message, buffer) = read_with(&payload, 9, expiry);
+            assert!(std::ptr::eq(message.payload().as_ptr_range().end, &buffer[buffer.len() - 9]));
+            assert!(message.weight() > buffer.capacity());
+            let other = message.with_id(8).expiring_at(Moment::NEVER);
+            assert_eq!((other.topic(), other.payload()), (&b"t"[..], &payload[..]));
+            assert_eq!((other.id(), other.properties()), (8, &b""[..]));
+            assert_eq!(Arc::strong_count(&buffer), 3);
+            let bare = message.without_payload();
+            assert_eq!((bare.topic(), bare.payload()), (&b"t"[..], &b""[..]));
+            let mut bytes = vec![];
+            message.encode(&mut bytes);
+            let decoded = Message::decode(7, &bytes).unwrap();
+            assert_eq!(
+                (decoded.payload(), decoded.expires_at()),
+                (&payload[..], message.expires_at())
+            );
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_not_held_for_a_small_part_of_it() {
+        for (len, behind) in [(HELD_BYTES - 1, 0), (HELD_BYTES, HELD_BYTES / 2)] {
+            let payload = vec![b'p'; len];
+            let (message, buffer) = read_with(&payload, behind, false);
+            assert_eq!((Arc::strong_count(&buffer), message.payload()), (1, &payload[..]));
         }
     }
 }

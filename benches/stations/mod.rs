@@ -17,6 +17,7 @@ use whimbrel::clock::{Clock, Moment};
 use whimbrel::codec::frame::{Split, split_of};
 use whimbrel::codec::publish::Outgoing;
 use whimbrel::codec::{Packet, Properties, Publish, QoS, Version};
+use whimbrel::message::output::Output;
 use whimbrel::message::{Message, Parts};
 use whimbrel::queue::{Delivery, Limits, Queue};
 use whimbrel::session::connect::{self, judge};
@@ -140,7 +141,7 @@ pub struct Pair {
     packet: Vec<u8>,
     deliveries: VecDeque<Delivery>,
     mail: Vec<broker::mailbox::Mail>,
-    out: Vec<u8>,
+    out: Output,
 }
 
 impl Pair {
@@ -176,7 +177,8 @@ impl Pair {
         let known = known.as_deref().map(|topic| TopicName::new(topic).unwrap());
         let publish = Publish::of_frame(&frame, Version::V311, known).unwrap();
         let Ok(Some(topic)) = from.session.handle_publish(&publish) else { panic!() };
-        let published = broker.publish(routes, &publish, topic.as_str(), frame.body, NOW, turn);
+        let published =
+            broker.publish(routes, &publish, topic.as_str(), frame.body.into(), NOW, turn);
         from.session.published(&publish, published.reason, published.waits);
         broker.finish(turn, None);
         out.clear();
@@ -193,7 +195,7 @@ impl Pair {
             sent += 1;
         }
         assert_eq!(sent, 1);
-        out.len()
+        out.left()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::access::acl::Permits;
 use crate::access::acl::guard::Guard;
 use crate::clock::Moment;
 use crate::codec::{Properties, Publish, QoS, ReasonCode};
-use crate::message::Message;
+use crate::message::{Body, Message};
 use crate::metrics::DropReason;
 use crate::router::retained::Weight;
 use crate::router::{Route, Routes, retained};
@@ -180,13 +180,13 @@ impl Published {
 }
 
 impl Broker {
-    /// Distributes a PUBLISH packet, whose variable header and payload are `body`.
+    /// Distributes a PUBLISH packet with this body.
     pub fn publish(
         &self,
         publisher: &mut Publisher,
         publish: &Publish<'_>,
         topic: &str,
-        body: &[u8],
+        body: Body<'_>,
         now: Moment,
         turn: &mut Turn,
     ) -> Published {
@@ -272,7 +272,7 @@ impl Broker {
     fn publish_quick(
         &self,
         publish: &Publish<'_>,
-        (topic, body): (&str, &[u8]),
+        (topic, body): (&str, Body<'_>),
         routes: &Routes<Receiver>,
         now: Moment,
         turn: &mut Turn,
@@ -292,7 +292,7 @@ impl Broker {
         (ways, source): (&mut Ways, Source),
         publish: &Publish<'_>,
         topic: &str,
-        body: &[u8],
+        body: Body<'_>,
         now: Moment,
         turn: &mut Turn,
     ) -> Result<(Message, Routes<Receiver>), ReasonCode> {

@@ -153,6 +153,17 @@ impl Outgoing<'_> {
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
         let remaining = self.remaining_len(version);
         out.reserve(5 + remaining);
+        self.encode_head_of(remaining, version, out);
+        out.extend_from_slice(self.payload);
+    }
+
+    /// Appends what stands before the payload.
+    pub fn encode_head(&self, version: Version, out: &mut Vec<u8>) {
+        self.encode_head_of(self.remaining_len(version), version, out);
+    }
+
+    #[inline(always)]
+    fn encode_head_of(&self, remaining: usize, version: Version, out: &mut Vec<u8>) {
         let first = (PacketType::Publish as u8) << 4
             | u8::from(self.dup) << 3
             | (self.qos as u8) << 1
@@ -174,7 +185,6 @@ impl Outgoing<'_> {
         if version.has_properties() {
             self.encode_properties(out);
         }
-        out.extend_from_slice(self.payload);
     }
 
     fn encode_properties(&self, out: &mut Vec<u8>) {

@@ -88,7 +88,7 @@ impl Connection {
         while let Some(packet) = self.next_ahead() {
             let maximum = self.options.admission.limits.maximum_packet_size;
             if let Ok(Split::Frame(frame)) = frame::split_of(self.version, &packet, maximum) {
-                self.handle(&frame, None, now, &mut scratch.turn)?;
+                self.handle(&frame, frame.body.into(), None, now, &mut scratch.turn)?;
             }
         }
         Ok(came)
@@ -116,12 +116,12 @@ impl Connection {
                 return Ok(false);
             }
             Poll::Ready(Ok(Input::Shared(len))) => {
-                self.reader.keep(scratch.input.get(..len).unwrap_or_default(), 0);
+                self.reader.keep(scratch.input.get(..len).unwrap_or_default(), 0, 0);
                 len
             }
             Poll::Ready(Ok(Input::Own(own))) => {
                 let len = own.len();
-                self.reader.keep_own(own, 0, 0);
+                self.reader.keep_own(own, 0, 0, 0);
                 len
             }
         };

@@ -1,6 +1,7 @@
 //! What a turn does with packets, deliveries and answers.
 
 use std::num::NonZeroU8;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::scratch::Scratch;
@@ -11,13 +12,14 @@ use crate::broker::turn::Turn;
 use crate::clock::Moment;
 use crate::codec::frame::{self, Frame, PacketType, Split};
 use crate::codec::{Ack, DecodeError, Packet, Publish, QoS, ReasonCode};
+use crate::message::Body;
 use crate::metrics::DropReason;
 use crate::session::connect::Manner;
 use crate::session::output::Polled;
 use crate::session::{Action, Delivered, ProtocolError};
 use crate::store::Change;
 use crate::topic::TopicName;
-use crate::wire::Input;
+use crate::wire::{Input, LARGE_BYTES};
 
 /// Bytes of an unfinished packet that show that its sender is there.
 const PROGRESS: usize = 1_000;
@@ -40,9 +42,9 @@ impl Connection {
         let Scratch { input, turn, reads, .. } = scratch;
         if std::mem::take(&mut self.has_early_bytes) {
             let early = self.reader.take_kept();
-            let (consumed, needed) = self.handle_all(&early, now, turn)?;
+            let (consumed, needed) = self.handle_all(&early, Some(&early), now, turn)?;
             self.has_handled(consumed);
-            self.reader.keep_own(early, consumed, needed);
+            self.reader.keep_own(early, consumed, needed, self.usual_len());
             return Ok(true);
         }
         let kept = self.reader.kept();
@@ -51,7 +53,7 @@ impl Connection {
             self.slowed("max_byte_rate");
             return Ok(false);
         };
-        let gulp = usize::from(self.gulp_kib) << 10;
+        let gulp = gulp(self.usual_len());
         let max = if self.reader.needed() > gulp { max } else { max.min(gulp) };
         let read = match self.reader.poll_read_some(cx, &mut self.io, input, max) {
             Poll::Pending => return Ok(false),
@@ -69,19 +71,21 @@ impl Connection {
             Input::Closed => return Err(Ending::Closed),
             Input::Shared(len) => {
                 let input = input.get(..len).unwrap_or_default();
-                let (consumed, needed) = self.handle_all(input, now, turn)?;
-                self.reader.keep(input.get(consumed..).unwrap_or_default(), needed);
+                let (consumed, needed) = self.handle_all(input, None, now, turn)?;
+                self.note_len(consumed, turn.tally.packets_received);
+                let rest = input.get(consumed..).unwrap_or_default();
+                self.reader.keep(rest, needed, self.usual_len());
                 (consumed, len)
             }
             Input::Own(own) => {
                 let len = own.len();
-                let (consumed, needed) = self.handle_all(&own, now, turn)?;
-                self.reader.keep_own(own, consumed, needed);
+                let (consumed, needed) = self.handle_all(&own, Some(&own), now, turn)?;
+                self.note_len(consumed, turn.tally.packets_received);
+                self.reader.keep_own(own, consumed, needed, self.usual_len());
                 (consumed, len)
             }
         };
         self.has_handled(consumed);
-        self.measure_gulp(consumed, turn.tally.packets_received);
         // Keep Alive is fed by whole packets [MQTT-3.1.2-22], not by a byte now and then; but a
         // large packet on its way is not silence.
         if consumed > 0 || len >= self.heard_len as usize + PROGRESS {
@@ -95,20 +99,25 @@ impl Connection {
         Ok(true)
     }
 
-    /// Has the next read bring as many packets like these as others can wait for.
-    fn measure_gulp(&mut self, consumed: usize, packets: u64) {
-        let bytes = consumed as u64 * super::PACKETS_MAX;
-        if let Some(gulp) = bytes.checked_div(packets) {
-            let kib = u8::try_from(gulp >> 10).unwrap_or(u8::MAX);
-            self.gulp_kib = kib.max(super::GULP_LEAST_KIB);
+    /// Notes how long packets are, for the reads that follow.
+    fn note_len(&mut self, consumed: usize, packets: u64) {
+        if let Some(len) = (consumed as u64).checked_div(packets) {
+            self.usual_log2 = len.checked_ilog2().map_or(0, |log2| log2 as u8);
         }
     }
 
+    /// About how long packets are, rounded down.
+    fn usual_len(&self) -> u32 {
+        1 << self.usual_log2.min(31)
+    }
+
     /// Handles the whole packets of the input; returns the bytes they took and how long the
-    /// packet after them will be, as far as is known.
+    /// packet after them will be, as far as is known. `buffer`: where the input stands, if that can
+    /// be held.
     fn handle_all(
         &mut self,
         input: &[u8],
+        buffer: Option<&Arc<Vec<u8>>>,
         now: Moment,
         turn: &mut Turn,
     ) -> Result<(usize, usize), Ending> {
@@ -137,7 +146,8 @@ impl Connection {
                         consumed += frame.len;
                         continue;
                     }
-                    self.handle(&frame, known, now, turn)?;
+                    let body = Body::within(frame.body, buffer);
+                    self.handle(&frame, body, known, now, turn)?;
                     if self.is_held_back() {
                         return Ok((consumed, frame.len));
                     }
@@ -153,6 +163,7 @@ impl Connection {
     pub(super) fn handle(
         &mut self,
         frame: &Frame<'_>,
+        body: Body<'_>,
         known: Option<TopicName<'_>>,
         now: Moment,
         turn: &mut Turn,
@@ -169,7 +180,7 @@ impl Connection {
             };
             let Some(parts) = self.lease.parts.as_mut() else { return Err(Ending::Closed) };
             return match parts.session.handle_publish(&publish).map_err(Ending::Rule)? {
-                Some(topic) => self.publish(&publish, topic.as_str(), frame.body, now, turn),
+                Some(topic) => self.publish(&publish, topic.as_str(), body, now, turn),
                 None => Ok(()),
             };
         }
@@ -181,14 +192,14 @@ impl Connection {
             let packet = Packet::decode(frame, self.version).map_err(broken_rule)?;
             parts.session.handle(packet)
         };
-        self.carry_out(action.map_err(Ending::Rule)?, frame.body, now, turn)
+        self.carry_out(action.map_err(Ending::Rule)?, body, now, turn)
     }
 
     /// Does what a packet with this body asks for.
     fn carry_out(
         &mut self,
         action: Action<'_>,
-        body: &[u8],
+        body: Body<'_>,
         now: Moment,
         turn: &mut Turn,
     ) -> Result<(), Ending> {
@@ -246,7 +257,7 @@ impl Connection {
         &mut self,
         publish: &Publish<'_>,
         topic: &str,
-        body: &[u8],
+        body: Body<'_>,
         now: Moment,
         turn: &mut Turn,
     ) -> Result<(), Ending> {
@@ -323,7 +334,7 @@ impl Connection {
         let Some(parts) = self.lease.parts.as_mut() else { return };
         let broker = &self.lease.broker;
         let (stored, key) = (parts.mailbox.stored(), parts.mailbox.key());
-        let (out, has_rules) = (self.writer.buffer(), self.guard.has_rules());
+        let (out, has_rules) = (self.writer.output(), self.guard.has_rules());
         for delivery in deliveries.drain(..) {
             if has_rules && !self.receives.allow(&self.guard, &delivery) {
                 if broker.pass_on(&delivery, key, turn) {
@@ -372,7 +383,7 @@ impl Connection {
         let mut any = false;
         loop {
             let may_again = self.writer.backlog() < backlog_max;
-            let out = self.writer.buffer();
+            let out = self.writer.output();
             match parts.session.poll_answer(now, may_again, out).map_err(Ending::Rule)? {
                 Polled::Nothing => return Ok(any),
                 Polled::Written => {
@@ -423,6 +434,16 @@ fn what_is_said(
         // [MQTT-3.3.5-2] of 3.1.1.
         reason => Err(Ending::Ended(reason)),
     }
+}
+
+/// Bytes that are read at a time where packets have so many: so many of them as others can wait
+/// for, or the beginning of a large one, whose rest is read to where it stays.
+fn gulp(usual_len: u32) -> usize {
+    let usual_len = usual_len as usize;
+    if usual_len >= LARGE_BYTES {
+        return super::GULP_LEAST;
+    }
+    usual_len.saturating_mul(super::PACKETS_MAX as usize).max(super::GULP_LEAST)
 }
 
 fn broken_rule(error: DecodeError) -> Ending {

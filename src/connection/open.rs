@@ -14,7 +14,7 @@ use super::ending::linger;
 use super::opening::{Opening, Refusal};
 use super::pace::Pace;
 use super::report::handshake_failed;
-use super::{Admission, Connection, Few, Options, Seats};
+use super::{Admission, Connection, Few, Options, Seats, USUAL_LOG2};
 use crate::access::acl::guard::{Guard, Receives};
 use crate::broker::connect::{Connected, Request};
 use crate::broker::mailbox::Mail;
@@ -320,7 +320,7 @@ impl Opening<'_> {
             writer,
             lease,
             publisher: None,
-            gulp_kib: u8::MAX,
+            usual_log2: USUAL_LOG2,
             peer: peer.origin(),
             options,
             guard,

@@ -51,7 +51,7 @@ impl Opening<'_> {
         if self.broker.memory_is_full() {
             maximum = maximum.min(super::UNFINISHED_MAX);
         }
-        let kept = self.reader.take_kept();
+        let kept = Arc::unwrap_or_clone(self.reader.take_kept());
         let mut had = kept.len();
         if let Some(packet) = self.first(kept, maximum)? {
             return Ok(packet);
@@ -63,7 +63,7 @@ impl Opening<'_> {
                     reader.poll_read(cx, io, &mut scratch.input).map_ok(|read| match read {
                         Input::Closed => None,
                         Input::Shared(len) => Some(scratch.input.get(..len)?.to_vec()),
-                        Input::Own(own) => Some(own),
+                        Input::Own(own) => Some(Arc::unwrap_or_clone(own)),
                     })
                 })
             });
@@ -87,12 +87,12 @@ impl Opening<'_> {
         match frame::split(&bytes, maximum) {
             Ok(Split::Frame(frame)) => {
                 let rest = bytes.split_off(frame.len);
-                self.reader.keep(&rest, rest.len() + 1);
+                self.reader.keep(&rest, rest.len() + 1, 0);
                 self.count(Tally { packets_received: 1, ..Tally::default() });
                 Ok(Some(bytes))
             }
             Ok(Split::NeedMore { at_least }) => {
-                self.reader.keep_own(bytes, 0, at_least);
+                self.reader.keep_own(Arc::new(bytes), 0, at_least, 0);
                 Ok(None)
             }
             Err(error) => Err(Refusal::Silent(error)),

@@ -6,8 +6,8 @@ use std::num::NonZeroU8;
 
 use crate::broker::mailbox::Mail;
 use crate::broker::turn::Turn;
+use crate::message::output::Output;
 use crate::queue::Delivery;
-use crate::wire::Output;
 
 /// Bytes read at a time. Larger packets get a buffer of their own. Payloads are often a power of
 /// two: with their headers some of them fit, where 128 KiB would cut the last one short each time

@@ -103,7 +103,7 @@ async fn who_never_stops_publishing_has_others_wait_for_a_few_packets_only() {
         before = received;
     }
     assert!(before > 1000, "the flood goes on meanwhile: {before}");
-    let of_a_read = (u64::from(GULP_LEAST_KIB) << 10) / publish.len() as u64;
+    let of_a_read = GULP_LEAST as u64 / publish.len() as u64;
     assert!(most <= 2 * (of_a_read + PACKETS_MAX), "{most} while another waits for one");
 }
 
@@ -129,7 +129,7 @@ async fn a_message_passes_who_never_stops_publishing() {
         to.read_exact(&mut [0; 6]).await.unwrap();
         most = most.max(broker.metrics.traffic.total().messages_received - before);
     }
-    let of_a_read = (u64::from(GULP_LEAST_KIB) << 10) / publish.len() as u64;
+    let of_a_read = GULP_LEAST as u64 / publish.len() as u64;
     assert!(most <= of_a_read + 2, "{most} before the receiver has it");
     assert!(broker.metrics.traffic.total().messages_received < 100_000, "the flood goes on");
 }

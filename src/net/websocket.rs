@@ -4,7 +4,7 @@
 //! The upgrade is tungstenite's, the frames are our own ([`super::frames`]): bytes are handed on
 //! as they come, so that an idle connection holds nothing and a frame costs its sender the bytes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -267,6 +267,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         }
         frames::encode(Opcode::Binary, sent, &mut this.outgoing); // [MQTT-6.0.0-1]
         Poll::Ready(Ok(sent.len()))
+    }
+
+    /// What comes in pieces is one frame like what does not.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut whole = Vec::new();
+        for buf in bufs {
+            let room = FRAME_SENT_MAX.saturating_sub(whole.len());
+            whole.extend_from_slice(buf.get(..room).unwrap_or(buf));
+        }
+        self.poll_write(cx, &whole)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -35,6 +35,7 @@ use crate::codec::{
     Unsubscribe, Version,
 };
 use crate::message::Message;
+use crate::message::output::Output;
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use alias::{IncomingAliases, OutgoingAliases};
@@ -469,7 +470,7 @@ impl Session {
 
     /// Writes a message from the queue into `out`. Take no more of QoS 1 and 2 than
     /// [`Session::window_free`] says.
-    pub fn deliver(&mut self, delivery: Delivery, now: Moment, out: &mut Vec<u8>) -> Delivered {
+    pub fn deliver(&mut self, delivery: Delivery, now: Moment, out: &mut Output) -> Delivered {
         self.write_delivery(delivery, now, out)
     }
 

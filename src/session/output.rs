@@ -11,6 +11,7 @@ use crate::codec::{
     Ack, Auth, EncodeError, Packet, PacketId, PacketType, Properties, QoS, ReasonCode, SubAck,
     Version, publish,
 };
+use crate::message::output::{HELD_BYTES, Output};
 use crate::metrics::DropReason;
 use crate::queue::Delivery;
 use crate::session::outgoing::Phase;
@@ -206,7 +207,7 @@ impl Session {
         &mut self,
         now: Moment,
         may_again: bool,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Result<Polled, ProtocolError> {
         if self.answers.pings > 0 {
             self.answers.pings -= 1;
@@ -229,7 +230,7 @@ impl Session {
         &mut self,
         answer: Answer,
         now: Moment,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Result<Polled, ProtocolError> {
         let properties = Properties::EMPTY;
         match answer {
@@ -276,7 +277,7 @@ impl Session {
         packet_id: PacketId,
         reasons: &[u8],
         why: Option<&str>,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Result<(), ProtocolError> {
         let mut said = PropertyBuffer::new();
         if let Some(why) = why.filter(|_| self.terms.wants_reasons) {
@@ -292,7 +293,7 @@ impl Session {
     }
 
     /// Appends a packet.
-    fn write(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    fn write(&self, packet: &Packet<'_>, out: &mut Output) -> Result<(), ProtocolError> {
         self.write_within(out, |version, out| packet.encode(version, out))
     }
 
@@ -302,7 +303,7 @@ impl Session {
         kind: PacketType,
         packet_id: PacketId,
         reason: ReasonCode,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Result<(), ProtocolError> {
         let ack = Ack { packet_id, reason, properties: Properties::EMPTY };
         self.write_within(out, |version, out| ack.encode(kind, version, out))
@@ -312,9 +313,10 @@ impl Session {
     #[inline]
     fn write_within(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Output,
         encode: impl FnOnce(Version, &mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<(), ProtocolError> {
+        let out = out.bytes();
         let start = out.len();
         let too_large = ProtocolError {
             reason: ReasonCode::PacketTooLarge,
@@ -333,7 +335,7 @@ impl Session {
         &mut self,
         mut delivery: Delivery,
         now: Moment,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Delivered {
         let manner = self.terms.manner;
         if delivery.is_expired(now) {
@@ -376,7 +378,7 @@ impl Session {
     }
 
     /// Writes a PUBLISH whose delivery is bound to an identifier.
-    fn write_bound(&mut self, packet_id: PacketId, now: Moment, out: &mut Vec<u8>) -> Polled {
+    fn write_bound(&mut self, packet_id: PacketId, now: Moment, out: &mut Output) -> Polled {
         let was_held = self.outgoing.is_held(packet_id);
         let Some(delivery) = self.outgoing.send(packet_id).cloned() else {
             return Polled::Written;
@@ -403,7 +405,7 @@ impl Session {
         delivery: &Delivery,
         packet_id: Option<PacketId>,
         now: Moment,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> bool {
         let message = &delivery.message;
         let version = self.terms.version;
@@ -446,7 +448,12 @@ impl Session {
                 }
             }
         }
-        outgoing.encode(version, out);
+        if outgoing.payload.len() < HELD_BYTES {
+            outgoing.encode(version, out.bytes());
+        } else {
+            outgoing.encode_head(version, out.bytes());
+            out.hold(message.clone());
+        }
         true
     }
 }

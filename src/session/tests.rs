@@ -41,9 +41,9 @@ fn ack(packet_id: u16) -> Ack<'static> {
 
 /// Everything that the Session has to say now.
 fn answers(session: &mut Session) -> Vec<u8> {
-    let mut out = vec![];
+    let mut out = Output::default();
     while matches!(session.poll_answer(NOW, true, &mut out).unwrap(), Polled::Written) {}
-    out
+    std::mem::take(out.bytes())
 }
 
 fn publish(packet_id: u16, qos: QoS) -> Publish<'static> {
@@ -101,12 +101,12 @@ fn a_ticket_of_an_earlier_connection_does_not_pass_for_a_new_one() {
 #[test]
 fn qos_2_to_a_durable_session_leaves_when_its_binding_is_durable() {
     let mut session = session(DURABLE);
-    let mut out = vec![];
+    let mut out = Output::default();
     let delivered = session.deliver(delivery(QoS::ExactlyOnce, "a"), NOW, &mut out);
     assert!(matches!(delivered, Delivered::Held { packet_id } if packet_id.get() == 1));
     let delivered = session.deliver(delivery(QoS::AtLeastOnce, "b"), NOW, &mut out);
     assert!(matches!(delivered, Delivered::InFlight));
-    assert_eq!(out, [0; 0], "QoS 1 does not overtake it");
+    assert_eq!(out.left(), 0, "QoS 1 does not overtake it");
     let ticket = session.close_ticket();
     session.committed(ticket);
     let sent = answers(&mut session);
@@ -117,7 +117,7 @@ fn qos_2_to_a_durable_session_leaves_when_its_binding_is_durable() {
 #[test]
 fn the_window_opens_with_the_end_of_an_exchange() {
     let mut session = session(TWO_AT_ONCE);
-    let mut out = vec![];
+    let mut out = Output::default();
     assert_eq!(session.window_free(), 2);
     session.deliver(delivery(QoS::AtLeastOnce, "a"), NOW, &mut out);
     session.deliver(delivery(QoS::ExactlyOnce, "b"), NOW, &mut out);
@@ -133,7 +133,7 @@ fn the_window_opens_with_the_end_of_an_exchange() {
 #[test]
 fn what_is_sent_again_obeys_the_new_window_and_goes_first() {
     let mut session = session(DURABLE);
-    let mut out = vec![];
+    let mut out = Output::default();
     for payload in ["a", "b", "c"] {
         session.deliver(delivery(QoS::AtLeastOnce, payload), NOW, &mut out);
     }

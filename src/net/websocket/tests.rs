@@ -165,6 +165,16 @@ async fn each_write_is_a_frame_and_a_turn_leaves_with_one_write() {
 }
 
 #[tokio::test]
+async fn what_is_written_in_pieces_is_one_frame() {
+    let (mut ws, mut client) = open(1 << 10).await;
+    let pieces = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"c")];
+    let written = Pin::new(&mut ws).poll_write_vectored(&mut noop(), &pieces);
+    assert!(matches!(written, Poll::Ready(Ok(3))));
+    ws.flush().await.unwrap();
+    assert_eq!(try_receive(&mut client), b"\x82\x03abc");
+}
+
+#[tokio::test]
 async fn who_does_not_read_is_written_to_no_longer() {
     let (mut ws, mut client) = open(1000).await;
     let payload: Vec<u8> = (0..5000).map(|n| n as u8).collect();

@@ -74,7 +74,7 @@ fn packet(frame: &Frame<'_>, version: Version) {
 /// A message is what its PUBLISH was, also after a stay in the store.
 fn message(body: &[u8], publish: &Publish<'_>) {
     let topic = publish.topic.map_or("by/alias", |topic| topic.as_str());
-    let message = Message::of_publish(7, body, publish, topic, Moment::from_unix_ms(1));
+    let message = Message::of_publish(7, body.into(), publish, topic, Moment::from_unix_ms(1));
     let mut stored = vec![];
     message.encode(&mut stored);
     let read = Message::decode(7, &stored).expect("what was encoded can be decoded");
