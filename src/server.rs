@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use crate::access::Access;
 use crate::access::problem::FileError;
 use crate::broker::Broker;
-use crate::broker::desk::Desk;
+use crate::broker::desk::{self, Desk};
 use crate::clock::Clock;
 use crate::config::{Config, Opening};
 use crate::connection;
@@ -137,7 +137,7 @@ impl Worker {
         let stopped = stop.clone();
         let thread =
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                runtime.spawn(Desk::open().serve());
+                Desk::open();
                 runtime.block_on(stopped.notified());
             })?;
         Ok(Self { handle, stop, thread })
@@ -145,7 +145,9 @@ impl Worker {
 }
 
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+    let mut builder = Builder::new_current_thread();
+    builder.on_thread_park(desk::before_sleep).on_thread_unpark(desk::after_sleep);
+    builder.enable_all().build()
 }
 
 /// Serves until SIGTERM or SIGINT; SIGHUP has the configuration read again, by `reread`.

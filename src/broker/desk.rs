@@ -1,62 +1,89 @@
-//! Wakes the tasks of a worker's thread from other threads, many by one system call.
+//! Wakes the tasks of a worker's thread from other threads, seldom by a system call.
 //!
-//! Waking a task of another thread's runtime costs a write to its event descriptor each time. So
-//! who rings a bell that hangs on another thread leaves the waker at that thread's desk, and only
-//! the first to do so wakes the desk, which then wakes the others where it costs nothing.
+//! Waking a task of another thread's runtime costs a write to its event descriptor each time, even
+//! while that thread is busy. So who rings a bell that hangs on another thread leaves the waker at
+//! that thread's desk. The thread looks there before each turn of a connection, before it sleeps,
+//! and when it wakes up; only who comes first while it sleeps wakes it.
 
-use std::cell::RefCell;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 
 use parking_lot::Mutex;
 
 thread_local! {
-    static OWN: RefCell<Option<Arc<Desk>>> = const { RefCell::new(None) };
+    static OWN: Cell<Option<&'static Desk>> = const { Cell::new(None) };
+    /// An empty list, in exchange for that of a desk.
+    static EMPTY: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     /// To be woken.
     left: Vec<Waker>,
-    /// The desk's own, while it sleeps.
-    own: Option<Waker>,
+    /// Whether the thread sleeps, and nobody has woken it yet.
+    sleeps: bool,
 }
 
-/// Where wakers are left.
+/// Where wakers are left. On a line of memory of its own, or two: its thread looks often.
 #[derive(Debug, Default)]
-pub struct Desk(Mutex<Inner>);
+#[repr(align(128))]
+pub struct Desk {
+    inner: Mutex<Inner>,
+    /// Whether something may be left; a look at it needs no lock.
+    is_used: AtomicBool,
+}
 
 impl Desk {
-    /// The desk of this thread, whose runtime is to carry out [`Desk::serve`].
-    pub fn open() -> Arc<Self> {
-        let desk = Arc::new(Self::default());
-        OWN.set(Some(desk.clone()));
-        desk
-    }
-
-    /// Wakes what is left here, for ever.
-    pub async fn serve(self: Arc<Self>) {
-        let mut woken = Vec::new();
-        std::future::poll_fn(|cx| self.poll(cx, &mut woken)).await
-    }
-
-    fn poll(&self, cx: &Context<'_>, woken: &mut Vec<Waker>) -> Poll<()> {
-        let mut inner = self.0.lock();
-        std::mem::swap(&mut inner.left, woken);
-        inner.own = Some(cx.waker().clone());
-        drop(inner);
-        woken.drain(..).for_each(Waker::wake);
-        Poll::Pending
+    /// Opens this thread's, which is to live as long as the process. Its runtime is to call
+    /// [`before_sleep`] and [`after_sleep`].
+    pub fn open() {
+        OWN.set(Some(Box::leak(Box::default())));
     }
 
     fn leave(&self, waker: Waker) {
-        let mut inner = self.0.lock();
-        inner.left.push(waker);
-        let own = inner.own.take();
-        drop(inner);
-        if let Some(own) = own {
-            own.wake();
+        let mut inner = self.inner.lock();
+        if std::mem::take(&mut inner.sleeps) {
+            drop(inner);
+            waker.wake();
+            return;
         }
+        inner.left.push(waker);
+        self.is_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Wakes what is left here; `sleeps`: whether the thread then sleeps, if it is nothing.
+    fn serve(&self, sleeps: bool) {
+        let mut left = EMPTY.take();
+        let mut inner = self.inner.lock();
+        std::mem::swap(&mut inner.left, &mut left);
+        self.is_used.store(false, Ordering::Relaxed);
+        inner.sleeps = sleeps && left.is_empty();
+        drop(inner);
+        left.drain(..).for_each(Waker::wake);
+        EMPTY.set(left);
+    }
+}
+
+/// Wakes what is left at this thread's desk.
+#[inline]
+pub fn look() {
+    if let Some(desk) = OWN.get().filter(|desk| desk.is_used.load(Ordering::Relaxed)) {
+        desk.serve(false);
+    }
+}
+
+/// As [`look`], and if nothing is left the thread sleeps from now on.
+pub fn before_sleep() {
+    if let Some(desk) = OWN.get() {
+        desk.serve(true);
+    }
+}
+
+/// The thread does not sleep any more.
+pub fn after_sleep() {
+    if let Some(desk) = OWN.get() {
+        desk.serve(false);
     }
 }
 
@@ -65,13 +92,13 @@ impl Desk {
 pub struct Bell {
     waker: Waker,
     /// Of the task's thread; `None` where it has none.
-    desk: Option<Arc<Desk>>,
+    desk: Option<&'static Desk>,
 }
 
 impl Bell {
     /// The bell of the task that runs on this thread now.
     pub fn new(waker: &Waker) -> Self {
-        Self { waker: waker.clone(), desk: OWN.with_borrow(Clone::clone) }
+        Self { waker: waker.clone(), desk: OWN.get() }
     }
 
     /// Whether it wakes the same task.
@@ -81,11 +108,10 @@ impl Bell {
 
     /// Wakes the task.
     pub fn ring(self) {
-        let is_here = |desk: &Arc<Desk>| {
-            OWN.with_borrow(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, desk)))
-        };
         match self.desk {
-            Some(desk) if !is_here(&desk) => desk.leave(self.waker),
+            Some(desk) if !OWN.get().is_some_and(|own| std::ptr::eq(own, desk)) => {
+                desk.leave(self.waker);
+            }
             _ => self.waker.wake(),
         }
     }
@@ -94,7 +120,8 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     #[derive(Default)]
@@ -106,25 +133,32 @@ mod tests {
         }
     }
 
-    fn waker() -> (Arc<Count>, Waker) {
-        let count = Arc::<Count>::default();
-        (count.clone(), count.into())
+    fn ring_from_afar(waker: &Waker, times: usize) {
+        let bells: Vec<Bell> = (0..times).map(|_| Bell::new(waker)).collect();
+        std::thread::spawn(|| bells.into_iter().for_each(Bell::ring)).join().unwrap();
     }
 
     #[test]
-    fn bells_rung_from_afar_wake_the_desk_once_and_it_wakes_them_all() {
-        let desk = Desk::open();
-        let (own_count, own) = waker();
-        let (task_count, task) = waker();
-        let mut woken = Vec::new();
-        assert!(desk.poll(&Context::from_waker(&own), &mut woken).is_pending());
-        let bells: Vec<Bell> = (0..3).map(|_| Bell::new(&task)).collect();
-        std::thread::spawn(|| bells.into_iter().for_each(Bell::ring)).join().unwrap();
-        let counts = || (own_count.0.load(Ordering::Relaxed), task_count.0.load(Ordering::Relaxed));
-        assert_eq!(counts(), (1, 0));
-        assert!(desk.poll(&Context::from_waker(&own), &mut woken).is_pending());
-        assert_eq!(counts(), (1, 3));
-        Bell::new(&task).ring();
-        assert_eq!(counts(), (1, 4), "a bell of the same thread needs no desk");
+    fn bells_rung_from_afar_wake_a_thread_once_that_sleeps_and_wait_for_one_that_is_awake() {
+        Desk::open();
+        let count = Arc::<Count>::default();
+        let waker = Waker::from(count.clone());
+        let woken = || count.0.load(Ordering::Relaxed);
+        ring_from_afar(&waker, 3);
+        assert_eq!(woken(), 0, "the thread is awake");
+        look();
+        assert_eq!(woken(), 3);
+        before_sleep();
+        ring_from_afar(&waker, 3);
+        assert_eq!(woken(), 4, "the first has woken the thread");
+        after_sleep();
+        assert_eq!(woken(), 6);
+        ring_from_afar(&waker, 1);
+        before_sleep();
+        assert_eq!(woken(), 7);
+        ring_from_afar(&waker, 1);
+        assert_eq!(woken(), 7, "it had something to do and does not sleep");
+        Bell::new(&waker).ring();
+        assert_eq!(woken(), 8, "a bell of the same thread needs no desk");
     }
 }

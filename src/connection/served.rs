@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::{Connection, Options, open};
-use crate::broker::Broker;
+use crate::broker::{Broker, desk};
 use crate::net::listener::Accepted;
 use crate::net::transport::{Peer, Transport};
 
@@ -73,6 +73,7 @@ impl<H: Unpin> Future for Served<H> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        desk::look();
         loop {
             self.stage = match &mut self.stage {
                 Stage::Passing(passing) => Stage::Open(ready!(passing.as_mut().poll(cx))),
