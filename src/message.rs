@@ -13,22 +13,22 @@
 //! Topic Name; the properties are those that a Server forwards unaltered (Payload Format
 //! Indicator, Content Type, Response Topic, Correlation Data, User Property) [MQTT-3.3.2-4].
 
+mod blocks;
 pub mod output;
 
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
-use triomphe::ThinArc;
-
 use crate::clock::Moment;
 use crate::codec::property::{Properties, PropertyId};
 use crate::codec::{Publish, QoS};
 use crate::topic::TopicName;
+use blocks::Block;
 use output::HELD_BYTES;
 
 /// Shared and immutable; a clone is one counter.
 #[derive(Clone)]
-pub struct Message(ThinArc<Header, u8>);
+pub struct Message(Block);
 
 /// What is known of a message beside its bytes.
 #[derive(Clone)]
@@ -183,7 +183,7 @@ impl Message {
             flags: flags(publish.qos, publish.retain),
         };
         match held {
-            None => Self(ThinArc::from_header_and_slice(Header::Whole(fields), block)),
+            None => Self(blocks::make(Header::Whole(fields), block)),
             Some(held) => {
                 let block = block.get(..payload_start).unwrap_or_default();
                 Self::made(fields, block, Some(held))
@@ -221,7 +221,7 @@ impl Message {
             None => Header::Whole(fields),
             Some(payload) => Header::Held(Box::new((fields, payload))),
         };
-        Self(ThinArc::from_header_and_slice(header, block))
+        Self(blocks::make(header, block))
     }
 
     /// The same message under another identity.
@@ -237,6 +237,11 @@ impl Message {
     /// The same message with a lifetime.
     pub fn expiring_at(&self, expires_at: Moment) -> Self {
         Self::made(Fields { expires_at, ..*self.fields() }, self.block(), self.held().cloned())
+    }
+
+    /// It has come to its end here: the thread may keep its block for another.
+    pub fn end(self) {
+        blocks::keep(self.0);
     }
 
     /// Its identity in the store, 0 when it is not stored.

@@ -221,6 +221,7 @@ impl Connection {
                 }
                 broker.done(delivery.trace(), stored, turn);
                 broker.room(delivery.trace(), parts.mailbox.key(), turn);
+                delivery.message.end();
             }
             Action::Relayed { packet_id, delivery } => {
                 if let Some(session) = stored {
@@ -228,6 +229,7 @@ impl Connection {
                 }
                 broker.done(delivery.trace(), stored, turn);
                 broker.room(delivery.trace(), parts.mailbox.key(), turn);
+                delivery.message.end();
                 parts.session.relayed(packet_id, stored.is_some());
             }
             Action::Completed { packet_id } => {

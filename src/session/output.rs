@@ -345,10 +345,12 @@ impl Session {
             return Delivered::Dropped { delivery, reason: DropReason::Expired }; // [MQTT-3.3.2-5]
         }
         if delivery.qos == QoS::AtMostOnce {
-            return match self.write_publish(&delivery, None, now, out) {
-                true => Delivered::Sent,
-                false => Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver },
-            };
+            if !self.write_publish(&delivery, None, now, out) {
+                let reason = DropReason::TooLargeForReceiver;
+                return Delivered::Dropped { delivery, reason };
+            }
+            delivery.message.end();
+            return Delivered::Sent;
         }
         let is_shared = delivery.source != 0;
         if (delivery.qos == QoS::ExactlyOnce && (self.terms.durable || is_shared))
