@@ -223,10 +223,10 @@ impl Broker {
             routes = &those_then;
         }
         // Its identity comes before its receivers are asked whether they are durable.
-        let is_quick = publish.qos == QoS::AtMostOnce;
-        let id = if is_quick { 0 } else { self.store.next_message_id() };
+        let is_kept = publish.qos != QoS::AtMostOnce && may_be_kept(routes);
+        let id = if is_kept { self.store.next_message_id() } else { 0 };
         let reason = reason_of(routes);
-        let targets = match (!is_quick).then(|| self.targets(routes, &arrival, turn)) {
+        let targets = match is_kept.then(|| self.targets(routes, &arrival, turn)) {
             None => Targets::new(),
             Some(Ok(targets)) => targets,
             // It is retained by now.
@@ -466,6 +466,15 @@ fn needs_store(
                 }
                 Receiver::Group(group) => group.stored().is_some(),
             }))
+}
+
+/// Whether one of these may have to keep a message that is not of QoS 0. Where none has, the
+/// message needs no identity: threads that take these from one counter wait for each other.
+fn may_be_kept(routes: &Routes<Receiver>) -> bool {
+    routes.iter().any(|route| match &route.subscriber {
+        Receiver::Session(mailbox) => route.qos != QoS::AtMostOnce && mailbox.stored().is_some(),
+        Receiver::Group(_) => true,
+    })
 }
 
 /// What must be known of a message to say who has to keep it.

@@ -149,22 +149,22 @@ impl Outgoing {
         delivered.map(|delivery| delivery.message.payload().len()).sum()
     }
 
-    /// Binds a delivery to a free identifier.
-    pub fn bind(&mut self, delivery: Delivery, phase: Phase, manner: Manner) -> PacketId {
+    /// Takes the identifier that is to be bound next.
+    pub fn take_id(&mut self, manner: Manner) -> PacketId {
+        self.flow.get_or_insert_default().next_id(manner)
+    }
+
+    /// Gives back an identifier to which nothing is bound after all.
+    pub fn give_back_id(&mut self, packet_id: PacketId) {
+        self.flow.get_or_insert_default().free.push_back(packet_id);
+    }
+
+    /// Binds a delivery to an identifier that was taken.
+    pub fn bind(&mut self, packet_id: PacketId, delivery: Delivery, phase: Phase) {
         let flow = self.flow.get_or_insert_default();
-        let packet_id = flow.next_id(manner);
         flow.open += 1;
         let (order, delivery) = (flow.take_order(), Some(delivery));
         flow.put(packet_id, Exchange { order, phase, counted: true, recorded: false, delivery });
-        packet_id
-    }
-
-    /// Leaves out the identifier that a message would have had that has expired, as it is in
-    /// mosquitto, where it has it from when it is queued.
-    pub fn skip(&mut self) {
-        let flow = self.flow.get_or_insert_default();
-        let packet_id = flow.next_id(Manner::Mosquitto);
-        flow.free.push_back(packet_id);
     }
 
     /// The delivery to be written for a PUBLISH that was held or is sent again, which it now is;

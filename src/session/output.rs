@@ -333,14 +333,16 @@ impl Session {
     /// See [`Session::deliver`].
     pub(super) fn write_delivery(
         &mut self,
-        mut delivery: Delivery,
+        delivery: Delivery,
         now: Moment,
         out: &mut Output,
     ) -> Delivered {
         let manner = self.terms.manner;
         if delivery.is_expired(now) {
             if manner == Manner::Mosquitto && delivery.qos != QoS::AtMostOnce {
-                self.outgoing.skip();
+                // There it has its identifier from when it is queued.
+                let unused = self.outgoing.take_id(manner);
+                self.outgoing.give_back_id(unused);
             }
             return Delivered::Dropped { delivery, reason: DropReason::Expired }; // [MQTT-3.3.2-5]
         }
@@ -352,6 +354,7 @@ impl Session {
             delivery.message.end();
             return Delivered::Sent;
         }
+        let packet_id = self.outgoing.take_id(manner);
         let is_shared = delivery.source != 0;
         if (delivery.qos == QoS::ExactlyOnce && (self.terms.durable || is_shared))
             || delivery.attempts > 0
@@ -359,24 +362,22 @@ impl Session {
             // Its binding is made durable first, so that a crash cannot bind the message to
             // another identifier, or another Client, and have it taken twice; and so is how often
             // a declared queue has handed it out.
-            let packet_id = self.outgoing.bind(delivery, Phase::Held, manner);
+            self.outgoing.bind(packet_id, delivery, Phase::Held);
             self.answers.push(Answer::Publish { packet_id }, true);
             return Delivered::Held { packet_id };
         }
         if self.answers.held > 0 {
             // Messages keep their order across QoS 1 and 2, which nobody must rely on and many do.
-            let packet_id = self.outgoing.bind(delivery, Phase::Held, manner);
+            self.outgoing.bind(packet_id, delivery, Phase::Held);
             self.answers.push(Answer::Publish { packet_id }, false);
             return Delivered::InFlight;
         }
-        let packet_id = self.outgoing.bind(delivery.clone(), Phase::Sent, manner);
-        if self.write_publish(&delivery, Some(packet_id), now, out) {
-            return Delivered::InFlight;
+        if !self.write_publish(&delivery, Some(packet_id), now, out) {
+            self.outgoing.give_back_id(packet_id);
+            return Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver };
         }
-        if let Some(bound) = self.outgoing.drop_exchange(packet_id) {
-            delivery = bound;
-        }
-        Delivered::Dropped { delivery, reason: DropReason::TooLargeForReceiver }
+        self.outgoing.bind(packet_id, delivery, Phase::Sent);
+        Delivered::InFlight
     }
 
     /// Writes a PUBLISH whose delivery is bound to an identifier.

@@ -155,7 +155,9 @@ fn an_identifier_is_not_used_twice_at_once() {
     let mut ids: Vec<u16> = (0..50)
         .map(|_| {
             let delivery = delivery(QoS::AtLeastOnce, "x");
-            outgoing.bind(delivery, outgoing::Phase::Sent, Manner::Own).get()
+            let packet_id = outgoing.take_id(Manner::Own);
+            outgoing.bind(packet_id, delivery, outgoing::Phase::Sent);
+            packet_id.get()
         })
         .collect();
     ids.extend([1, 3]);
