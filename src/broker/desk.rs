@@ -106,13 +106,21 @@ impl Bell {
         self.waker.will_wake(waker)
     }
 
+    /// The desk of the task's thread, if that is not this one.
+    fn desk_afar(&self) -> Option<&'static Desk> {
+        self.desk.filter(|desk| !OWN.get().is_some_and(|own| std::ptr::eq(own, *desk)))
+    }
+
+    /// Whether the task belongs to another worker.
+    pub fn is_afar(&self) -> bool {
+        self.desk_afar().is_some()
+    }
+
     /// Wakes the task.
     pub fn ring(self) {
-        match self.desk {
-            Some(desk) if !OWN.get().is_some_and(|own| std::ptr::eq(own, desk)) => {
-                desk.leave(self.waker);
-            }
-            _ => self.waker.wake(),
+        match self.desk_afar() {
+            Some(desk) => desk.leave(self.waker),
+            None => self.waker.wake(),
         }
     }
 }

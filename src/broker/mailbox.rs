@@ -42,6 +42,8 @@ struct Inner {
     share: Share,
     mail: Vec<Mail>,
     bell: Option<Bell>,
+    /// Whether another worker has rung it since the last look.
+    is_from_afar: bool,
     online: bool,
     /// Whether the store keeps messages of QoS 1 and 2 for the queue.
     in_store: bool,
@@ -109,6 +111,8 @@ pub struct Remainder {
 pub struct Taken {
     /// Whether anything was.
     pub any: bool,
+    /// Whether some may have been made by another worker.
+    pub is_from_afar: bool,
     /// Messages that are wanted from the store, to come by [`Mailbox::page`].
     pub wanted: Option<Vec<u64>>,
 }
@@ -177,6 +181,7 @@ impl Mailbox {
     fn release(&self, mut inner: MutexGuard<'_, Inner>) {
         inner.report(&self.memory);
         let bell = inner.bell.take();
+        inner.is_from_afar |= bell.as_ref().is_some_and(Bell::is_afar);
         drop(inner);
         if let Some(bell) = bell {
             bell.ring();
@@ -225,7 +230,8 @@ impl Mailbox {
                 if window > 0 && may_deliver { queue.wanted(self.memory.is_short()) } else { None };
         }
         inner.report(&self.memory);
-        Taken { any: !mail.is_empty() || !deliveries.is_empty(), wanted }
+        let any = !mail.is_empty() || !deliveries.is_empty();
+        Taken { any, is_from_afar: std::mem::take(&mut inner.is_from_afar), wanted }
     }
 
     /// The messages that were wanted; what the store has lost is added to `dropped`.

@@ -376,6 +376,9 @@ impl Connection {
             parts.mailbox.give_back(scratch.deliveries.drain(..));
             return Err(Ending::Ended(reason));
         }
+        if taken.is_from_afar {
+            handle::look_at_all(&scratch.deliveries);
+        }
         self.deliver(now, scratch);
         Ok(true)
     }
