@@ -120,6 +120,7 @@ impl<'a> Body<'a> {
     }
 
     /// What a message holds of the buffer, if the payload at the end is worth it.
+    #[inline]
     fn held(&self, payload_len: usize) -> Option<Payload> {
         let buffer = self.buffer.filter(|_| payload_len >= HELD_BYTES)?;
         if (buffer.capacity() - payload_len) > payload_len / UNUSED_PART {
@@ -245,11 +246,13 @@ impl Message {
     }
 
     /// Its identity in the store, 0 when it is not stored.
+    #[inline]
     pub fn id(&self) -> u64 {
         self.fields().id
     }
 
     /// The Topic Name's bytes.
+    #[inline]
     pub fn topic(&self) -> &[u8] {
         self.part(0, self.fields().topic_len.into())
     }
@@ -260,6 +263,7 @@ impl Message {
     }
 
     /// The forwardable properties as on the wire, without their length.
+    #[inline]
     pub fn properties(&self) -> &[u8] {
         self.part(self.fields().properties_start(), self.fields().payload_start as usize)
     }
@@ -271,6 +275,7 @@ impl Message {
     }
 
     /// The Application Message itself.
+    #[inline]
     pub fn payload(&self) -> &[u8] {
         match &self.0.header.header {
             Header::Whole(fields) => self.part(fields.payload_start as usize, usize::MAX),
@@ -279,21 +284,25 @@ impl Message {
     }
 
     /// Quality of service it was published with.
+    #[inline]
     pub fn qos(&self) -> QoS {
         QoS::from_bits(self.fields().flags.get() & QOS).unwrap_or(QoS::AtMostOnce)
     }
 
     /// Whether it was published to be retained.
+    #[inline]
     pub fn retain(&self) -> bool {
         self.fields().flags.get() & RETAIN != 0
     }
 
     /// When it is no longer worth delivering; [`Moment::NEVER`] for always.
+    #[inline]
     pub fn expires_at(&self) -> Moment {
         self.fields().expires_at
     }
 
     /// Whether its Message Expiry Interval has passed [MQTT-3.3.2-5].
+    #[inline]
     pub fn is_expired(&self, now: Moment) -> bool {
         now >= self.fields().expires_at
     }
@@ -307,6 +316,7 @@ impl Message {
     }
 
     /// Memory that the message holds, in bytes.
+    #[inline]
     pub fn weight(&self) -> usize {
         weight_of(self.block().len()) + self.held().map_or(0, Payload::weight)
     }
@@ -357,6 +367,7 @@ impl Message {
         ))
     }
 
+    #[inline]
     fn fields(&self) -> &Fields {
         match &self.0.header.header {
             Header::Whole(fields) => fields,
@@ -364,6 +375,7 @@ impl Message {
         }
     }
 
+    #[inline]
     fn held(&self) -> Option<&Payload> {
         match &self.0.header.header {
             Header::Whole(_) => None,
@@ -371,10 +383,12 @@ impl Message {
         }
     }
 
+    #[inline]
     fn block(&self) -> &[u8] {
         &self.0.slice
     }
 
+    #[inline]
     fn part(&self, start: usize, end: usize) -> &[u8] {
         self.block().get(start..end.min(self.block().len())).unwrap_or_default()
     }

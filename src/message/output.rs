@@ -38,6 +38,7 @@ impl Output {
     }
 
     /// Where packets are encoded to.
+    #[inline]
     pub fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -52,6 +53,7 @@ impl Output {
     }
 
     /// Bytes that are not gone.
+    #[inline]
     pub fn left(&self) -> usize {
         self.bytes.len() - self.sent + self.held_left
     }
@@ -64,7 +66,9 @@ impl Output {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.held.clear();
+        if !self.held.is_empty() {
+            self.held.clear();
+        }
         (self.sent, self.held_sent, self.held_left) = (0, 0, 0);
     }
 
