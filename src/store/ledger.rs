@@ -86,7 +86,8 @@ struct Pending {
     dead: FxHashSet<u32>,
     sessions: FxHashMap<u32, Written>,
     subs: HashMap<(u32, Box<str>), Written>,
-    retained: HashMap<Box<str>, Option<(Message, u64)>>,
+    /// In the order of the table: neighbours lie in the same page.
+    retained: BTreeMap<Box<str>, Option<(Message, u64)>>,
     received: FxHashSet<u32>,
     sent: FxHashSet<u32>,
     /// Rows of `lent`: the queue, and the messages by [`LENT_SHIFT`].
