@@ -443,6 +443,16 @@ fn is_forwarded(id: PropertyId) -> bool {
 }
 
 #[cfg(test)]
+impl<'a> Parts<'a> {
+    /// Of a message of QoS 0 about nothing but its payload.
+    pub(crate) fn of_payload(payload: &'a [u8]) -> Self {
+        let (qos, expires_at) = (QoS::AtMostOnce, Moment::NEVER);
+        let (retain, properties) = (false, Properties::EMPTY);
+        Self { topic: "t", qos, retain, expires_at, properties, payload }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::codec::Version;

@@ -133,20 +133,11 @@ impl Share {
 mod tests {
     use super::*;
     use crate::clock::Moment;
-    use crate::codec::{Properties, QoS};
     use crate::message::{Message, Parts};
     use crate::queue::{Delivery, Dropped, Queue};
 
     fn delivery(bytes: usize) -> Delivery {
-        let parts = Parts {
-            topic: "t",
-            qos: QoS::AtMostOnce,
-            retain: false,
-            expires_at: Moment::NEVER,
-            properties: Properties::EMPTY,
-            payload: &vec![0; bytes],
-        };
-        Delivery::new(Message::new(0, &parts))
+        Delivery::new(Message::new(0, &Parts::of_payload(&vec![0; bytes])))
     }
 
     #[test]

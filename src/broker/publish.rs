@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::Broker;
 use super::mailbox::Mailbox;
 use super::receiver::Receiver;
+use super::share::ShareGroup;
 use super::sys;
 use super::turn::Turn;
 use crate::access::acl::Permits;
@@ -458,22 +459,20 @@ fn needs_store(
 ) -> bool {
     let received_once = publish.qos == QoS::ExactlyOnce && publisher.is_some();
     publish.qos != QoS::AtMostOnce
-        && (received_once
-            || publish.retain
-            || routes.iter().any(|route| match &route.subscriber {
-                Receiver::Session(mailbox) => {
-                    route.qos != QoS::AtMostOnce && mailbox.stored().is_some()
-                }
-                Receiver::Group(group) => group.stored().is_some(),
-            }))
+        && (received_once || publish.retain || has_keeper(routes, |group| group.stored().is_some()))
 }
 
 /// Whether one of these may have to keep a message that is not of QoS 0. Where none has, the
 /// message needs no identity: threads that take these from one counter wait for each other.
 fn may_be_kept(routes: &Routes<Receiver>) -> bool {
+    has_keeper(routes, |_| true) // A group may come to be stored meanwhile.
+}
+
+/// Whether one of these is a Session that keeps a message, or a group that does.
+fn has_keeper(routes: &Routes<Receiver>, keeps: impl Fn(&ShareGroup) -> bool) -> bool {
     routes.iter().any(|route| match &route.subscriber {
         Receiver::Session(mailbox) => route.qos != QoS::AtMostOnce && mailbox.stored().is_some(),
-        Receiver::Group(_) => true,
+        Receiver::Group(group) => keeps(group),
     })
 }
 

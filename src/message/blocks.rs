@@ -96,20 +96,10 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
-    use crate::codec::{Properties, QoS};
     use crate::message::{Message, Parts};
 
     fn message(id: u64, payload: &str) -> Message {
-        let parts = Parts {
-            topic: "t",
-            qos: QoS::AtMostOnce,
-            retain: false,
-            expires_at: Moment::NEVER,
-            properties: Properties::EMPTY,
-            payload: payload.as_bytes(),
-        };
-        Message::new(id, &parts)
+        Message::new(id, &Parts::of_payload(payload.as_bytes()))
     }
 
     fn kept_bytes() -> usize {

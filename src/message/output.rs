@@ -151,14 +151,10 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Moment;
-    use crate::codec::{Properties, QoS};
     use crate::message::Parts;
 
     fn message(payload: &[u8]) -> Message {
-        let (qos, properties) = (QoS::AtMostOnce, Properties::EMPTY);
-        let expires_at = Moment::NEVER;
-        Message::new(0, &Parts { topic: "t", qos, retain: false, expires_at, properties, payload })
+        Message::new(0, &Parts::of_payload(payload))
     }
 
     fn left(output: &Output, max: usize) -> Vec<u8> {

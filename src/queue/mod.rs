@@ -268,12 +268,18 @@ impl Queue {
     /// How many may be taken now before others have their turn; to be asked before each time, and
     /// [`Queue::rests`] be said after it.
     pub fn portion(&mut self) -> usize {
-        self.portion.of(self.acknowledged.len().saturating_add(self.unacknowledged.len()))
+        let len = self.len_at_hand();
+        self.portion.of(len)
     }
 
     /// What could be taken was.
     pub fn rests(&mut self) {
-        self.portion.leaves(self.acknowledged.len().saturating_add(self.unacknowledged.len()));
+        let len = self.len_at_hand();
+        self.portion.leaves(len);
+    }
+
+    fn len_at_hand(&self) -> usize {
+        self.acknowledged.len().saturating_add(self.unacknowledged.len())
     }
 
     /// Takes all as one, in exchange for an empty list, where [`Queue::take`] would find it all:
