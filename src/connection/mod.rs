@@ -5,9 +5,10 @@
 //! hand the turn's changes and messages to the broker. Turns go on while they get something done,
 //! up to a measure ([`PACKETS_MAX`]) after which all others have theirs. Then, or when it is much
 //! ([`GATHER_MAX`]), what they have to say is written with one call: a message to oneself leaves
-//! with its PUBACK. The task sleeps until bytes come, the Client takes bytes, the mailbox rings, or
-//! the Keep Alive runs out. Writing is one of these arms and never waited for in the middle: a
-//! Client that does not read is still heard, until it owes us too much.
+//! with its PUBACK. Who has published and has more to say than it has to hear lets those who get its
+//! messages write first. The task sleeps until bytes come, the Client takes bytes, the mailbox
+//! rings, or the Keep Alive runs out. Writing is one of these arms and never waited for in the
+//! middle: a Client that does not read is still heard, until it owes us too much.
 //!
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
@@ -208,21 +209,31 @@ impl Connection {
             return Poll::Ready(Ending::Expired);
         }
         Scratch::lend(|scratch| {
-            if self.gave_way.take().is_some_and(|reads| reads != scratch.reads) {
+            let gave_way = self.gave_way.take();
+            if gave_way.is_some_and(|reads| reads != scratch.reads) {
                 // Who has been heard meanwhile woke others, which now stand behind this one.
-                return after_the_others(cx);
+                return self.after_those_woken(cx);
             }
-            let (until, mut packets) = (now.after_ms(TURNS_MS), 0);
+            let (until, mut packets, mut messages) = (now.after_ms(TURNS_MS), 0, 0);
             for turn in 1..=TURNS_MAX {
                 let turned = self.turn(cx, now, scratch);
                 let tally = &scratch.turn.tally;
                 let handled = tally.packets_received + tally.packets_sent;
                 packets += handled;
+                messages += tally.messages_received;
                 let is_busy = matches!(turned, Ok(true));
                 let is_last = turn == TURNS_MAX
                     || packets + handled > PACKETS_MAX // Another might be as long.
                     || self.is_at_work()
                     || is_busy && self.lease.broker.now() >= until;
+                // Its answers may wait for those who get what it has said.
+                let was_first = gave_way.is_none() && messages > 0 && self.writer.backlog() > 0;
+                if was_first && matches!(turned, Ok(false)) {
+                    self.writer.give_back(&mut scratch.output);
+                    self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
+                    self.gave_way = Some(scratch.reads);
+                    return self.after_those_woken(cx);
+                }
                 let gathers = is_busy && !is_last && self.writer.backlog() < GATHER_MAX;
                 let written = if gathers { Ok(false) } else { self.write(cx, now, scratch) };
                 self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
@@ -236,6 +247,16 @@ impl Connection {
             self.gave_way = Some(scratch.reads);
             after_the_others(cx)
         })
+    }
+
+    /// Has the task polled again after those that have been woken by now; when it has nothing to
+    /// write, after the thread has looked who else has something to do.
+    fn after_those_woken(&self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if self.writer.backlog() == 0 {
+            return after_the_others(cx);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// One turn, but for writing; false when there was nothing to do.

@@ -1,4 +1,9 @@
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use std::pin::Pin;
+
+use parking_lot::Mutex;
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::net::UnixStream;
 
 use super::*;
@@ -132,6 +137,66 @@ async fn a_message_passes_who_never_stops_publishing() {
     let of_a_read = GULP_LEAST as u64 / publish.len() as u64;
     assert!(most <= of_a_read + 2, "{most} before the receiver has it");
     assert!(broker.metrics.traffic.total().messages_received < 100_000, "the flood goes on");
+}
+
+/// Notes the kinds of packets with which writes begin.
+#[derive(Debug)]
+struct Noting(DuplexStream, Arc<Mutex<Vec<u8>>>);
+
+impl AsyncRead for Noting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Noting {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.1.lock().push(bytes[0] >> 4);
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A PUBACK is a call to the system that a message should not have to wait for.
+#[tokio::test]
+async fn messages_are_written_before_they_are_acknowledged() {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let clock = Clock::manual(Moment::from_unix_ms(1));
+    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let written = Arc::<Mutex<Vec<u8>>>::default();
+    let mut clients = Vec::new();
+    for name in b'a'..=b'd' {
+        let (near, far) = duplex(1024);
+        let far = Transport::Other(Box::new(Noting(far, written.clone())));
+        clients.push(connected(&broker, name, near, far).await);
+    }
+    let [a, b, c, d] = &mut clients[..] else { unreachable!() };
+    for (receiver, topic) in [(&mut *c, b'1'), (&mut *d, b'2')] {
+        receiver.write_all(&[0x82, 6, 0, 1, 0, 1, topic, 0]).await.unwrap();
+        receiver.read_exact(&mut [0; 5]).await.unwrap();
+    }
+    written.lock().clear();
+    a.write_all(&[0x32, 6, 0, 1, b'1', 0, 9, b'x']).await.unwrap();
+    b.write_all(&[0x32, 6, 0, 1, b'2', 0, 9, b'x']).await.unwrap();
+    a.read_exact(&mut [0; 4]).await.unwrap();
+    b.read_exact(&mut [0; 4]).await.unwrap();
+    let (publish, puback) = (3, 4);
+    assert_eq!(*written.lock(), [publish, publish, puback, puback]);
 }
 
 /// What was handled ahead of its turn is not handled again in it.
