@@ -176,8 +176,9 @@ counters! {
     dead_letters,
 }
 
-/// Rows of [`Traffic`]; threads beyond so many share them.
-const TRAFFIC_ROWS: usize = 16;
+/// Rows of [`Traffic`]: a thread has one of its own, but for those beyond so many, which share the
+/// last.
+const TRAFFIC_ROWS: usize = 17;
 
 /// Traffic of all threads together.
 #[derive(Debug, Default)]
@@ -189,7 +190,8 @@ fn own_row() -> usize {
     thread_local! {
         static ROW: Cell<Option<usize>> = const { Cell::new(None) };
     }
-    let row = ROW.get().unwrap_or_else(|| THREADS.fetch_add(1, Ordering::Relaxed) % TRAFFIC_ROWS);
+    let next = || THREADS.fetch_add(1, Ordering::Relaxed).min(TRAFFIC_ROWS - 1);
+    let row = ROW.get().unwrap_or_else(next);
     ROW.set(Some(row));
     row
 }
@@ -213,9 +215,14 @@ macro_rules! traffic {
             /// Adds what a turn has counted, which begins anew.
             pub fn add(&self, tally: &mut Tally) {
                 let Tally { $($name,)+ } = std::mem::take(tally);
-                let Some(row) = self.0.get(own_row()) else { return };
-                $(if $name != 0 {
+                let own = own_row();
+                let Some(row) = self.0.get(own) else { return };
+                let is_shared = own == TRAFFIC_ROWS - 1;
+                $(if $name != 0 && is_shared {
                     row.$name.fetch_add($name, Ordering::Relaxed);
+                } else if $name != 0 {
+                    let sum = row.$name.load(Ordering::Relaxed).wrapping_add($name);
+                    row.$name.store(sum, Ordering::Relaxed);
                 })+
             }
 

@@ -121,13 +121,13 @@ impl Broker {
     /// Hands a turn over: changes to the store, messages to their receivers. `waiter` is told
     /// when the changes are durable, if the answer is [`Submitted::Pending`].
     pub fn finish(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
-        self.finish_for((usize::MAX, usize::MAX), turn, waiter)
+        self.finish_for((usize::MAX, usize::MAX), turn, waiter, self.now())
     }
 
-    /// As [`Broker::finish`], but where there are very many receivers they get what is theirs
-    /// later: see [`Turn::undelivered`].
-    pub fn finish_some(&self, turn: &mut Turn, waiter: Option<Waiter>) -> Submitted {
-        self.finish_for((RECEIVERS_MAX, DELIVERIES_MAX), turn, waiter)
+    /// As [`Broker::finish`], for a turn that began just `now`; and where there are very many
+    /// receivers they get what is theirs later: see [`Turn::undelivered`].
+    pub fn finish_some(&self, turn: &mut Turn, waiter: Option<Waiter>, now: Moment) -> Submitted {
+        self.finish_for((RECEIVERS_MAX, DELIVERIES_MAX), turn, waiter, now)
     }
 
     fn finish_for(
@@ -135,11 +135,11 @@ impl Broker {
         (mut receivers, mut deliveries): (usize, usize),
         turn: &mut Turn,
         waiter: Option<Waiter>,
+        now: Moment,
     ) -> Submitted {
         let submitted =
             if turn.has_changes() { self.submit(turn, waiter) } else { Submitted::Done };
         let mut start = 0;
-        let now = self.now();
         let Turn { messages, runs, remainder, left, .. } = turn;
         let mut messages = messages.drain(..);
         for (routes, end) in runs.drain(..) {

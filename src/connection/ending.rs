@@ -136,7 +136,7 @@ impl Connection {
                 if !self.is_at_work() && self.is_heard(now) {
                     let _ = self.read(cx, now, scratch);
                 }
-                self.hand_over(scratch);
+                self.hand_over(now, scratch);
                 self.keep_undelivered(&mut scratch.turn);
                 self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
             });

@@ -5,10 +5,10 @@
 //! hand the turn's changes and messages to the broker. Turns go on while they get something done,
 //! up to a measure ([`PACKETS_MAX`]) after which all others have theirs. Then, or when it is much
 //! ([`GATHER_MAX`]), what they have to say is written with one call: a message to oneself leaves
-//! with its PUBACK. Who has published and has more to say than it has to hear lets those who get its
-//! messages write first. The task sleeps until bytes come, the Client takes bytes, the mailbox
-//! rings, or the Keep Alive runs out. Writing is one of these arms and never waited for in the
-//! middle: a Client that does not read is still heard, until it owes us too much.
+//! with its PUBACK. Who has published, and is told no more for now, lets those who get its messages
+//! write first. The task sleeps until bytes come, the Client takes bytes, the mailbox rings, or the
+//! Keep Alive runs out. Writing is one of these arms and never waited for in the middle: a Client
+//! that does not read is still heard, until it owes us too much.
 //!
 //! Everything that a turn needs and an idle connection does not is lent by the thread
 //! ([`scratch`]).
@@ -285,7 +285,7 @@ impl Connection {
         // Whatever ended the turn, what it began is handed over: the broker's books and the
         // store's must agree.
         let result = result.and_then(|busy| self.answer(now, scratch).map(|any| busy | any));
-        self.hand_over(scratch);
+        self.hand_over(now, scratch);
         self.keep_undelivered(&mut scratch.turn);
         let result = result.and_then(|busy| Ok(busy | self.answer(now, scratch)?));
         if scratch.turn.has_changes() {
@@ -405,13 +405,13 @@ impl Connection {
     }
 
     /// Hands the turn to the broker, and closes the Session's ticket if something waits for it.
-    fn hand_over(&mut self, scratch: &mut Scratch) {
+    fn hand_over(&mut self, now: Moment, scratch: &mut Scratch) {
         let broker = self.lease.broker.clone();
         let Some(parts) = self.lease.parts.as_mut() else { return };
         let turn = &mut scratch.turn;
         let needs_ticket = parts.session.needs_ticket();
         if !turn.has_changes() {
-            broker.finish_some(turn, None);
+            broker.finish_some(turn, None, now);
             if needs_ticket && parts.session.all_committed() {
                 let ticket = parts.session.close_ticket();
                 parts.session.committed(ticket);
@@ -419,13 +419,13 @@ impl Connection {
             return;
         }
         if !needs_ticket {
-            broker.finish_some(turn, None);
+            broker.finish_some(turn, None, now);
             return;
         }
         let ticket = parts.session.close_ticket();
         let mailbox = parts.mailbox.clone();
         let waiter = Waiter { mailbox, ticket };
-        if broker.finish_some(turn, Some(waiter)) == Submitted::Done {
+        if broker.finish_some(turn, Some(waiter), now) == Submitted::Done {
             parts.session.committed(ticket);
         }
     }
