@@ -65,6 +65,12 @@ impl Inner {
         self.share.report(at_hand, memory);
     }
 
+    fn has_ready(&self, window_open: bool, may_deliver: bool) -> bool {
+        let has_ready =
+            |queue: &Queue| queue.has_ready(window_open) || window_open && queue.wants_page();
+        !self.mail.is_empty() || may_deliver && self.queue.as_deref().is_some_and(has_ready)
+    }
+
     fn leave_to_store(&mut self) {
         if let Some(queue) = &mut self.queue {
             queue.leave_to_store();
@@ -256,12 +262,15 @@ impl Mailbox {
         self.inner.lock().queue().restore(entries);
     }
 
+    /// Whether there is mail, or something to take or to ask the store for where that is allowed.
+    pub fn has_ready(&self, window_open: bool, may_deliver: bool) -> bool {
+        self.inner.lock().has_ready(window_open, may_deliver)
+    }
+
     /// Hangs up the bell, unless there already is something to do.
     pub fn sleep(&self, window_open: bool, may_deliver: bool, bell: &Waker) -> bool {
         let mut inner = self.inner.lock();
-        let has_ready = |queue: &Queue| queue.has_ready(window_open);
-        let is_ready = may_deliver && inner.queue.as_deref().is_some_and(has_ready);
-        if !inner.mail.is_empty() || is_ready {
+        if inner.has_ready(window_open, may_deliver) {
             return false;
         }
         match &inner.bell {

@@ -68,6 +68,7 @@ impl Connection {
             pace.has_read(now, fresh);
         }
         *reads = reads.checked_add(1).unwrap_or(NonZeroU8::MIN);
+        let before = turn.tally.packets_received;
         // Before they are handled: that may be the connection's end.
         turn.tally.bytes_received += fresh as u64;
         let (consumed, len) = match read {
@@ -75,7 +76,7 @@ impl Connection {
             Input::Shared(len) => {
                 let input = input.get(..len).unwrap_or_default();
                 let (consumed, needed) = self.handle_all(input, None, now, turn)?;
-                self.note_len(consumed, turn.tally.packets_received);
+                self.note_len(consumed, turn.tally.packets_received - before);
                 let rest = input.get(consumed..).unwrap_or_default();
                 self.reader.keep(rest, needed, self.usual_len());
                 (consumed, len)
@@ -83,7 +84,7 @@ impl Connection {
             Input::Own(own) => {
                 let len = own.len();
                 let (consumed, needed) = self.handle_all(&own, Some(&own), now, turn)?;
-                self.note_len(consumed, turn.tally.packets_received);
+                self.note_len(consumed, turn.tally.packets_received - before);
                 self.reader.keep_own(own, consumed, needed, self.usual_len());
                 (consumed, len)
             }

@@ -26,6 +26,7 @@ mod report;
 mod request;
 mod scratch;
 mod served;
+mod turn;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +64,7 @@ use pace::{Ear, Pace};
 use request::Unfinished;
 use scratch::Scratch;
 pub use served::{Served, serve, serve_stream};
+use turn::Next;
 
 /// Settings of connections.
 #[derive(Clone, Debug)]
@@ -212,87 +214,44 @@ impl Connection {
             let gave_way = self.gave_way.take();
             if gave_way.is_some_and(|reads| reads != scratch.reads) {
                 // Who has been heard meanwhile woke others, which now stand behind this one.
-                return self.after_those_woken(cx);
+                return if self.has_answers() {
+                    after_those_woken(cx)
+                } else {
+                    after_the_others(cx)
+                };
             }
-            let (until, mut packets, mut messages) = (now.after_ms(TURNS_MS), 0, 0);
+            let (until, mut packets) = (now.after_ms(TURNS_MS), 0);
             for turn in 1..=TURNS_MAX {
-                let turned = self.turn(cx, now, scratch);
+                let turned = self.turn(cx, now, scratch, gave_way.is_none());
                 let tally = &scratch.turn.tally;
                 let handled = tally.packets_received + tally.packets_sent;
                 packets += handled;
-                messages += tally.messages_received;
-                let is_busy = matches!(turned, Ok(true));
+                let is_busy = matches!(turned, Ok(Next::Turn));
                 let is_last = turn == TURNS_MAX
                     || packets + handled > PACKETS_MAX // Another might be as long.
                     || self.is_at_work()
                     || is_busy && self.lease.broker.now() >= until;
-                // Its answers may wait for those who get what it has said.
-                let was_first = gave_way.is_none() && messages > 0 && self.writer.backlog() > 0;
-                if was_first && matches!(turned, Ok(false)) {
-                    self.writer.give_back(&mut scratch.output);
-                    self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
-                    self.gave_way = Some(scratch.reads);
-                    return self.after_those_woken(cx);
-                }
                 let gathers = is_busy && !is_last && self.writer.backlog() < GATHER_MAX;
                 let written = if gathers { Ok(false) } else { self.write(cx, now, scratch) };
                 self.lease.broker.metrics.traffic.add(&mut scratch.turn.tally);
-                match turned.and_then(|busy| Ok(busy | written.map_err(Ending::Broken)?)) {
+                match turned.and_then(|next| Ok((next, written.map_err(Ending::Broken)?))) {
                     Err(ending) => return Poll::Ready(ending),
-                    Ok(true) if is_last => break,
-                    Ok(true) => {}
-                    Ok(false) => return self.sleep(cx, now),
+                    Ok((Next::GiveWay, _)) => {
+                        self.gave_way = Some(scratch.reads);
+                        return after_those_woken(cx);
+                    }
+                    Ok((Next::Rest, false)) => match self.sleep(cx, now) {
+                        Some(ending) => return ending,
+                        None if is_last => break,
+                        None => {}
+                    },
+                    Ok(_) if is_last => break,
+                    Ok(_) => {}
                 }
             }
             self.gave_way = Some(scratch.reads);
             after_the_others(cx)
         })
-    }
-
-    /// Has the task polled again after those that have been woken by now; when it has nothing to
-    /// write, after the thread has looked who else has something to do.
-    fn after_those_woken(&self, cx: &mut Context<'_>) -> Poll<Ending> {
-        if self.writer.backlog() == 0 {
-            return after_the_others(cx);
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// One turn, but for writing; false when there was nothing to do.
-    fn turn(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Moment,
-        scratch: &mut Scratch,
-    ) -> Result<bool, Ending> {
-        self.writer.borrow(&mut scratch.output);
-        let heard = self.hear_verdict(cx, now);
-        let result = heard.and_then(|()| self.take(now, scratch)).and_then(|mut busy| {
-            busy |= self.send_retained(now, scratch);
-            if self.is_at_work() {
-                self.go_on(&mut scratch.turn);
-                busy = true;
-            } else if self.is_heard(now) {
-                busy |= self.read(cx, now, scratch)?;
-            } else if self.writer.backlog() < READ_BACKLOG_MAX {
-                // Nobody is silent whom the broker does not listen to.
-                self.heard_at = now;
-                busy |= self.look_ahead(cx, now, scratch)?;
-            }
-            Ok(busy)
-        });
-        // Whatever ended the turn, what it began is handed over: the broker's books and the
-        // store's must agree.
-        let result = result.and_then(|busy| self.answer(now, scratch).map(|any| busy | any));
-        self.hand_over(now, scratch);
-        self.keep_undelivered(&mut scratch.turn);
-        let result = result.and_then(|busy| Ok(busy | self.answer(now, scratch)?));
-        if scratch.turn.has_changes() {
-            // Of what could not be sent. They must not come after those of another connection.
-            self.lease.broker.finish(&mut scratch.turn, None);
-        }
-        result
     }
 
     /// Writes what the turns have gathered; true when the peer took only a part of it: a turn that
@@ -430,10 +389,10 @@ impl Connection {
         }
     }
 
-    /// Hangs up the bell and sets the timer.
-    fn sleep(&mut self, cx: &mut Context<'_>, now: Moment) -> Poll<Ending> {
+    /// Hangs up the bell and sets the timer; `None`: the mailbox has something already.
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Moment) -> Option<Poll<Ending>> {
         if let Poll::Ready(ending) = self.poll_timer(cx, now) {
-            return Poll::Ready(ending);
+            return Some(Poll::Ready(ending));
         }
         let paced_ms = self.pace().and_then(|pace| pace.wait_ms(now));
         if let Some(look_ms) = self.is_held_back().then_some(HELD_BACK_LOOK_MS).or(paced_ms) {
@@ -443,7 +402,9 @@ impl Connection {
             }
         }
         let has_room = self.writer.backlog() < self.deliver_backlog_max();
-        let Some(parts) = self.lease.parts.as_mut() else { return Poll::Ready(Ending::Closed) };
+        let Some(parts) = self.lease.parts.as_mut() else {
+            return Some(Poll::Ready(Ending::Closed));
+        };
         parts.session.rest();
         if self.lease.broker.memory_is_short() {
             self.publisher = None; // It can be made anew.
@@ -452,10 +413,7 @@ impl Connection {
         }
         let may_deliver = has_room && parts.session.may_deliver();
         let window_open = parts.session.window_free() > 0;
-        if !parts.mailbox.sleep(window_open, may_deliver, cx.waker()) {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
+        parts.mailbox.sleep(window_open, may_deliver, cx.waker()).then_some(Poll::Pending)
     }
 
     /// Lazy: a packet only notes the time, and the timer looks at the note when it fires. Ready
@@ -495,6 +453,12 @@ impl Connection {
         self.timer.take_if(|_| is_due);
         is_due
     }
+}
+
+/// Has the task polled again after those that have been woken by now.
+fn after_those_woken(cx: &mut Context<'_>) -> Poll<Ending> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Has the task polled again once the thread has looked who else has something to do: to be woken

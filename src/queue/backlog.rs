@@ -186,6 +186,11 @@ impl Backlog {
         Some(self.iter().take(self.page).take_while(fits).map(|stored| stored.id).collect())
     }
 
+    /// Whether entries are on their way.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// What was asked for is here; `too_late`: nothing was at hand any more.
     pub(super) fn answered(&mut self, too_late: bool) {
         self.asked = false;

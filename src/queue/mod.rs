@@ -503,6 +503,12 @@ impl Queue {
         self.acknowledged.is_empty() && self.backlog.is_some()
     }
 
+    /// Whether messages wait that nobody has asked the store for, and none of QoS 1 or 2 is at
+    /// hand.
+    pub fn wants_page(&self) -> bool {
+        self.waits_for_store() && self.backlog.as_ref().is_some_and(|backlog| !backlog.is_asked())
+    }
+
     /// Takes out everything, for a receiver that ends.
     pub fn clear(&mut self) -> Vec<Trace> {
         self.compact();

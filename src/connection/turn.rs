@@ -1,0 +1,148 @@
+//! A turn: what is done between two looks at others, and what is best done next.
+//!
+//! A turn that leaves nothing to do is the last: its read has found that there are no more bytes,
+//! and its mailbox has nothing to take. Another turn, only to see that, costs as much as a small
+//! packet (a lone message of QoS 1: 0.83 of the instructions with it).
+
+use std::task::Context;
+
+use super::scratch::Scratch;
+use super::{Connection, Ending, PACKETS_MAX, READ_BACKLOG_MAX};
+use crate::clock::Moment;
+use crate::metrics::Tally;
+
+/// Packets of a turn after which another read may follow in the same turn.
+const LITTLE: u64 = 16;
+
+/// What follows a turn.
+pub(super) enum Next {
+    /// Another, which may find something to do.
+    Turn,
+    /// Sleep, when what there is to write is written.
+    Rest,
+    /// Those who get what the Client has published have their turns before it is answered.
+    GiveWay,
+}
+
+impl Connection {
+    /// One turn, but for writing; whether it `may_give_way`.
+    pub(super) fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        scratch: &mut Scratch,
+        may_give_way: bool,
+    ) -> Result<Next, Ending> {
+        self.writer.borrow(&mut scratch.output);
+        let result = self.act(cx, now, scratch, may_give_way);
+        let is_drained = matches!(result, Ok((_, true)));
+        let result = result.map(|(busy, _)| busy);
+        let gives_way = may_give_way && self.lets_others_write(&scratch.turn.tally);
+        // Whatever ended the turn, what it began is answered and handed over: the Client's books,
+        // the broker's and the store's must agree.
+        let result = match result {
+            Ok(busy) if gives_way => Ok(busy),
+            result => self.answered(result, now, scratch),
+        };
+        if matches!(result, Ok(false)) {
+            return Ok(Next::Rest);
+        }
+        self.hand_over(now, scratch);
+        self.keep_undelivered(&mut scratch.turn);
+        if gives_way && result.is_ok() {
+            return Ok(Next::GiveWay);
+        }
+        let result = self.answered(result, now, scratch);
+        if scratch.turn.has_changes() {
+            // Of what could not be sent. They must not come after those of another connection.
+            self.lease.broker.finish(&mut scratch.turn, None);
+        }
+        result.map(|_| if is_drained && self.may_rest() { Next::Rest } else { Next::Turn })
+    }
+
+    /// Takes what there is for the Client, and hears it: whether there was anything, and whether no
+    /// more bytes are there, so that the task is woken when some come.
+    fn act(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        scratch: &mut Scratch,
+        may_give_way: bool,
+    ) -> Result<(bool, bool), Ending> {
+        // Answers that waited come first: messages of a Client to itself after their PUBACK.
+        let mut busy = !may_give_way && self.answer(now, scratch)?;
+        self.hear_verdict(cx, now)?;
+        busy |= self.take(now, scratch)?;
+        busy |= self.send_retained(now, scratch);
+        let mut is_drained = false;
+        if self.is_at_work() {
+            self.go_on(&mut scratch.turn);
+            busy = true;
+        } else if self.is_heard(now) {
+            let (any, drained) = self.read_all(cx, now, scratch)?;
+            (busy, is_drained) = (busy | any, drained);
+        } else if self.writer.backlog() < READ_BACKLOG_MAX {
+            // Nobody is silent whom the broker does not listen to.
+            self.heard_at = now;
+            busy |= self.look_ahead(cx, now, scratch)?;
+        }
+        Ok((busy, is_drained))
+    }
+
+    /// Writes the answers that may leave, whatever has become of the turn.
+    fn answered(
+        &mut self,
+        result: Result<bool, Ending>,
+        now: Moment,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Ending> {
+        let answered = self.answer(now, scratch);
+        result.and_then(|busy| answered.map(|any| busy | any))
+    }
+
+    /// Reads, and once more where that was little: whether any bytes came, and whether there are
+    /// no more.
+    fn read_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Moment,
+        scratch: &mut Scratch,
+    ) -> Result<(bool, bool), Ending> {
+        if !self.read(cx, now, scratch)? {
+            return Ok((false, true));
+        }
+        let was_little = scratch.turn.tally.packets_received <= LITTLE && self.few.is_none();
+        let reads_on = was_little && !self.has_early_bytes && self.is_heard(now);
+        let is_drained = reads_on
+            && match self.read(cx, now, scratch) {
+                // Found again, when what came before has been seen to.
+                Err(Ending::Closed) => false,
+                read => !read?,
+            };
+        Ok((true, is_drained))
+    }
+
+    /// Whether answers to what has been published wait until those who get it have had their turn.
+    fn lets_others_write(&self, tally: &Tally) -> bool {
+        let is_short = 2 * (tally.packets_received + tally.packets_sent) <= PACKETS_MAX;
+        let may = tally.messages_received > 0 && is_short && self.writer.backlog() == 0;
+        may && self.has_answers()
+    }
+
+    /// Whether answers have not left.
+    pub(super) fn has_answers(&self) -> bool {
+        self.lease.parts.as_ref().is_some_and(|parts| parts.session.waiting_answers() > 0)
+    }
+
+    /// Whether another turn would find nothing to do, where no more bytes have come.
+    fn may_rest(&mut self) -> bool {
+        let has_room = self.writer.backlog() < self.deliver_backlog_max();
+        let Some(parts) = self.lease.parts.as_mut().filter(|_| has_room && self.few.is_none())
+        else {
+            return false;
+        };
+        let session = &mut parts.session;
+        session.retained_due.first().is_none()
+            && !parts.mailbox.has_ready(session.window_free() > 0, session.may_deliver())
+    }
+}
