@@ -7,12 +7,15 @@
 use std::task::Context;
 
 use super::scratch::Scratch;
-use super::{Connection, Ending, PACKETS_MAX, READ_BACKLOG_MAX};
+use super::{Connection, Ending, READ_BACKLOG_MAX};
 use crate::clock::Moment;
 use crate::metrics::Tally;
 
-/// Packets of a turn after which another read may follow in the same turn.
-const LITTLE: u64 = 16;
+/// Packets of a turn after which another read may follow in it.
+const LITTLE: u64 = 64;
+
+/// Reads of a turn: what they bring may take long to be handled.
+const READS_MAX: usize = 3;
 
 /// What follows a turn.
 pub(super) enum Next {
@@ -37,7 +40,7 @@ impl Connection {
         let result = self.act(cx, now, scratch, may_give_way);
         let is_drained = matches!(result, Ok((_, true)));
         let result = result.map(|(busy, _)| busy);
-        let gives_way = may_give_way && self.lets_others_write(&scratch.turn.tally);
+        let gives_way = may_give_way && is_drained && self.lets_others_write(&scratch.turn.tally);
         // Whatever ended the turn, what it began is answered and handed over: the Client's books,
         // the broker's and the store's must agree.
         let result = match result {
@@ -100,33 +103,34 @@ impl Connection {
         result.and_then(|busy| answered.map(|any| busy | any))
     }
 
-    /// Reads, and once more where that was little: whether any bytes came, and whether there are
-    /// no more.
+    /// Reads, and again where that was little: whether any bytes came, and whether there are no
+    /// more.
     fn read_all(
         &mut self,
         cx: &mut Context<'_>,
         now: Moment,
         scratch: &mut Scratch,
     ) -> Result<(bool, bool), Ending> {
-        if !self.read(cx, now, scratch)? {
-            return Ok((false, true));
-        }
-        let was_little = scratch.turn.tally.packets_received <= LITTLE && self.few.is_none();
-        let reads_on = was_little && !self.has_early_bytes && self.is_heard(now);
-        let is_drained = reads_on
-            && match self.read(cx, now, scratch) {
+        let mut any = false;
+        for _ in 0..READS_MAX {
+            match self.read(cx, now, scratch) {
+                Ok(false) => return Ok((any, true)),
+                Ok(true) => any = true,
                 // Found again, when what came before has been seen to.
-                Err(Ending::Closed) => false,
-                read => !read?,
-            };
-        Ok((true, is_drained))
+                Err(Ending::Closed) if any => break,
+                Err(ending) => return Err(ending),
+            }
+            let is_little = scratch.turn.tally.packets_received <= LITTLE && self.few.is_none();
+            if !is_little || self.has_early_bytes || !self.is_heard(now) {
+                break;
+            }
+        }
+        Ok((any, false))
     }
 
     /// Whether answers to what has been published wait until those who get it have had their turn.
     fn lets_others_write(&self, tally: &Tally) -> bool {
-        let is_short = 2 * (tally.packets_received + tally.packets_sent) <= PACKETS_MAX;
-        let may = tally.messages_received > 0 && is_short && self.writer.backlog() == 0;
-        may && self.has_answers()
+        tally.messages_received > 0 && self.writer.backlog() == 0 && self.has_answers()
     }
 
     /// Whether answers have not left.
