@@ -199,6 +199,27 @@ async fn messages_are_written_before_they_are_acknowledged() {
     assert_eq!(*written.lock(), [publish, publish, puback, puback]);
 }
 
+/// Also when two do so at once, each of which lets the other go first.
+#[tokio::test]
+async fn a_message_to_oneself_comes_after_its_puback() {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let clock = Clock::manual(Moment::from_unix_ms(1));
+    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let mut clients = [client(&broker, b'a').await, client(&broker, b'b').await];
+    for (client, topic) in clients.iter_mut().zip(b'1'..) {
+        client.write_all(&[0x82, 6, 0, 1, 0, 1, topic, 0]).await.unwrap();
+        client.read_exact(&mut [0; 5]).await.unwrap();
+    }
+    for (client, topic) in clients.iter_mut().zip(b'1'..) {
+        client.write_all(&[0x32, 6, 0, 1, topic, 0, 9, b'x']).await.unwrap();
+    }
+    for (client, topic) in clients.iter_mut().zip(b'1'..) {
+        let mut bytes = [0; 4 + 6];
+        client.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, [0x40, 2, 0, 9, 0x30, 4, 0, 1, topic, b'x']);
+    }
+}
+
 /// What was handled ahead of its turn is not handled again in it.
 #[tokio::test]
 async fn what_went_ahead_is_handled_once() {

@@ -37,7 +37,7 @@ impl Connection {
         may_give_way: bool,
     ) -> Result<Next, Ending> {
         self.writer.borrow(&mut scratch.output);
-        let result = self.act(cx, now, scratch, may_give_way);
+        let result = self.act(cx, now, scratch);
         let is_drained = matches!(result, Ok((_, true)));
         let result = result.map(|(busy, _)| busy);
         let gives_way = may_give_way && is_drained && self.lets_others_write(&scratch.turn.tally);
@@ -70,10 +70,9 @@ impl Connection {
         cx: &mut Context<'_>,
         now: Moment,
         scratch: &mut Scratch,
-        may_give_way: bool,
     ) -> Result<(bool, bool), Ending> {
         // Answers that waited come first: messages of a Client to itself after their PUBACK.
-        let mut busy = !may_give_way && self.answer(now, scratch)?;
+        let mut busy = self.has_answers() && self.answer(now, scratch)?;
         self.hear_verdict(cx, now)?;
         busy |= self.take(now, scratch)?;
         busy |= self.send_retained(now, scratch);
