@@ -199,6 +199,20 @@ async fn messages_are_written_before_they_are_acknowledged() {
     assert_eq!(*written.lock(), [publish, publish, puback, puback]);
 }
 
+#[tokio::test]
+async fn what_came_before_a_broken_rule_is_acknowledged() {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let clock = Clock::manual(Moment::from_unix_ms(1));
+    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let mut client = client(&broker, b'a').await;
+    let no_packet = [0xF0, 0];
+    let publish = [0x32, 6, 0, 1, b't', 0, 9, b'x'];
+    client.write_all(&[&publish[..], &no_packet].concat()).await.unwrap();
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes, [0x40, 2, 0, 9]);
+}
+
 /// Also when two do so at once, each of which lets the other go first.
 #[tokio::test]
 async fn a_message_to_oneself_comes_after_its_puback() {

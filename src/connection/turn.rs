@@ -41,21 +41,27 @@ impl Connection {
         let is_drained = matches!(result, Ok((_, true)));
         let result = result.map(|(busy, _)| busy);
         let gives_way = may_give_way && is_drained && self.lets_others_write(&scratch.turn.tally);
-        // Whatever ended the turn, what it began is answered and handed over: the Client's books,
-        // the broker's and the store's must agree.
         let result = match result {
             Ok(busy) if gives_way => Ok(busy),
-            result => self.answered(result, now, scratch),
+            Ok(busy) => self.answer(now, scratch).map(|any| busy | any),
+            // The store may have failed to keep what would be acknowledged.
+            Err(ending @ Ending::Ended(_)) => Err(ending),
+            Err(ending) => {
+                let _ = self.answer(now, scratch); // What came before it was all right.
+                Err(ending)
+            }
         };
         if matches!(result, Ok(false)) {
             return Ok(Next::Rest);
         }
+        // Whatever ended the turn, what it began is handed over: the broker's books and the store's
+        // must agree.
         self.hand_over(now, scratch);
         self.keep_undelivered(&mut scratch.turn);
         if gives_way && result.is_ok() {
             return Ok(Next::GiveWay);
         }
-        let result = self.answered(result, now, scratch);
+        let result = result.and_then(|_| self.answer(now, scratch));
         if scratch.turn.has_changes() {
             // Of what could not be sent. They must not come after those of another connection.
             self.lease.broker.finish(&mut scratch.turn, None);
@@ -91,17 +97,6 @@ impl Connection {
         Ok((busy, is_drained))
     }
 
-    /// Writes the answers that may leave, whatever has become of the turn.
-    fn answered(
-        &mut self,
-        result: Result<bool, Ending>,
-        now: Moment,
-        scratch: &mut Scratch,
-    ) -> Result<bool, Ending> {
-        let answered = self.answer(now, scratch);
-        result.and_then(|busy| answered.map(|any| busy | any))
-    }
-
     /// Reads, and again where that was little: whether any bytes came, and whether there are no
     /// more.
     fn read_all(
@@ -132,9 +127,9 @@ impl Connection {
         tally.messages_received > 0 && self.writer.backlog() == 0 && self.has_answers()
     }
 
-    /// Whether answers have not left.
+    /// Whether there is an answer that may leave.
     pub(super) fn has_answers(&self) -> bool {
-        self.lease.parts.as_ref().is_some_and(|parts| parts.session.waiting_answers() > 0)
+        self.lease.parts.as_ref().is_some_and(|parts| parts.session.has_answer())
     }
 
     /// Whether another turn would find nothing to do, where no more bytes have come.

@@ -161,6 +161,11 @@ impl Answers {
         self.queue.len()
     }
 
+    /// Whether the first of them waits for nothing.
+    pub fn has_ready(&self) -> bool {
+        self.queue.front().is_some_and(|(ticket, _)| *ticket <= self.durable_ticket)
+    }
+
     /// Whether a SUBACK has not left.
     pub fn has_waiting_suback(&self) -> bool {
         self.waiting_subacks > 0
@@ -174,8 +179,7 @@ impl Answers {
     }
 
     fn poll(&mut self) -> Option<Answer> {
-        let (ticket, _) = self.queue.front()?;
-        if *ticket > self.durable_ticket {
+        if !self.has_ready() {
             return None;
         }
         let (_, answer) = self.queue.pop_front()?;
