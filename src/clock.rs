@@ -6,7 +6,7 @@
 //! clock: a step of the wall clock neither expires everything nor stops expiry.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +87,7 @@ impl Clock {
         match self {
             Self::System { unix_ms_at_start, start } => {
                 let ms = moment.0.saturating_sub(*unix_ms_at_start);
-                start.checked_add(std::time::Duration::from_millis(ms))
+                start.checked_add(Duration::from_millis(ms))
             }
             Self::Manual(_) | Self::Other(_) => None,
         }
@@ -103,10 +103,14 @@ impl Clock {
 
 /// What the wall clock shows: for times that others have set, such as the expiry of a token. It
 /// may step; what is measured here is measured by [`Clock`].
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall() -> Moment {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX))
+    Moment(u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The same, as exact as it is shown: for the log.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Measures short times within one thread.

@@ -4,6 +4,7 @@
 //! mosquitto's, whose lines are what scripts and log watchers of its users look for. All of it can
 //! be changed while the broker runs ([`Journal::change`]), except the look.
 
+mod line;
 mod outbox;
 
 use std::collections::VecDeque;
@@ -15,8 +16,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use syslog_tracing::{Facility, Syslog, SyslogWriter};
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
-use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -153,6 +153,8 @@ pub struct Journal {
 
 struct Shared {
     look: Look,
+    /// Whether it is looked at on a terminal.
+    colours: bool,
     options: RwLock<Options>,
     form: RwLock<(u8, Timestamp)>,
     outbox: Arc<Outbox>,
@@ -261,13 +263,12 @@ impl Journal {
         let form = RwLock::new(form(options));
         let (look, kept) = (options.look, RwLock::new(options.clone()));
         let (outbox, ways, telling) = (Outbox::open(sinks), RwLock::new(ways), Mutex::default());
-        let shared = Arc::new(Shared { look, options: kept, form, outbox, ways, telling });
-        let (filter, handle) = reload::Layer::new(filter(options));
-        let is_terminal = options.destinations == [Destination::Stderr] && {
+        let colours = options.destinations == [Destination::Stderr] && {
             io::stderr().is_terminal() && options.look == Look::Own
         };
+        let shared = Shared { look, colours, options: kept, form, outbox, ways, telling };
+        let (shared, (filter, handle)) = (Arc::new(shared), reload::Layer::new(filter(options)));
         let layer = fmt::layer()
-            .with_ansi(is_terminal)
             .event_format(Form(shared.clone()))
             .with_writer(Destinations(shared.clone()));
         if let Err(error) = tracing_subscriber::registry().with(filter).with(layer).try_init() {
@@ -358,7 +359,7 @@ where
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, N>,
+        _: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
@@ -367,37 +368,7 @@ where
         if kinds & kind_of(event.metadata()) == 0 {
             return Ok(());
         }
-        if self.0.look == Look::Own {
-            let format: Format<Full, &Timestamp> = Format::default().with_timer(timestamp);
-            return format.with_target(false).format_event(context, writer, event);
-        }
-        let start = match timestamp {
-            Timestamp::None => None,
-            Timestamp::Strftime(format) => Some(strftime(format).unwrap_or_default()),
-            _ => Some((Clock::system().now().unix_ms() / 1000).to_string()),
-        };
-        if let Some(start) = start {
-            write!(writer, "{start}: ")?;
-        }
-        // What is looked for in its log.
-        match *event.metadata().level() {
-            Level::ERROR => writer.write_str("Error: ")?,
-            Level::WARN => writer.write_str("Warning: ")?,
-            _ => {}
-        }
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
-}
-
-impl FormatTime for &Timestamp {
-    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        match self {
-            Timestamp::None => Ok(()),
-            Timestamp::Own => fmt::time::SystemTime.format_time(writer),
-            Timestamp::Unix => write!(writer, "{}", Clock::system().now().unix_ms() / 1000),
-            Timestamp::Strftime(format) => writer.write_str(&strftime(format).unwrap_or_default()),
-        }
+        writer.write_str(&line::line(event, self.0.look, timestamp, self.0.colours)?)
     }
 }
 

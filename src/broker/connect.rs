@@ -306,6 +306,9 @@ impl Broker {
 
     /// The Session's share groups have it no more, and get back what it had of them.
     fn give_back(&self, parts: &Parts, mut back: Vec<Delivery>, turn: &mut Turn) {
+        if back.is_empty() && parts.groups.iter().len() == 0 {
+            return;
+        }
         let (key, now) = (parts.mailbox.key(), self.now());
         for group in parts.groups.iter() {
             group.offline(key, &mut back, now, turn.remainder());

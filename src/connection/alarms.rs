@@ -64,12 +64,16 @@ pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Optio
         if let Poll::Ready(done) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        let (due, _alarm) = set.get_or_insert_with(|| {
-            let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            (Instant::now().checked_add(time), Alarm::after_ms(ms, cx.waker()))
-        });
-        let is_due = due.is_some_and(|due| due <= Instant::now());
-        if is_due { Poll::Ready(None) } else { Poll::Pending }
+        match &set {
+            Some((Some(due), _)) if *due <= Instant::now() => return Poll::Ready(None),
+            Some(_) => {}
+            None => {
+                let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                let due = Instant::now().checked_add(time);
+                set = Some((due, Alarm::after_ms(ms, cx.waker())));
+            }
+        }
+        Poll::Pending
     })
     .await
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::alarms::within;
 use super::opening::{Opening, Refusal, gone};
 use super::{Connection, Ending, Options};
 use crate::access::acl::guard::Receives;
@@ -103,9 +104,9 @@ impl Opening<'_> {
             return Ok(Admitted { identity, exchange: None });
         }
         let exchange = self.exchange(connect, terms, options);
-        let (exchange, token) = tokio::time::timeout(options.connect_timeout, exchange)
+        let (exchange, token) = within(options.connect_timeout, exchange)
             .await
-            .map_err(|_| Refusal::Gone("enhanced authentication took too long".into()))??;
+            .ok_or_else(|| Refusal::Gone("enhanced authentication took too long".into()))??;
         let identity = match token {
             Some(token) => self.judged(connect, Some(&token), options).await?,
             None => {
@@ -192,13 +193,13 @@ impl Opening<'_> {
             Some(_) => options.access.authenticate_token(&credentials, Box::new(waiting)),
             None => options.access.authenticate(&credentials, Box::new(waiting)),
         }
-        match tokio::time::timeout(options.connect_timeout, verdict).await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) if !self.is_let_in(&Identifier::ToAssign, options) => {
+        match within(options.connect_timeout, verdict).await {
+            Some(Ok(verdict)) => verdict,
+            Some(Err(_)) if !self.is_let_in(&Identifier::ToAssign, options) => {
                 Err(Denied::new(ReasonCode::Banned, "banned before it was judged"))
             }
-            Ok(Err(_)) => Err(Denied::new(ReasonCode::ServerUnavailable, "")),
-            Err(_) => Err(Denied::new(ReasonCode::ServerBusy, "not judged in time")),
+            Some(Err(_)) => Err(Denied::new(ReasonCode::ServerUnavailable, "")),
+            None => Err(Denied::new(ReasonCode::ServerBusy, "not judged in time")),
         }
     }
 

@@ -1,4 +1,6 @@
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use tokio::io::{
@@ -9,11 +11,11 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::access::Anonymous;
 use crate::broker::mailbox::Mailbox;
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, Waiter};
 use crate::clock::Clock;
 use crate::net::transport::Peer;
 use crate::session::Session;
-use crate::store::{self, Durability};
+use crate::store::{self, Durability, Outcome, Store};
 
 /// What there is of each connection. An allocator has classes of sizes: a few bytes more than
 /// these figures can cost 128. Ours gives a block of the next class to what is as large as its own,
@@ -211,6 +213,55 @@ async fn what_came_before_a_broken_rule_is_acknowledged() {
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).await.unwrap();
     assert_eq!(bytes, [0x40, 2, 0, 9]);
+}
+
+/// A commit that failed is not made up for by the one after it.
+#[tokio::test]
+async fn what_the_store_could_not_keep_is_not_acknowledged() {
+    let (fails, disk) = (Arc::<AtomicBool>::default(), redb::backends::InMemoryBackend::new);
+    let its = fails.clone();
+    let answer = move |waiters: &mut Vec<Waiter>, outcome| {
+        let former = waiters.first().map(|first| (first.mailbox.clone(), first.ticket));
+        broker::recover::answer(waiters, if its.load(Relaxed) { Outcome::Failed } else { outcome });
+        if let (true, Some((mailbox, ticket))) = (its.load(Relaxed), former) {
+            let (ticket, outcome) = (ticket + 1, Outcome::Durable);
+            mailbox.post(Mail::Committed { ticket, outcome });
+        }
+    };
+    let (clock, store) = (Clock::manual(Moment::from_unix_ms(1)), store::Options::default());
+    let opened = Store::open_stepped(disk, &store, Box::new(answer), Box::new(|| ()));
+    let (store, mut committer, recovered) = opened.unwrap();
+    let (broker, _) = Broker::on(broker::Options::default(), clock, store, recovered);
+    let (mut near, far) = duplex(1024);
+    let options = Arc::new(Options { in_memory: false, ..(*options()).clone() });
+    let (far, peer) = (Transport::Other(Box::new(far)), Peer::direct(None));
+    tokio::spawn(serve_stream(far, peer, broker.clone(), options));
+    let mut steps = (1..).map(|s| s * 1_000_000);
+    let connect = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 0, 0, 1, b'c'];
+    let subscribe = [0x82, 6, 0, 1, 0, 1, b't', 1];
+    let publish = [0x32, 6, 0, 1, b't', 0, 9, b'x'];
+    near.write_all(&[&connect[..], &subscribe].concat()).await.unwrap();
+    let (mut answers, expected) = (Vec::new(), [0x20, 2, 0, 0, 0x90, 3, 0, 1, 1]);
+    for now_us in steps.by_ref().take(100) {
+        tokio::task::yield_now().await;
+        committer.step(now_us);
+        tokio::select! {
+            biased;
+            _ = near.read_buf(&mut answers) => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+    assert_eq!(answers, expected);
+    fails.store(true, Relaxed);
+    near.write_all(&publish).await.unwrap();
+    let mut bytes = Vec::new();
+    for now_us in steps.take(100) {
+        tokio::task::yield_now().await;
+        committer.step(now_us);
+    }
+    near.read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(broker.metrics.traffic.total().messages_received, 1);
+    assert_eq!(bytes, [0x32, 6, 0, 1, b't', 0, 1, b'x'], "the message, and no PUBACK");
 }
 
 /// Also when two do so at once, each of which lets the other go first.

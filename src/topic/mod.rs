@@ -185,7 +185,7 @@ const fn repeated(byte: u8) -> u64 {
 
 /// Whether a filter contains a wildcard.
 pub fn has_wildcard(filter: &str) -> bool {
-    filter.contains(['+', '#'])
+    filter.bytes().any(|byte| matches!(byte, b'+' | b'#'))
 }
 
 fn check_length(topic: &str) -> Result<(), TopicError> {
@@ -197,16 +197,20 @@ fn check_length(topic: &str) -> Result<(), TopicError> {
 }
 
 fn check_filter(filter: &str) -> Result<(), TopicError> {
-    if filter.bytes().any(|byte| byte == 0) {
-        return Err(TopicError::ContainsNul);
+    if !may_contain_forbidden(filter.as_bytes()) {
+        return Ok(());
     }
-    let mut levels = filter.split('/').peekable();
-    while let Some(level) = levels.next() {
-        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
-            return Err(TopicError::MisplacedHash);
-        }
-        if level.contains('+') && level != "+" {
-            return Err(TopicError::MisplacedPlus);
+    let (mut before, mut bytes) = (b'/', filter.bytes().peekable());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            0 => return Err(TopicError::ContainsNul),
+            b'#' if before != b'/' || bytes.peek().is_some() => {
+                return Err(TopicError::MisplacedHash);
+            }
+            b'+' if before != b'/' || bytes.peek().is_some_and(|&next| next != b'/') => {
+                return Err(TopicError::MisplacedPlus);
+            }
+            _ => before = byte,
         }
     }
     Ok(())
