@@ -1,6 +1,6 @@
 //! How an event becomes a line: time, level, text, fields.
 //!
-//! The same words as the library's own format, which takes three times the instructions: its two lines
+//! The same words as the library's own format, which takes twice the instructions: its two lines
 //! were a third of what a Client costs that comes, says something and goes.
 
 use std::cell::RefCell;

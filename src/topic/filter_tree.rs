@@ -14,6 +14,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::has_wildcard;
+use super::level::Level;
 use super::slab::Slab;
 
 /// A node or a value that is not there.
@@ -22,15 +23,19 @@ const NONE: u32 = u32::MAX;
 /// The node where every filter with a wildcard begins.
 const ROOT: u32 = 0;
 
-/// 40 bytes: most nodes have one child and no value, so values are kept elsewhere.
+/// 40 bytes: most nodes have one child and no value, so values are kept elsewhere. What has to be
+/// looked at lies far apart among a million filters, and each look costs as much as a hundred
+/// instructions: so a short level and an only child are here.
 #[derive(Debug)]
 struct Node {
     /// What leads here from the parent.
-    level: Box<str>,
+    level: Level,
     parent: u32,
     /// The child for `+`.
     plus: u32,
-    /// How many children have names.
+    /// The child with a name, while there has been one at a time.
+    only: u32,
+    /// How many children with names are in the table.
     named: u32,
     /// The value of the filter that ends here.
     here: u32,
@@ -40,11 +45,12 @@ struct Node {
 
 impl Node {
     fn new(parent: u32, level: &str) -> Self {
-        Self { level: level.into(), parent, plus: NONE, named: 0, here: NONE, below: NONE }
+        let level = Level::new(level);
+        Self { level, parent, plus: NONE, only: NONE, named: 0, here: NONE, below: NONE }
     }
 
     fn is_unused(&self) -> bool {
-        [self.plus, self.here, self.below] == [NONE; 3] && self.named == 0
+        [self.plus, self.only, self.here, self.below] == [NONE; 4] && self.named == 0
     }
 }
 
@@ -101,7 +107,8 @@ pub struct FilterTree<V> {
     /// The root is always there.
     nodes: Slab<Node>,
     values: Slab<V>,
-    /// The named children of all nodes: one table of node numbers instead of one table per node.
+    /// The named children of all nodes that have had several at a time: one table of node numbers
+    /// instead of one table per node.
     edges: HashTable<Spot>,
     hasher: DefaultHashBuilder,
     len: usize,
@@ -217,9 +224,7 @@ impl<V: Default> FilterTree<V> {
             if node.plus != NONE && !is_hidden {
                 stack.push((node.plus, next));
             }
-            if node.named > 0
-                && let Some(child) = self.child_named(at, level)
-            {
+            if let Some(child) = self.child_named(at, node, level) {
                 stack.push((child, next));
             }
         }
@@ -282,36 +287,48 @@ impl<V: Default> FilterTree<V> {
         }
     }
 
-    fn child(&self, node: u32, level: &str) -> Option<u32> {
+    fn child(&self, at: u32, level: &str) -> Option<u32> {
+        let node = self.nodes.get(at)?;
         if level == "+" {
-            let plus = self.nodes.get(node)?.plus;
-            return (plus != NONE).then_some(plus);
+            return (node.plus != NONE).then_some(node.plus);
         }
-        self.child_named(node, level)
+        self.child_named(at, node, level)
     }
 
-    fn child_named(&self, node: u32, level: &str) -> Option<u32> {
-        let is_it =
-            |child| self.nodes.get(child).is_some_and(|c| c.parent == node && *c.level == *level);
-        Spot::find(&self.edges, self.hash(node, level), is_it)
+    fn child_named(&self, at: u32, node: &Node, level: &str) -> Option<u32> {
+        let is_named = |child| self.nodes.get(child).filter(|child| child.level.is(level));
+        if node.only != NONE {
+            return is_named(node.only).map(|_| node.only);
+        }
+        if node.named == 0 {
+            return None;
+        }
+        let is_it = |child| is_named(child).is_some_and(|child| child.parent == at);
+        Spot::find(&self.edges, self.hash(at, level.as_bytes()), is_it)
     }
 
-    fn hash(&self, parent: u32, level: &str) -> u64 {
+    fn hash(&self, parent: u32, level: &[u8]) -> u64 {
         self.hasher.hash_one((parent, level))
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
         let at = self.nodes.insert(Node::new(parent, level)).unwrap_or(NONE);
+        let Some(node) = self.nodes.get_mut(parent) else { return at };
         if level == "+" {
-            if let Some(parent) = self.nodes.get_mut(parent) {
-                parent.plus = at;
-            }
+            node.plus = at;
             return at;
         }
-        if let Some(parent) = self.nodes.get_mut(parent) {
-            parent.named += 1;
+        if node.named == 0 && node.only == NONE {
+            node.only = at;
+            return at;
         }
-        let hash = self.hash(parent, level);
+        let former = std::mem::replace(&mut node.only, NONE);
+        node.named += 1 + u32::from(former != NONE);
+        if let Some(child) = self.nodes.get(former) {
+            let hash = self.hash(parent, child.level.as_bytes());
+            Spot::insert(&mut self.edges, hash, former);
+        }
+        let hash = self.hash(parent, level.as_bytes());
         Spot::insert(&mut self.edges, hash, at);
         at
     }
@@ -323,16 +340,15 @@ impl<V: Default> FilterTree<V> {
             if !node.is_unused() {
                 return;
             }
-            let (parent, is_plus) = (node.parent, &*node.level == "+");
-            let hash = self.hash(parent, &node.level);
-            if !is_plus {
-                Spot::remove(&mut self.edges, hash, at);
-            }
-            if let Some(parent) = self.nodes.get_mut(parent) {
-                if is_plus {
-                    parent.plus = NONE;
+            let (parent, hash) = (node.parent, self.hash(node.parent, node.level.as_bytes()));
+            if let Some(node) = self.nodes.get_mut(parent) {
+                if node.plus == at {
+                    node.plus = NONE;
+                } else if node.only == at {
+                    node.only = NONE;
                 } else {
-                    parent.named -= 1;
+                    node.named -= 1;
+                    Spot::remove(&mut self.edges, hash, at);
                 }
             }
             self.nodes.remove(at);
@@ -381,6 +397,11 @@ mod tests {
         assert_eq!(found, 1);
         assert_eq!(tree.remove(&deep), Some(1));
         assert!(tree.is_pristine());
+    }
+
+    #[test]
+    fn nodes_are_small() {
+        assert_eq!(size_of::<Option<Node>>(), 40);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that find one by the other. Who holds one of these types need not check again.
 
 pub mod filter_tree;
+mod level;
 pub mod name_tree;
 mod slab;
 
