@@ -10,6 +10,7 @@ use super::scratch::Scratch;
 use super::{Connection, Ending, READ_BACKLOG_MAX};
 use crate::clock::Moment;
 use crate::metrics::Tally;
+use crate::session::output::Polled;
 
 /// Packets of a turn after which another read may follow in it.
 const LITTLE: u64 = 64;
@@ -47,7 +48,7 @@ impl Connection {
             // The store may have failed to keep what would be acknowledged.
             Err(ending @ Ending::Ended(_)) => Err(ending),
             Err(ending) => {
-                let _ = self.answer(now, scratch); // What came before it was all right.
+                self.acknowledge(now, scratch); // What came before it was all right.
                 Err(ending)
             }
         };
@@ -95,6 +96,18 @@ impl Connection {
             busy |= self.look_ahead(cx, now, scratch)?;
         }
         Ok((busy, is_drained))
+    }
+
+    /// Acknowledges what came before the connection's end, as far as no message stands before that.
+    /// Who says goodbye does not look for messages any more, and one of QoS 2 would be nobody else's.
+    fn acknowledge(&mut self, now: Moment, scratch: &mut Scratch) {
+        let Some(parts) = self.lease.parts.as_mut() else { return };
+        while parts.session.has_acknowledgement() {
+            match parts.session.poll_answer(now, false, self.writer.output()) {
+                Ok(Polled::Written) => scratch.turn.tally.packets_sent += 1,
+                _ => return,
+            }
+        }
     }
 
     /// Reads, and again where that was little: whether any bytes came, and whether there are no

@@ -22,7 +22,7 @@ pub(super) fn line(
     timestamp: &Timestamp,
     colours: bool,
 ) -> Result<String, std::fmt::Error> {
-    let mut line = Line { text: String::with_capacity(USUAL_LEN), colours, result: Ok(()) };
+    let mut line = Draft { text: String::with_capacity(USUAL_LEN), colours, result: Ok(()) };
     let level = *event.metadata().level();
     match look {
         Look::Own => line.begin(timestamp, level)?,
@@ -35,13 +35,14 @@ pub(super) fn line(
     Ok(line.text)
 }
 
-struct Line {
+/// A line as far as it is written.
+struct Draft {
     text: String,
     colours: bool,
     result: std::fmt::Result,
 }
 
-impl Line {
+impl Draft {
     fn begin(&mut self, timestamp: &Timestamp, level: Level) -> std::fmt::Result {
         let (word, colour) = match level {
             Level::ERROR => ("ERROR", "31"),
@@ -104,7 +105,7 @@ impl Line {
 
 /// Adds an event's text and fields to its line.
 struct Fields<'a> {
-    line: &'a mut Line,
+    line: &'a mut Draft,
     /// Where they begin.
     start: usize,
 }

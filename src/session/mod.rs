@@ -504,6 +504,11 @@ impl Session {
         self.answers.has_ready()
     }
 
+    /// The same, where the first is no message.
+    pub fn has_acknowledgement(&self) -> bool {
+        self.answers.has_acknowledgement()
+    }
+
     /// What of QoS 1 a connection that has ended leaves behind, to be put on record, so that also
     /// after a crash it is sent again in order, with its identifiers and with DUP
     /// [MQTT-4.4.0-1, MQTT-4.6.0-1, MQTT-3.3.1-1].

@@ -166,6 +166,12 @@ impl Answers {
         self.queue.front().is_some_and(|(ticket, _)| *ticket <= self.durable_ticket)
     }
 
+    /// The same, where that is no message.
+    pub fn has_acknowledgement(&self) -> bool {
+        let is_message = matches!(self.queue.front(), Some((_, Answer::Publish { .. })));
+        self.pings > 0 || self.has_ready() && !is_message
+    }
+
     /// Whether a SUBACK has not left.
     pub fn has_waiting_suback(&self) -> bool {
         self.waiting_subacks > 0

@@ -40,29 +40,15 @@ fn join(member: &mut Member) {
     member.send(Packet::Subscribe { id: 1, subscription_id: None, filters: vec![filter] });
 }
 
-/// Whether the store on a disk says that a Session has something in flight, or that one had which
-/// is not stored.
-fn has_in_flight(disk: Disk) -> bool {
-    let answer = Box::new(broker::recover::answer);
-    let opened = Store::<Waiter>::open_on(move || disk.clone(), &store::Options::default(), answer);
-    let (_store, recovered) = opened.unwrap();
-    recovered.sessions.iter().any(|session| {
-        !session.sent.is_empty() || session.lent.iter().any(|(_, lent)| lent.is_bound)
-    })
-}
-
-fn gives_back_in_order(expiry_s: u32) {
-    let mut stage = Stage::new();
-    // One that is away, so that the group is durable.
+/// The group has a member that is away.
+fn keep_durable(stage: &mut Stage) {
     let mut keeper = stage.connect("keeper", 100);
     join(&mut keeper);
     stage.commit(&mut [&mut keeper]);
     keeper.send(Packet::Disconnect { reason: 0, expiry_s: None });
-    let mut first = stage.connect("first", expiry_s);
-    join(&mut first);
-    stage.commit(&mut [&mut first]);
-    let mut second = stage.connect("second", 100);
-    let mut publisher = stage.connect("publisher", 0);
+}
+
+fn publish(publisher: &mut Member) {
     publisher.send(Packet::Publish(Publish {
         dup: false,
         qos: 2,
@@ -76,6 +62,28 @@ fn gives_back_in_order(expiry_s: u32) {
         priority: None,
         payload: b"once".into(),
     }));
+}
+
+/// Whether the store on a disk says that a Session has something in flight, or that one had which
+/// is not stored.
+fn has_in_flight(disk: Disk) -> bool {
+    let answer = Box::new(broker::recover::answer);
+    let opened = Store::<Waiter>::open_on(move || disk.clone(), &store::Options::default(), answer);
+    let (_store, recovered) = opened.unwrap();
+    recovered.sessions.iter().any(|session| {
+        !session.sent.is_empty() || session.lent.iter().any(|(_, lent)| lent.is_bound)
+    })
+}
+
+fn gives_back_in_order(expiry_s: u32) {
+    let mut stage = Stage::new();
+    keep_durable(&mut stage);
+    let mut first = stage.connect("first", expiry_s);
+    join(&mut first);
+    stage.commit(&mut [&mut first]);
+    let mut second = stage.connect("second", 100);
+    let mut publisher = stage.connect("publisher", 0);
+    publish(&mut publisher);
     // The first member holds it until that is durable, which it is not yet.
     let _ = first.turn(Waker::noop());
     assert!(!first.is_sent(b"once"), "it left before it was durable");
@@ -98,4 +106,26 @@ fn gives_back_in_order(expiry_s: u32) {
 async fn what_a_session_that_ends_held_is_not_its_own_when_another_hears_of_it() {
     gives_back_in_order(100);
     gives_back_in_order(0);
+}
+
+/// Sent to who does not look any more, it would be nobody's.
+#[tokio::test]
+async fn what_is_held_for_who_says_goodbye_is_not_sent_to_it() {
+    let mut stage = Stage::new();
+    keep_durable(&mut stage);
+    let mut first = stage.connect("first", 0);
+    join(&mut first);
+    stage.commit(&mut [&mut first]);
+    let mut second = stage.connect("second", 100);
+    let mut publisher = stage.connect("publisher", 0);
+    publish(&mut publisher);
+    let _ = first.turn(Waker::noop());
+    assert!(!first.is_sent(b"once"), "it is not held");
+    // What it is held for has been done when DISCONNECT is read, but no turn has seen it.
+    write(&mut stage.writer.lock());
+    first.send(Packet::Disconnect { reason: 0, expiry_s: None });
+    assert!(!first.is_sent(b"once"));
+    join(&mut second);
+    stage.commit(&mut [&mut second, &mut publisher]);
+    assert!(second.is_sent(b"once"), "the second member does not get it");
 }
