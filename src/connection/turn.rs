@@ -98,8 +98,8 @@ impl Connection {
         Ok((busy, is_drained))
     }
 
-    /// Acknowledges what came before the connection's end, as far as no message stands before that.
-    /// Who says goodbye does not look for messages any more, and one of QoS 2 would be nobody else's.
+    /// Acknowledges what came before the connection's end, as far as no message stands before
+    /// that. Who says goodbye does not look for messages, and one of QoS 2 would be nobody else's.
     fn acknowledge(&mut self, now: Moment, scratch: &mut Scratch) {
         let Some(parts) = self.lease.parts.as_mut() else { return };
         while parts.session.has_acknowledgement() {
