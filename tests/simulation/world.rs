@@ -73,6 +73,8 @@ struct Running {
     listeners: [Arc<connection::Options>; 2],
     connections: Vec<JoinHandle<()>>,
     committer: JoinHandle<()>,
+    /// Whether its store takes nothing any more; nobody has it look at what is due then.
+    is_closed: bool,
 }
 
 /// A promise that was broken, or nothing.
@@ -225,7 +227,8 @@ impl World {
             })
         };
         let listeners = [listener(false), listener(true)];
-        self.broker = Some(Running { broker, listeners, connections: vec![], committer });
+        self.broker =
+            Some(Running { broker, listeners, connections: vec![], committer, is_closed: false });
         self.starts += 1;
         self.log.push(Event::Up);
         Ok(())
@@ -270,7 +273,7 @@ impl World {
             }
             if self.next_tick <= now {
                 self.next_tick += 1000;
-                if let Some(running) = &self.broker {
+                if let Some(running) = self.broker.as_ref().filter(|running| !running.is_closed) {
                     self.log.push(Event::Tick);
                     let broker = running.broker.clone();
                     self.look()?;
@@ -367,8 +370,9 @@ impl World {
             task.abort();
             let _ = task.await;
         }
-        let Some(running) = &self.broker else { return Ok(()) };
+        let Some(running) = &mut self.broker else { return Ok(()) };
         running.broker.close();
+        running.is_closed = true;
         for _ in 0..100 {
             let is_over = self.broker.as_ref().is_some_and(|b| b.committer.is_finished());
             if is_over {

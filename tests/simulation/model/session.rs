@@ -379,7 +379,8 @@ impl Model {
         if ends {
             self.end_session(client);
         }
-        if refused {
+        // It may also have been gone before it could be told.
+        if refused || !open && self.unsafe_from().is_some() {
             self.refused(client);
             // A crash may find it in the store.
             self.sessions[client].void_wills.extend(refused_will);
