@@ -5,7 +5,6 @@
 //! The way is slow: it is gone on the threads of [`super::checkers`]. What has to be waited for is
 //! asked on other threads, which are few, or one: they hand the Client back for all the rest.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::book::Directory;
@@ -13,7 +12,7 @@ use super::callout::{Callout, Word};
 use super::checkers::Checkers;
 use super::token::{Judgement, NotAwaited, Tokens};
 use super::users::{Question, Users};
-use super::{Answer, Credentials, Denied, Verdict};
+use super::verdict::{Answer, Denied, Shown, Verdict};
 use crate::clock;
 use crate::codec::ReasonCode;
 
@@ -32,31 +31,6 @@ impl Method {
     /// Whether it may know who shows neither User Name nor Password.
     pub(super) fn judges_the_silent(&self) -> bool {
         matches!(self, Self::Callout(_))
-    }
-}
-
-/// What a Client has shown, kept while it waits.
-#[derive(Default)]
-pub(super) struct Shown {
-    pub client_id: Option<Box<str>>,
-    pub username: Option<Box<str>>,
-    pub password: Option<Box<[u8]>>,
-    pub address: Option<SocketAddr>,
-    pub listener: Box<str>,
-    pub certificate_subject: Option<Box<str>>,
-}
-
-impl Shown {
-    pub fn new(credentials: &Credentials<'_>) -> Self {
-        let owned = |text: Option<&str>| text.map(Into::into);
-        Self {
-            client_id: owned(credentials.client_id),
-            username: owned(credentials.username),
-            password: credentials.password.map(Into::into),
-            address: credentials.address,
-            listener: credentials.listener.into(),
-            certificate_subject: owned(credentials.certificate_subject),
-        }
     }
 }
 
@@ -312,10 +286,10 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::access::Identity;
     use crate::access::checkers::Options;
     use crate::access::file::PasswordFile;
     use crate::access::password::argon2id;
+    use crate::access::verdict::Identity;
 
     /// Says on which thread a verdict was given.
     struct Told(Sender<(String, bool)>);

@@ -126,11 +126,11 @@ mod tests {
 
     use super::*;
     use crate::access::book::Directory;
-    use crate::access::case::{Method, Shown};
+    use crate::access::case::Method;
     use crate::access::file::PasswordFile;
     use crate::access::password::argon2id;
     use crate::access::users::Users;
-    use crate::access::{Answer, Denied, Identity, Verdict};
+    use crate::access::verdict::{Answer, Denied, Identity, Shown, Verdict};
     use crate::codec::ReasonCode;
 
     struct Asked {

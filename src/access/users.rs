@@ -12,11 +12,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-use super::Identity;
 use super::file::PasswordFile;
 use super::keys::{Keys, mac};
 use super::password::Hash;
 use super::random::Secret;
+use super::verdict::Identity;
 
 /// The users of one password file.
 pub struct Users {

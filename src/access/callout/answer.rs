@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::access::Identity;
 use crate::access::acl::Claims;
 use crate::access::acl::roles::{Actions, Rule};
 use crate::access::token::claims::allow;
 use crate::access::token::jws::Quoted;
+use crate::access::verdict::Identity;
 use crate::clock::Moment;
 
 /// What it says of a Client.

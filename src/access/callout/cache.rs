@@ -4,10 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
-use super::Shown;
 use super::answer::Word;
 use crate::access::keys::mac;
 use crate::access::random::Secret;
+use crate::access::verdict::Shown;
 use crate::clock::Moment;
 
 type Mark = [u8; 32];
@@ -96,7 +96,7 @@ impl fmt::Debug for Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Credentials, Identity};
+    use crate::access::verdict::{Credentials, Identity};
 
     fn shown(username: &str, password: &[u8]) -> Shown {
         let (username, password) = (Some(username), Some(password));

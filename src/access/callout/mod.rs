@@ -17,11 +17,12 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
-use super::case::{Case, Shown};
+use super::case::Case;
 use super::checkers::{self, Checkers};
 use super::http::{self, Http};
 use super::problem::FileError;
 use super::random;
+use super::verdict::Shown;
 use crate::clock::Moment;
 use crate::metrics::Proofs;
 pub(super) use answer::Word;

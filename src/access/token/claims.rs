@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use super::Options;
 use super::jws::Quoted;
-use crate::access::Identity;
 use crate::access::acl::Claims;
 use crate::access::acl::pattern::Pattern;
 use crate::access::acl::roles::{Actions, Rule};
+use crate::access::verdict::Identity;
 use crate::clock::Moment;
 
 /// Members of a token.

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::Identity;
 use super::case::Case;
 use super::http::{self, Http};
 use super::problem::FileError;
+use super::verdict::Identity;
 use crate::clock::Moment;
 use crate::metrics::Proofs;
 use crate::session::auth::{Mechanism, Step};
