@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 
 use super::book::Directory;
 use super::callout::{Callout, Word};
-use super::checkers::Checkers;
-use super::token::{Judgement, NotAwaited, Tokens};
+use super::checkers::{Checkers, Job};
+use super::token::{Judgement, Tokens};
 use super::users::{Question, Users};
 use super::verdict::{Answer, Denied, Shown, Verdict};
 use crate::clock;
@@ -88,19 +88,15 @@ impl Case {
             answer,
         })
     }
+}
 
-    /// Whether the Client still waits.
-    pub fn is_awaited(&self) -> bool {
+impl Job for Case {
+    fn is_awaited(&self) -> bool {
         self.answer.is_awaited()
     }
 
-    /// There is no thread for it.
-    pub fn turn_away(self: Box<Self>) {
-        self.answer.give(Err(Denied::new(ReasonCode::ServerBusy, "too many wait to be judged")));
-    }
-
     /// Goes the way, as far as it can be gone on this thread.
-    pub fn carry_out(mut self: Box<Self>) {
+    fn carry_out(mut self: Box<Self>) {
         if !self.is_awaited() {
             return;
         }
@@ -130,6 +126,12 @@ impl Case {
         self.end();
     }
 
+    fn turn_away(self: Box<Self>) {
+        self.answer.give(Err(Denied::new(ReasonCode::ServerBusy, "too many wait to be judged")));
+    }
+}
+
+impl Case {
     fn step(&mut self, method: &Method) -> Step {
         match method {
             Method::Passwords(directory) => self.by_password(directory.users()),
@@ -211,20 +213,12 @@ impl Case {
     /// Waits for keys; comes back when that is not to be.
     fn wait(mut self: Box<Self>, tokens: &Arc<Tokens>, why: String) -> Option<Box<Self>> {
         self.has_waited = true;
-        let (mut case, not_awaited) = tokens.wait(self).err()?;
-        match not_awaited {
-            NotAwaited::Crowded => {
-                case.turn_away();
-                None
-            }
-            NotAwaited::TooSoon => {
-                case.has_waited = false;
-                if let Step::Decided(verdict) = case.without_key(tokens, &why) {
-                    case.verdict = Some(verdict);
-                }
-                Some(case)
-            }
+        let mut case = tokens.wait(self).err()?;
+        case.has_waited = false;
+        if let Step::Decided(verdict) = case.without_key(tokens, &why) {
+            case.verdict = Some(verdict);
         }
+        Some(case)
     }
 
     /// Goes on on a thread that has nothing to wait for, if there is room.
@@ -283,7 +277,7 @@ fn denied(tokens: &Tokens, why: &str) -> Denied {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
     use crate::access::checkers::Options;
@@ -292,36 +286,80 @@ mod tests {
     use crate::access::verdict::Identity;
 
     /// Says on which thread a verdict was given.
-    struct Told(Sender<(String, bool)>);
+    struct Told {
+        verdicts: Sender<(String, Verdict)>,
+        is_awaited: bool,
+    }
 
     impl Answer for Told {
         fn is_awaited(&self) -> bool {
-            true
+            self.is_awaited
         }
 
         fn give(self: Box<Self>, verdict: Verdict) {
             let thread = std::thread::current().name().unwrap_or_default().to_owned();
-            self.0.send((thread, verdict.is_ok())).unwrap();
+            self.verdicts.send((thread, verdict)).unwrap();
+        }
+    }
+
+    /// Of a user ali, whose password is "sesame".
+    fn directory() -> Arc<Directory> {
+        let hash = argon2id(b"sesame", &[1; 16]).unwrap();
+        let file = PasswordFile::parse(&format!("ali:{hash}")).unwrap();
+        Arc::new(Directory::new(Users::new(file, [7; 32])))
+    }
+
+    fn case(
+        directory: &Arc<Directory>,
+        (username, password): (&str, &str),
+        is_awaited: bool,
+        home: Weak<Checkers>,
+    ) -> (Box<Case>, Receiver<(String, Verdict)>) {
+        let (verdicts, receiver) = channel();
+        let methods = Arc::new([Method::Passwords(directory.clone())]);
+        let (username, password) = (Some(username.into()), Some(password.as_bytes().into()));
+        let shown = Shown { username, password, ..Shown::default() };
+        let answer = Box::new(Told { verdicts, is_awaited });
+        (Case::new(methods, shown, Ok(Identity::default()), answer, home), receiver)
+    }
+
+    #[test]
+    fn a_user_is_let_in_by_the_right_password_only() {
+        let directory = directory();
+        for (password, is_right) in [("sesame", true), ("simsim", false)] {
+            let (case, verdict) = case(&directory, ("ali", password), true, Weak::default());
+            case.carry_out();
+            assert_eq!(verdict.recv().unwrap().1.is_ok(), is_right, "{password}");
         }
     }
 
     #[test]
+    fn who_does_not_wait_any_more_is_passed_over() {
+        let (case, verdict) = case(&directory(), ("ali", "sesame"), false, Weak::default());
+        case.carry_out();
+        assert!(verdict.recv().is_err());
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_that_the_server_is_busy() {
+        let (case, verdict) = case(&directory(), ("ali", "sesame"), true, Weak::default());
+        case.turn_away();
+        let busy = |denied: Denied| denied.reason == ReasonCode::ServerBusy;
+        assert!(verdict.recv().unwrap().1.is_err_and(busy));
+    }
+
+    #[test]
     fn who_has_waited_goes_back_for_all_that_takes_long() {
-        let hash = argon2id(b"sesame", &[1; 16]).unwrap();
-        let file = PasswordFile::parse(&format!("ali:{hash}")).unwrap();
-        let directory = Arc::new(Directory::new(Users::new(file, [7; 32])));
+        let directory = directory();
         let options = Options { threads: 1, ..Options::default() };
         let home = Arc::new(Checkers::start("home", &options).unwrap());
         let judged = |prepare: &dyn Fn(&mut Case)| {
-            let (sender, verdict) = channel();
-            let methods = Arc::new([Method::Passwords(directory.clone())]);
-            let (username, password) = (Some("stranger".into()), Some(b"x"[..].into()));
-            let shown = Shown { username, password, ..Shown::default() };
-            let (unproven, answer) = (Ok(Identity::default()), Box::new(Told(sender)));
-            let mut case = Case::new(methods, shown, unproven, answer, Arc::downgrade(&home));
+            let home = Arc::downgrade(&home);
+            let (mut case, verdict) = case(&directory, ("stranger", "x"), true, home);
             prepare(&mut case);
             case.carry_out();
-            verdict.recv().unwrap()
+            let (thread, verdict) = verdict.recv().unwrap();
+            (thread, verdict.is_ok())
         };
         let here = std::thread::current().name().unwrap_or_default().to_owned();
         let there = "home-0".to_owned();

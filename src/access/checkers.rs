@@ -11,8 +11,6 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::case::Case;
-
 /// Settings of the threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -29,9 +27,21 @@ impl Default for Options {
     }
 }
 
+/// What is done for a Client that waits.
+pub(super) trait Job: Send + 'static {
+    /// Whether the Client still does.
+    fn is_awaited(&self) -> bool;
+
+    /// Does it, unless nobody waits any more.
+    fn carry_out(self: Box<Self>);
+
+    /// Tells the Client that too many wait.
+    fn turn_away(self: Box<Self>);
+}
+
 #[derive(Default)]
 struct Waiting {
-    cases: VecDeque<Box<Case>>,
+    jobs: VecDeque<Box<dyn Job>>,
     is_closed: bool,
 }
 
@@ -42,14 +52,14 @@ struct Shared {
 }
 
 impl Shared {
-    fn next(&self) -> Option<Box<Case>> {
+    fn next(&self) -> Option<Box<dyn Job>> {
         let mut waiting = self.waiting.lock();
         loop {
             if waiting.is_closed {
                 return None;
             }
-            if let Some(case) = waiting.cases.pop_front() {
-                return Some(case);
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
             }
             self.bell.wait(&mut waiting);
         }
@@ -74,8 +84,8 @@ impl Checkers {
         for number in 0..threads {
             let shared = checkers.shared.clone();
             let work = move || {
-                while let Some(case) = shared.next() {
-                    case.carry_out();
+                while let Some(job) = shared.next() {
+                    job.carry_out();
                 }
             };
             let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
@@ -84,18 +94,18 @@ impl Checkers {
         Ok(checkers)
     }
 
-    /// Has a Client judged, or turns it away when too many wait.
-    pub(super) fn submit(&self, case: Box<Case>) {
+    /// Has the job done, or turns the Client away when too many wait.
+    pub(super) fn submit(&self, job: Box<dyn Job>) {
         let mut waiting = self.shared.waiting.lock();
-        if waiting.cases.len() >= self.waiting_max {
+        if waiting.jobs.len() >= self.waiting_max {
             // Those who gave up must not keep others out.
-            waiting.cases.retain(|case| case.is_awaited());
-            if waiting.cases.len() >= self.waiting_max {
+            waiting.jobs.retain(|job| job.is_awaited());
+            if waiting.jobs.len() >= self.waiting_max {
                 drop(waiting);
-                return case.turn_away();
+                return job.turn_away();
             }
         }
-        waiting.cases.push_back(case);
+        waiting.jobs.push_back(job);
         drop(waiting);
         self.shared.bell.notify_one();
     }
@@ -105,7 +115,7 @@ impl Drop for Checkers {
     fn drop(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.is_closed = true;
-        let left = std::mem::take(&mut waiting.cases);
+        let left = std::mem::take(&mut waiting.jobs);
         drop(waiting);
         drop(left);
         self.shared.bell.notify_all();
@@ -120,91 +130,63 @@ impl fmt::Debug for Checkers {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Weak;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
-    use crate::access::book::Directory;
-    use crate::access::case::Method;
-    use crate::access::file::PasswordFile;
-    use crate::access::password::argon2id;
-    use crate::access::users::Users;
-    use crate::access::verdict::{Answer, Denied, Identity, Shown, Verdict};
-    use crate::codec::ReasonCode;
 
-    struct Asked {
-        verdicts: Sender<Verdict>,
-        is_awaited: Arc<AtomicBool>,
+    #[derive(Debug, PartialEq)]
+    enum Fate {
+        Done,
+        TurnedAway,
     }
 
-    impl Answer for Asked {
-        fn is_awaited(&self) -> bool {
-            self.is_awaited.load(Ordering::Relaxed)
-        }
-
-        fn give(self: Box<Self>, verdict: Verdict) {
-            self.verdicts.send(verdict).unwrap();
-        }
-    }
-
-    fn users() -> Arc<[Method]> {
-        let hash = argon2id(b"sesame", &[1; 16]).unwrap();
-        let file = PasswordFile::parse(&format!("ali:{hash}")).unwrap();
-        Arc::new([Method::Passwords(Arc::new(Directory::new(Users::new(file, [7; 32]))))])
-    }
-
-    fn case(
-        users: &Arc<[Method]>,
-        password: &str,
+    struct Noted {
+        fate: Sender<Fate>,
         is_awaited: bool,
-    ) -> (Box<Case>, Receiver<Verdict>) {
-        let (verdicts, receiver) = channel();
-        let answer = Box::new(Asked { verdicts, is_awaited: Arc::new(is_awaited.into()) });
-        let password = Some(password.as_bytes().into());
-        let shown = Shown { username: Some("ali".into()), password, ..Shown::default() };
-        let case =
-            Case::new(users.clone(), shown, Ok(Identity::default()), answer, Weak::default());
-        (case, receiver)
     }
 
-    #[test]
-    fn passwords_are_judged_by_a_thread() {
-        let (users, checkers) =
-            (users(), Checkers::start("password", &Options::default()).unwrap());
-        for (password, is_right) in [("sesame", true), ("simsim", false)] {
-            let (case, verdict) = case(&users, password, true);
-            checkers.submit(case);
-            assert_eq!(verdict.recv().unwrap().is_ok(), is_right, "{password}");
+    impl Job for Noted {
+        fn is_awaited(&self) -> bool {
+            self.is_awaited
+        }
+
+        fn carry_out(self: Box<Self>) {
+            self.fate.send(Fate::Done).unwrap();
+        }
+
+        fn turn_away(self: Box<Self>) {
+            self.fate.send(Fate::TurnedAway).unwrap();
         }
     }
 
+    fn job(is_awaited: bool) -> (Box<Noted>, Receiver<Fate>) {
+        let (fate, receiver) = channel();
+        (Box::new(Noted { fate, is_awaited }), receiver)
+    }
+
     #[test]
-    fn who_does_not_wait_any_more_is_passed_over() {
-        let (users, checkers) =
-            (users(), Checkers::start("password", &Options::default()).unwrap());
-        let (case, verdict) = case(&users, "sesame", false);
-        checkers.submit(case);
-        assert!(verdict.recv().is_err());
+    fn jobs_are_done_by_a_thread() {
+        let checkers = Checkers::start("password", &Options::default()).unwrap();
+        let (job, fate) = job(true);
+        checkers.submit(job);
+        assert_eq!(fate.recv().unwrap(), Fate::Done);
     }
 
     #[test]
     fn one_too_many_is_turned_away_unless_somebody_gave_up() {
-        let users = users();
         // Without threads, so that all wait.
         let shared = Arc::new(Shared::default());
         let checkers = Checkers { shared, waiting_max: 2, threads: 0 };
-        let (first, kept) = case(&users, "sesame", true);
-        let (second, given_up) = case(&users, "sesame", false);
+        let (first, kept) = job(true);
+        let (second, given_up) = job(false);
         checkers.submit(first);
         checkers.submit(second);
-        let (third, waits) = case(&users, "sesame", true);
+        let (third, waits) = job(true);
         checkers.submit(third);
         assert!(waits.try_recv().is_err());
-        let (fourth, verdict) = case(&users, "sesame", true);
+        let (fourth, fate) = job(true);
         checkers.submit(fourth);
-        let busy = |denied: Denied| denied.reason == ReasonCode::ServerBusy;
-        assert!(verdict.recv().unwrap().is_err_and(busy));
+        assert_eq!(fate.recv().unwrap(), Fate::TurnedAway);
         assert!(given_up.recv().is_err(), "it was dropped");
         // The end answers nobody.
         drop(checkers);

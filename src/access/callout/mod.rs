@@ -17,8 +17,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
-use super::case::Case;
-use super::checkers::{self, Checkers};
+use super::checkers::{self, Checkers, Job};
 use super::http::{self, Http};
 use super::problem::FileError;
 use super::random;
@@ -191,9 +190,9 @@ impl Callout {
         self.cache.lock().clear();
     }
 
-    /// Has the Case go on on a thread that may ask.
-    pub(super) fn submit(&self, case: Box<Case>) {
-        self.threads.submit(case);
+    /// Has the job done on a thread that may ask.
+    pub(super) fn submit(&self, job: Box<dyn Job>) {
+        self.threads.submit(job);
     }
 
     /// What it has said before of a Client that shows the same, if that still holds.

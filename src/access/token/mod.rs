@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::case::Case;
+use super::checkers::Job;
 use super::http::{self, Http};
 use super::problem::FileError;
 use super::verdict::Identity;
@@ -27,7 +27,6 @@ use crate::metrics::Proofs;
 use crate::session::auth::{Mechanism, Step};
 use jws::{Algorithm, Fault, Token};
 use key::{Found, Keys};
-pub(super) use source::NotAwaited;
 use source::Source;
 
 /// The Authentication Method by which a Client gives a token as Authentication Data, and a new one
@@ -233,11 +232,12 @@ impl Tokens {
         !self.keys.read().is_empty()
     }
 
-    /// Has the Case go on when keys have been fetched, if they are and that is not too often.
-    pub(super) fn wait(&self, case: Box<Case>) -> Result<(), (Box<Case>, NotAwaited)> {
+    /// Has the job done when keys have been fetched, or turns the Client away when too many wait;
+    /// gives it back if none are fetched, or some were a moment ago.
+    pub(super) fn wait<J: Job>(&self, job: Box<J>) -> Result<(), Box<J>> {
         match &self.source {
-            Some(source) => source.wait(case),
-            None => Err((case, NotAwaited::TooSoon)),
+            Some(source) => source.wait(job),
+            None => Err(job),
         }
     }
 

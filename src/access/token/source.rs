@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::key::Keys;
-use crate::access::case::Case;
+use crate::access::checkers::Job;
 use crate::access::http::Http;
 use crate::clock::{Clock, Moment};
 use crate::metrics::Proofs;
@@ -47,22 +47,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    #[expect(clippy::vec_box, reason = "they come and go in their boxes")]
-    waiting: Vec<Box<Case>>,
+    waiting: Vec<Box<dyn Job>>,
     /// Whether the thread is to fetch, once more if it is fetching.
     is_wanted: bool,
     is_fetching: bool,
     began_at: Option<Moment>,
     has_failed: bool,
     is_closed: bool,
-}
-
-/// Why nobody waits for a key.
-pub(in crate::access) enum NotAwaited {
-    /// It was looked for a moment ago.
-    TooSoon,
-    /// Too many wait.
-    Crowded,
 }
 
 /// An address and its thread, which is told to end when this is dropped. It is not waited for: a
@@ -87,22 +78,25 @@ impl Source {
         Ok(Self { shared })
     }
 
-    /// Has the Case go on when keys have been fetched.
-    pub fn wait(&self, case: Box<Case>) -> Result<(), (Box<Case>, NotAwaited)> {
+    /// Has the job done when keys have been fetched, or turns the Client away when too many wait;
+    /// gives it back if none will be, or some were a moment ago.
+    pub fn wait<J: Job>(&self, job: Box<J>) -> Result<(), Box<J>> {
         let mut state = self.shared.state.lock();
         let now = self.shared.clock.now();
         let is_rested = state.began_at.is_none_or(|at| now.since(at) >= UNKNOWN_PAUSE_MS);
         let is_coming = state.is_wanted || state.is_fetching;
         if state.is_closed || !is_coming && !is_rested {
-            return Err((case, NotAwaited::TooSoon));
+            return Err(job);
         }
         if state.waiting.len() >= WAITING_MAX {
-            state.waiting.retain(|case| case.is_awaited());
+            state.waiting.retain(|job| job.is_awaited());
             if state.waiting.len() >= WAITING_MAX {
-                return Err((case, NotAwaited::Crowded));
+                drop(state);
+                job.turn_away();
+                return Ok(());
             }
         }
-        state.waiting.push(case);
+        state.waiting.push(job);
         state.is_wanted |= !is_coming;
         drop(state);
         self.shared.bell.notify_one();
@@ -148,11 +142,11 @@ impl Shared {
             state.is_fetching = false;
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
-            waiting.into_iter().for_each(Case::carry_out);
+            waiting.into_iter().for_each(Job::carry_out);
             let interval = self.options.interval;
             if !self.rest(if is_good { interval } else { interval.min(RETRY) }) {
                 let waiting = std::mem::take(&mut self.state.lock().waiting);
-                waiting.into_iter().for_each(Case::carry_out);
+                waiting.into_iter().for_each(Job::carry_out);
                 return;
             }
         }
@@ -200,5 +194,72 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::access::http;
+
+    /// Says whether it was turned away; it is not carried out here.
+    struct Noted {
+        turned_away: Sender<()>,
+        is_awaited: bool,
+    }
+
+    impl Job for Noted {
+        fn is_awaited(&self) -> bool {
+            self.is_awaited
+        }
+
+        fn carry_out(self: Box<Self>) {}
+
+        fn turn_away(self: Box<Self>) {
+            self.turned_away.send(()).unwrap();
+        }
+    }
+
+    /// Without a thread, so that all wait.
+    fn source(clock: Clock) -> Source {
+        let http = http::Options { authorities: None, deadline: RETRY, kept_max: 1 };
+        let http = Http::new(&http).unwrap();
+        let (name, url, interval) = ("device".into(), String::new(), RETRY);
+        let options = Options { name, url, http, interval };
+        let (keys, counts, state, bell) = Default::default();
+        Source { shared: Arc::new(Shared { options, keys, counts, clock, state, bell }) }
+    }
+
+    #[test]
+    fn one_too_many_is_turned_away_unless_somebody_gave_up() {
+        let source = source(Clock::system());
+        let (turned_away, told) = channel();
+        let wait = |is_awaited| {
+            let job = Noted { turned_away: turned_away.clone(), is_awaited };
+            assert!(source.wait(Box::new(job)).is_ok());
+        };
+        wait(false);
+        (0..WAITING_MAX).for_each(|_| wait(true));
+        assert!(told.try_recv().is_err());
+        wait(true);
+        assert!(told.try_recv().is_ok());
+    }
+
+    #[test]
+    fn nobody_waits_for_keys_that_were_fetched_a_moment_ago() {
+        let source = source(Clock::manual(Moment::from_unix_ms(0)));
+        let clock = &source.shared.clock;
+        source.shared.state.lock().began_at = Some(clock.now());
+        let (turned_away, told) = channel();
+        let wait = || {
+            let job = Noted { turned_away: turned_away.clone(), is_awaited: true };
+            source.wait(Box::new(job))
+        };
+        assert!(wait().is_err());
+        clock.set(clock.now().after_ms(UNKNOWN_PAUSE_MS));
+        assert!(wait().is_ok() && wait().is_ok());
+        assert!(told.try_recv().is_err());
     }
 }
