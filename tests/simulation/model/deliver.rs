@@ -93,12 +93,13 @@ impl Model {
         let tracks = session.tracks.range((number, Via::Plain)..=(number, Via::Handed(u64::MAX)));
         let mut fitting: Vec<(&Via, &Track)> =
             tracks.filter(|(_, t)| may_come(t)).map(|((_, via), track)| (via, track)).collect();
-        // Rather one that has not come yet, and must.
+        // Rather one that has not come yet, and must; with DUP rather one that was sent.
         let conn = session.conn.and_then(|conn| self.conns.get(&conn));
         let has_come =
             |via: &Via| conn.is_some_and(|conn| conn.copies.contains_key(&(number, via.clone())));
         fitting.sort_by_key(|(via, track)| {
-            (has_come(via), track.writes > 0, track.is_there(), !track.must)
+            let is_other = publish.dup != (track.writes > 0);
+            (has_come(via), is_other, track.is_there(), !track.must)
         });
         if let Some((via, _)) = fitting.first() {
             return Some((*via).clone());

@@ -95,6 +95,8 @@ struct Due {
     /// Whether it is for a message that the broker had, or may have had.
     repeated: bool,
     unsure: bool,
+    /// Whether the store may have taken no messages when it was read.
+    may_be_refused: bool,
 }
 
 /// A Network Connection.

@@ -69,6 +69,7 @@ impl Model {
             reached: (false, false),
             repeated: is_known,
             unsure: message_number.is_some_and(|number| self.was_processed(number)),
+            may_be_refused: self.unsafe_from().is_some(),
         };
         if !is_known {
             self.order += 1;
@@ -254,13 +255,10 @@ impl Model {
                 .broken(format!("connection {conn}: {packet:?} is not the one that is due"));
         };
         let v5 = self.conns.get(&conn).is_some_and(|conn| CLIENTS[conn.client].1);
-        if reason == 0x97 && self.unsafe_from().is_some() {
+        if reason == 0x97 && (due.may_be_refused || self.unsafe_from().is_some()) {
             return self.not_accepted(&due);
         }
-        let is_full = |number| {
-            self.messages.get(&number).is_some_and(|m: &Message| m.topic.starts_with("$q/tight"))
-        };
-        if reason == 0x97 && due.number.is_some_and(is_full) {
+        if reason == 0x97 && due.number.is_some_and(|number| self.may_be_full(number)) {
             return self.queue_refused(&due, true);
         }
         let (surely, maybe) = due.reached;
@@ -289,6 +287,11 @@ impl Model {
             return;
         }
         self.acked(due.order, due.number);
+    }
+
+    /// Whether a message goes to the queue that refuses when it is full.
+    pub(super) fn may_be_full(&self, number: u32) -> bool {
+        self.messages.get(&number).is_some_and(|message| message.topic.starts_with("$q/tight"))
     }
 
     fn acked(&mut self, order: u64, number: Option<u32>) {

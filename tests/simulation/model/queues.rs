@@ -335,13 +335,25 @@ impl Model {
 
     /// A Session may have ended, with what it had of QoS 2.
     pub(super) fn queue_session_ended(&mut self, client: usize) {
-        for entry in self.queues.entries.values_mut() {
+        let mut letters = vec![];
+        for ((number, is_letter), entry) in &mut self.queues.entries {
             let had = entry.seen_by == Some(client) || entry.maybe_with.contains(&client);
             if entry.finished.is_none() && had {
                 // A dead letter, or dropped where there is none; or it was its only by record.
                 let must = entry.must && entry.topic.starts_with("$q/work");
                 entry.loosen();
                 entry.must = must;
+                letters.extend(is_letter.then_some(*number));
+            }
+        }
+        self.done_with(&letters);
+    }
+
+    /// Dead letters that may be done with: so is what they were made of.
+    fn done_with(&mut self, letters: &[u32]) {
+        for number in letters {
+            if let Some(from) = self.queues.entries.get_mut(&(*number, false)) {
+                from.must = false;
             }
         }
     }
@@ -383,12 +395,7 @@ impl Model {
                 entry.taken = 0;
             }
         }
-        // A dead letter that may be done with: so is what it was made of.
-        for number in letters {
-            if let Some(from) = self.queues.entries.get_mut(&(number, false)) {
-                from.must = false;
-            }
-        }
+        self.done_with(&letters);
     }
 
     /// What is left in queues that everybody consumes.

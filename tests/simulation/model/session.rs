@@ -1,6 +1,6 @@
 //! Sessions as they must be: begun, changed hands, parked, ended, and after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::queues::consumes_by_priority;
 use super::track::{Track, Via};
@@ -233,6 +233,12 @@ impl Model {
             Some(false)
         } else {
             (session.conn, session.opening) = (Some(number), true);
+            if session.exists == Sure::Maybe {
+                // It may as well be a new one.
+                let stored = connect.expiry_s > 0 && !in_memory;
+                session.may_be_stored |= session.stored != stored;
+                session.stored |= stored;
+            }
             if let Some(will) = session.will.take() {
                 session.void_wills.push((will.number, now));
                 if will.due.is_some_and(|due| due <= now) {
@@ -385,9 +391,7 @@ impl Model {
             // A crash may find it in the store.
             self.sessions[client].void_wills.extend(refused_will);
         }
-        if self.unsafe_from().is_some() {
-            self.unanswered(number);
-        }
+        self.unanswered(number);
     }
 
     /// A connection has its turn that may have waited for its Session: now it finds it.
@@ -430,19 +434,27 @@ impl Model {
         self.end_groups();
     }
 
-    /// Publications that are not answered when their connection ends may have been refused.
+    /// Publications that are not answered when their connection ends may have been refused: by a
+    /// store that took none, or a queue that was full.
     fn unanswered(&mut self, number: usize) {
+        let is_unsafe = self.unsafe_from().is_some();
         let Some(conn) = self.conns.get_mut(&number) else { return };
         let dues: Vec<Due> = conn.pubacks.drain(..).chain(conn.pubrecs.drain(..)).collect();
         for due in dues {
-            self.not_accepted(&due);
+            if is_unsafe || due.may_be_refused {
+                self.not_accepted(&due);
+            } else if due.number.is_some_and(|number| self.may_be_full(number)) {
+                self.queue_refused(&due, false);
+            }
         }
     }
 
-    /// What a share group's member had of QoS 1 goes back to the group.
+    /// What a share group's member had of QoS 1 goes back to the group. What it had when it left
+    /// the group has become its own, if its Session is stored.
     fn give_back_shared(&mut self, client: usize, number: usize) {
         let session = &mut self.sessions[client];
-        let is_open = |span: &&Span| span.is_open() && span.is_shared();
+        let keeps = session.stored;
+        let is_open = |span: &&Span| span.is_shared() && (span.is_open() || !keeps);
         let members = session.spans.iter().filter(is_open).map(|span| span.filter.clone());
         let members: Vec<String> = members.collect();
         let goes_back = |via: &Via| matches!(via, Via::Group(filter) if members.contains(filter));
@@ -485,7 +497,13 @@ impl Model {
         }
         let incarnation = old.incarnation;
         let confirmed = old.confirmed;
-        let former = older.filter(|_| !confirmed).or(Some((now, false, Box::new(old))));
+        let older = older.filter(|_| !confirmed).map(|(at, acked, mut older)| {
+            // A crash may find this one instead, although it has never been confirmed.
+            older.may_be_stored |= old.stored != older.stored;
+            older.stored |= old.stored;
+            (if old.stored { now } else { at }, acked, older)
+        });
+        let former = older.or(Some((now, false, Box::new(old))));
         self.sessions[client] =
             Session { former, waiting, incarnation: incarnation.max(seq), ..Session::default() };
         self.end_groups();
@@ -671,12 +689,21 @@ impl Model {
         }
         let is_stored: Vec<bool> = self.sessions.iter().map(|session| session.stored).collect();
         let ends_with: Vec<_> = self.sessions.iter().map(Session::surely_ends_with).collect();
+        let ends = |session: &&Session| session.conn.is_some() && !session.stored;
+        let spans = self.sessions.iter().filter(ends).flat_map(|session| &session.spans);
+        let with_qos2 = spans.filter(|span| span.is_shared() && span.is_open() && span.qos == 2);
+        let ending: BTreeSet<String> = with_qos2.map(|span| span.filter.clone()).collect();
         for session in &mut self.sessions {
             unsure.extend(session.crash(settled));
         }
-        for group in self.groups.values_mut() {
+        for (filter, group) in &mut self.groups {
             for track in group.tracks.values_mut() {
+                let is_new = !settled(track.at);
                 track.crash(settled);
+                // It may have been about to be sent to a member with which it ends.
+                if is_new && ending.contains(filter) {
+                    (track.must, track.was_must) = (false, false);
+                }
                 let Some((client, conn, qos)) = track.holder.take() else { continue };
                 if qos == 2 && ends_with[client] == Some(conn) {
                     (track.is_bound, track.must) = (true, false);

@@ -67,7 +67,6 @@ impl Track {
     /// Processed once more.
     pub fn merge(&mut self, other: Self) {
         self.must |= other.must;
-        self.parted = false;
         self.at = other.at;
         (self.acked, self.is_bound, self.bound_to) = (false, false, None);
         self.durable |= other.durable;
@@ -82,7 +81,8 @@ impl Track {
     /// The power was cut. `settled`: says whether what was done then is committed.
     pub fn crash(&mut self, settled: impl Fn(u64) -> bool) {
         (self.crashed, self.restarted) = (true, true);
-        self.was_must |= self.must;
+        // What was not stored may be lost although its publication has been noted.
+        self.was_must |= self.must && self.durable;
         if !(self.acked || settled(self.at)) || !self.durable {
             self.must = false;
         }
