@@ -97,7 +97,8 @@ pub struct Session {
     pub in_flight: BTreeMap<u16, InFlight>,
     /// What was there before, when that ended, and whether that is sure to survive a crash.
     former: Option<(u64, bool, Box<Self>)>,
-    /// The connection whose CONNECT ended that.
+    /// The connection whose CONNECT ended that; and the same only if it surely was there.
+    ended_by: Option<usize>,
     former_by: Option<usize>,
 }
 
@@ -228,6 +229,7 @@ impl Model {
                 let own = (session.exists == Sure::Yes).then_some(number);
                 self.end_session(client);
                 self.sessions[client].former_by = by.or(own);
+                self.sessions[client].ended_by = Some(number);
             }
             self.new_session(client, connect.expiry_s > 0 && !in_memory);
             Some(false)
@@ -265,7 +267,7 @@ impl Model {
 
     fn new_session(&mut self, client: usize, stored: bool) {
         let former = self.sessions[client].former.take();
-        let former_by = self.sessions[client].former_by;
+        let Session { former_by, ended_by, .. } = self.sessions[client];
         let waiting = std::mem::take(&mut self.sessions[client].waiting);
         self.sessions[client] = Session {
             exists: Sure::Yes,
@@ -273,6 +275,7 @@ impl Model {
             stored,
             former,
             former_by,
+            ended_by,
             waiting,
             ..Session::default()
         };
@@ -286,17 +289,19 @@ impl Model {
             return;
         }
         conn.open = true;
-        if self.sessions[conn.client].conn != Some(number) {
+        let client = conn.client;
+        self.taken_over(client, number);
+        if self.sessions[client].conn != Some(number) {
             let what = "another connection has the Session";
             return self.broken(format!("connection {number} is let in: {what}"));
         }
+        let Some(conn) = self.conns.get(&number) else { return };
         if conn.present.is_some_and(|present| present != session_present) {
-            let client = conn.client;
             return self.broken(format!(
                 "client {client}, connection {number}: Session Present is {session_present}"
             ));
         }
-        let (client, in_memory) = (conn.client, conn.in_memory);
+        let in_memory = conn.in_memory;
         let Some(connect) = conn.connect.clone() else { return };
         if !session_present && conn.present.is_none() {
             // It did not survive.
@@ -320,6 +325,18 @@ impl Model {
         let incarnation = session.incarnation;
         if let Some(conn) = self.conns.get_mut(&number) {
             conn.incarnation = incarnation;
+        }
+    }
+
+    /// A connection that takes nothing cannot be told that it is over; its Session is given on
+    /// nevertheless.
+    fn taken_over(&mut self, client: usize, number: usize) {
+        let session = &self.sessions[client];
+        let holder = session.conn.filter(|_| session.waiting.contains(&number));
+        let is_stuck = |holder: &usize| self.conns.get(holder).is_some_and(|conn| !conn.is_roomy);
+        if let Some(holder) = holder.filter(is_stuck) {
+            self.ended(holder);
+            self.turn(number);
         }
     }
 
@@ -387,7 +404,7 @@ impl Model {
         }
         // It may also have been gone before it could be told.
         if refused || !open && self.unsafe_from().is_some() {
-            self.refused(client);
+            self.refused(client, number);
             // A crash may find it in the store.
             self.sessions[client].void_wills.extend(refused_will);
         }
@@ -406,12 +423,13 @@ impl Model {
 
     /// A Client was not let in, because the store fails or another has come: before its Session
     /// was touched, or after.
-    fn refused(&mut self, client: usize) {
+    fn refused(&mut self, client: usize, number: usize) {
         let now = self.now;
         let session = &mut self.sessions[client];
         let stored = session.stored;
         let mut undone = vec![];
-        if let Some((ended_at, false, former)) = session.former.take() {
+        let is_by_it = session.ended_by == Some(number);
+        if let Some((ended_at, false, former)) = session.former.take_if(|_| is_by_it) {
             let waiting = std::mem::take(&mut session.waiting);
             let incarnation = session.incarnation;
             *session = *former;
