@@ -275,14 +275,19 @@ impl Broker {
             self.publish_will(&will, &parts.mailbox, now, &mut turn);
         }
         let client_id = parts.session.client_id().clone();
-        let place = if ends_now {
+        let parked = if ends_now {
             self.end(parts, &mut turn);
-            self.registry.remove_if(&client_id, |_| true)
+            None
         } else {
             self.put_on_record(&mut parts, Some(now), &mut turn);
-            self.park_until(parts, now, will_due.filter(|&due| due > now))
+            Some(parts)
         };
+        // Before another worker may have the Session: what the store is told of it stays in order.
         self.finish(&mut turn, None);
+        let place = match parked {
+            None => self.registry.remove_if(&client_id, |_| true),
+            Some(parts) => self.park_until(parts, now, will_due.filter(|&due| due > now)),
+        };
         place.inspect(Place::vacated);
     }
 
