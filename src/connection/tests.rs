@@ -34,13 +34,19 @@ fn an_idle_connection_is_small() {
 /// Thousands may wait for their CONNECT at once, and an allocator keeps what they have held.
 #[tokio::test]
 async fn who_has_not_said_connect_takes_little() {
-    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
-    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let broker = in_memory();
     let options = options();
     let far = Transport::Other(Box::new(duplex(1).1));
     let opening = open::open(far, Peer::direct(None), (None, None), &broker, &options);
     assert!(size_of_val(&opening) <= 1300, "{}", size_of_val(&opening));
+}
+
+/// A broker that stores nothing and whose clock stands.
+fn in_memory() -> Arc<Broker> {
+    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
+    let clock = Clock::manual(Moment::from_unix_ms(1));
+    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    broker
 }
 
 /// A Client of MQTT 3.1.1 whose connection has room for everything.
@@ -93,9 +99,7 @@ async fn ping(client: &mut DuplexStream) {
 /// On one thread, where everything has its turn in order: nothing depends on time.
 #[tokio::test]
 async fn who_never_stops_publishing_has_others_wait_for_a_few_packets_only() {
-    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
-    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let broker = in_memory();
     let (mut flood, mut other) = (client(&broker, b'f').await, client(&broker, b'o').await);
     let publish = [0x30, 4, 0, 1, b't', b'x'];
     // What kind of packets it sends is known from what came before.
@@ -117,9 +121,7 @@ async fn who_never_stops_publishing_has_others_wait_for_a_few_packets_only() {
 /// Who has spoken between two turns of another is heard by its receivers before the second.
 #[tokio::test]
 async fn a_message_passes_who_never_stops_publishing() {
-    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
-    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let broker = in_memory();
     let mut flood = client(&broker, b'f').await;
     let mut from = client_at_socket(&broker, b'a').await;
     let mut to = client_at_socket(&broker, b'b').await;
@@ -177,9 +179,7 @@ impl AsyncWrite for Noting {
 /// A PUBACK is a call to the system that a message should not have to wait for.
 #[tokio::test]
 async fn messages_are_written_before_they_are_acknowledged() {
-    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
-    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let broker = in_memory();
     let written = Arc::<Mutex<Vec<u8>>>::default();
     let mut clients = Vec::new();
     for name in b'a'..=b'd' {
@@ -203,9 +203,7 @@ async fn messages_are_written_before_they_are_acknowledged() {
 
 #[tokio::test]
 async fn what_came_before_a_broken_rule_is_acknowledged() {
-    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
-    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let broker = in_memory();
     let mut client = client(&broker, b'a').await;
     let no_packet = [0xF0, 0];
     let publish = [0x32, 6, 0, 1, b't', 0, 9, b'x'];
@@ -267,9 +265,7 @@ async fn what_the_store_could_not_keep_is_not_acknowledged() {
 /// Also when two do so at once, each of which lets the other go first.
 #[tokio::test]
 async fn a_message_to_oneself_comes_after_its_puback() {
-    let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
-    let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
+    let broker = in_memory();
     let mut clients = [client(&broker, b'a').await, client(&broker, b'b').await];
     for (client, topic) in clients.iter_mut().zip(b'1'..) {
         client.write_all(&[0x82, 6, 0, 1, 0, 1, topic, 0]).await.unwrap();

@@ -25,8 +25,8 @@ pub(super) fn line(
     let mut line = Draft { text: String::with_capacity(USUAL_LEN), colours, result: Ok(()) };
     let level = *event.metadata().level();
     match look {
-        Look::Own => line.begin(timestamp, level)?,
-        Look::Mosquitto => line.begin_as_mosquitto(timestamp, level)?,
+        Look::Own => line.begin(timestamp, level),
+        Look::Mosquitto => line.begin_as_mosquitto(timestamp, level),
     }
     let start = line.text.len();
     event.record(&mut Fields { line: &mut line, start });
@@ -43,7 +43,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn begin(&mut self, timestamp: &Timestamp, level: Level) -> std::fmt::Result {
+    fn begin(&mut self, timestamp: &Timestamp, level: Level) {
         let (word, colour) = match level {
             Level::ERROR => ("ERROR", "31"),
             Level::WARN => (" WARN", "33"),
@@ -51,33 +51,17 @@ impl Draft {
             Level::DEBUG => ("DEBUG", "34"),
             Level::TRACE => ("TRACE", "35"),
         };
-        if *timestamp != Timestamp::None {
-            self.in_colour("2", |text| match timestamp {
-                Timestamp::None => Ok(()),
-                Timestamp::Own => {
-                    now(text);
-                    Ok(())
-                }
-                Timestamp::Unix => write!(text, "{}", since_1970().as_secs()),
-                Timestamp::Strftime(format) => {
-                    text.write_str(&strftime(format).unwrap_or_default())
-                }
-            })?;
-            self.text.push(' ');
-        }
-        self.in_colour(colour, |text| text.write_str(word))?;
+        self.colour("2");
+        let is_stamped = self.stamp(timestamp, now);
+        self.colour("0");
+        self.text.push_str(if is_stamped { " " } else { "" });
+        self.in_colour(colour, word);
         self.text.push(' ');
-        Ok(())
     }
 
-    fn begin_as_mosquitto(&mut self, timestamp: &Timestamp, level: Level) -> std::fmt::Result {
-        match timestamp {
-            Timestamp::None => {}
-            Timestamp::Strftime(format) => {
-                self.text.push_str(&strftime(format).unwrap_or_default());
-                self.text.push_str(": ");
-            }
-            Timestamp::Own | Timestamp::Unix => write!(self.text, "{}: ", since_1970().as_secs())?,
+    fn begin_as_mosquitto(&mut self, timestamp: &Timestamp, level: Level) {
+        if self.stamp(timestamp, unix) {
+            self.text.push_str(": ");
         }
         // What is looked for in its log.
         self.text.push_str(match level {
@@ -85,21 +69,32 @@ impl Draft {
             Level::WARN => "Warning: ",
             _ => "",
         });
-        Ok(())
     }
 
-    /// Writes a part in a colour, or whatever else a terminal makes of that number.
-    fn in_colour(
-        &mut self,
-        colour: &str,
-        write: impl FnOnce(&mut String) -> std::fmt::Result,
-    ) -> std::fmt::Result {
-        if !self.colours {
-            return write(&mut self.text);
+    /// Adds the time, where it is the look's as `own` does; false: none is wanted.
+    fn stamp(&mut self, timestamp: &Timestamp, own: fn(&mut String)) -> bool {
+        match timestamp {
+            Timestamp::None => return false,
+            Timestamp::Own => own(&mut self.text),
+            Timestamp::Unix => unix(&mut self.text),
+            Timestamp::Strftime(format) => {
+                self.text.push_str(&strftime(format).unwrap_or_default());
+            }
         }
-        write!(self.text, "\x1b[{colour}m")?;
-        write(&mut self.text)?;
-        self.text.write_str("\x1b[0m")
+        true
+    }
+
+    fn in_colour(&mut self, colour: &str, text: &str) {
+        self.colour(colour);
+        self.text.push_str(text);
+        self.colour("0");
+    }
+
+    /// A colour, or whatever else a terminal makes of that number; 0 is its usual one.
+    fn colour(&mut self, number: &str) {
+        if self.colours {
+            self.text.extend(["\x1b[", number, "m"]);
+        }
     }
 }
 
@@ -123,13 +118,11 @@ impl Fields<'_> {
         }
         if name != "message" {
             let name = name.strip_prefix("r#").unwrap_or(name);
-            self.line.result = self
-                .line
-                .in_colour("3", |text| text.write_str(name))
-                .and_then(|()| self.line.in_colour("2", |text| text.write_str("=")));
+            self.line.in_colour("3", name);
+            self.line.in_colour("2", "=");
         }
         let from = self.line.text.len();
-        self.line.result = self.line.result.and_then(|()| write(&mut self.line.text));
+        self.line.result = write(&mut self.line.text);
         escape(&mut self.line.text, from);
     }
 }
@@ -174,6 +167,11 @@ fn escape(text: &mut String, from: usize) {
 thread_local! {
     /// The second that was written last, and how.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// Adds the seconds since 1970.
+fn unix(text: &mut String) {
+    text.push_str(&since_1970().as_secs().to_string());
 }
 
 /// Adds date and time, UTC, to the microsecond.

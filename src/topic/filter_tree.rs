@@ -23,9 +23,9 @@ const NONE: u32 = u32::MAX;
 /// The node where every filter with a wildcard begins.
 const ROOT: u32 = 0;
 
-/// 40 bytes: most nodes have one child and no value, so values are kept elsewhere. What has to be
-/// looked at lies far apart among a million filters, and each look costs as much as a hundred
-/// instructions: so a short level and an only child are here.
+/// 40 bytes: most nodes have one child and no value, so values are kept elsewhere. Among a million
+/// filters what is elsewhere is in no cache: so a short level and an only child are here (processor
+/// time of a message that finds its way among those with `+`: 0.82).
 #[derive(Debug)]
 struct Node {
     /// What leads here from the parent.

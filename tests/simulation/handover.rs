@@ -10,8 +10,8 @@ use whimbrel::broker::{self, Waiter};
 use whimbrel::store::{self, Store};
 
 use crate::disk::Disk;
-use crate::packet::{Filter, Packet, Publish};
-use crate::stage::{Member, Stage, Writer, write};
+use crate::packet::{Filter, Packet};
+use crate::stage::{Member, Stage, Writer, publish, write};
 
 /// Commits what the store has been told when it is rung, and keeps what is then on the disk.
 struct Spy {
@@ -48,20 +48,19 @@ fn keep_durable(stage: &mut Stage) {
     keeper.send(Packet::Disconnect { reason: 0, expiry_s: None });
 }
 
-fn publish(publisher: &mut Member) {
-    publisher.send(Packet::Publish(Publish {
-        dup: false,
-        qos: 2,
-        retain: false,
-        topic: "q".into(),
-        id: 1,
-        expiry_s: None,
-        subscription_ids: vec![],
-        count: None,
-        reason: None,
-        priority: None,
-        payload: b"once".into(),
-    }));
+/// A member of the group holds a message until that is durable, which it is not yet; with one that
+/// is there to join, and the publisher.
+fn one_holds(stage: &mut Stage, expiry_s: u32) -> [Member; 3] {
+    keep_durable(stage);
+    let mut first = stage.connect("first", expiry_s);
+    join(&mut first);
+    stage.commit(&mut [&mut first]);
+    let second = stage.connect("second", 100);
+    let mut publisher = stage.connect("publisher", 0);
+    publisher.send(Packet::Publish(publish("q", 2, b"once")));
+    let _ = first.turn(Waker::noop());
+    assert!(!first.is_sent(b"once"), "it left before it was durable");
+    [first, second, publisher]
 }
 
 /// Whether the store on a disk says that a Session has something in flight, or that one had which
@@ -77,16 +76,7 @@ fn has_in_flight(disk: Disk) -> bool {
 
 fn gives_back_in_order(expiry_s: u32) {
     let mut stage = Stage::new();
-    keep_durable(&mut stage);
-    let mut first = stage.connect("first", expiry_s);
-    join(&mut first);
-    stage.commit(&mut [&mut first]);
-    let mut second = stage.connect("second", 100);
-    let mut publisher = stage.connect("publisher", 0);
-    publish(&mut publisher);
-    // The first member holds it until that is durable, which it is not yet.
-    let _ = first.turn(Waker::noop());
-    assert!(!first.is_sent(b"once"), "it left before it was durable");
+    let [mut first, mut second, _publisher] = one_holds(&mut stage, expiry_s);
     join(&mut second);
     let (writer, disk) = (stage.writer.clone(), stage.disk.clone());
     let spy = Arc::new(Spy { writer, disk, seen: Mutex::default() });
@@ -112,15 +102,7 @@ async fn what_a_session_that_ends_held_is_not_its_own_when_another_hears_of_it()
 #[tokio::test]
 async fn what_is_held_for_who_says_goodbye_is_not_sent_to_it() {
     let mut stage = Stage::new();
-    keep_durable(&mut stage);
-    let mut first = stage.connect("first", 0);
-    join(&mut first);
-    stage.commit(&mut [&mut first]);
-    let mut second = stage.connect("second", 100);
-    let mut publisher = stage.connect("publisher", 0);
-    publish(&mut publisher);
-    let _ = first.turn(Waker::noop());
-    assert!(!first.is_sent(b"once"), "it is not held");
+    let [mut first, mut second, mut publisher] = one_holds(&mut stage, 0);
     // What it is held for has been done when DISCONNECT is read, but no turn has seen it.
     write(&mut stage.writer.lock());
     first.send(Packet::Disconnect { reason: 0, expiry_s: None });

@@ -17,7 +17,7 @@ use whimbrel::store::{self, Store};
 
 use crate::disk::Disk;
 use crate::log::Log;
-use crate::packet::{Connect, Packet};
+use crate::packet::{Connect, Packet, Publish};
 use crate::pipe::{Link, Pipe, pipe};
 use crate::plant::Plant;
 use crate::world;
@@ -29,6 +29,23 @@ pub type Writer = Arc<Mutex<(Committer<Waiter>, u64)>>;
 pub fn write((committer, now_us): &mut (Committer<Waiter>, u64)) {
     *now_us += 1_000_000;
     committer.step(*now_us);
+}
+
+/// A first PUBLISH with nothing special.
+pub fn publish(topic: &str, qos: u8, payload: &[u8]) -> Publish {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: topic.into(),
+        id: 1,
+        expiry_s: None,
+        subscription_ids: vec![],
+        count: None,
+        reason: None,
+        priority: None,
+        payload: payload.into(),
+    }
 }
 
 /// A connection that is driven by hand.

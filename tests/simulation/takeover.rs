@@ -2,7 +2,7 @@
 //! again at once: what it has said is heard before its next connection takes over.
 
 use crate::packet::{Connect, Filter, Packet, Publish, Will};
-use crate::stage::{Member, Stage};
+use crate::stage::{Member, Stage, publish};
 
 fn subscribes(member: &mut Member, filter: &str) {
     let filter = Filter {
@@ -37,19 +37,8 @@ async fn a_disconnect_behind_a_publish_that_is_held_back_is_heard() {
     stage.disk.fail_after(0, true, false);
     subscribes(&mut watcher, "other");
     stage.commit(&mut [&mut watcher]);
-    first.send(Packet::Publish(Publish {
-        dup: false,
-        qos: 1,
-        retain: true,
-        topic: topic(),
-        id: 1,
-        expiry_s: None,
-        subscription_ids: vec![],
-        count: None,
-        reason: None,
-        priority: None,
-        payload: b"said".into(),
-    }));
+    let said = Publish { retain: true, ..publish(&topic(), 1, b"said") };
+    first.send(Packet::Publish(said));
     first.send(Packet::Disconnect { reason: 0, expiry_s: None });
     assert!(watcher.received().iter().all(|packet| !matches!(packet, Packet::Publish(_))));
     stage.disk.heal();
