@@ -335,13 +335,19 @@ impl Connection {
     }
 
     /// Writes the deliveries that were taken.
-    pub(super) fn deliver(&mut self, now: Moment, scratch: &mut Scratch) {
+    pub(super) fn deliver(&mut self, now: &mut Moment, scratch: &mut Scratch) {
         let Scratch { deliveries, turn, .. } = scratch;
         let Some(parts) = self.lease.parts.as_mut() else { return };
         let broker = &self.lease.broker;
         let (stored, key) = (parts.mailbox.stored(), parts.mailbox.key());
         let (out, has_rules) = (self.writer.output(), self.guard.has_rules());
+        let mut has_looked = false;
         for delivery in deliveries.drain(..) {
+            if !has_looked && delivery.message.expires_at() != Moment::NEVER {
+                // Another thread may have published it since this one looked at the clock, and
+                // nobody is told that more time is left than was given [MQTT-3.3.2-6].
+                (*now, has_looked) = (broker.now(), true);
+            }
             if has_rules && !self.receives.allow(&self.guard, &delivery) {
                 if broker.pass_on(&delivery, key, turn) {
                     continue;
@@ -352,7 +358,7 @@ impl Connection {
             }
             let payload_len = delivery.message.payload().len() as u64;
             let lent = (delivery.source != 0).then(|| delivery.trace());
-            let delivered = parts.session.deliver(delivery, now, out);
+            let delivered = parts.session.deliver(delivery, *now, out);
             if !matches!(delivered, Delivered::Dropped { .. }) {
                 turn.tally.messages_sent += 1;
                 turn.tally.payload_bytes_sent += payload_len;

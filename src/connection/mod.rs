@@ -206,7 +206,7 @@ struct Timer {
 
 impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        let now = self.lease.broker.now();
+        let mut now = self.lease.broker.now();
         if self.guard.expires_at() <= now {
             return Poll::Ready(Ending::Expired);
         }
@@ -222,7 +222,7 @@ impl Connection {
             }
             let (until, mut packets) = (now.after_ms(TURNS_MS), 0);
             for turn in 1..=TURNS_MAX {
-                let turned = self.turn(cx, now, scratch, gave_way.is_none());
+                let turned = self.turn(cx, &mut now, scratch, gave_way.is_none());
                 let tally = &scratch.turn.tally;
                 let handled = tally.packets_received + tally.packets_sent;
                 packets += handled;
@@ -322,7 +322,7 @@ impl Connection {
     }
 
     /// Takes what the mailbox holds.
-    fn take(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
+    fn take(&mut self, now: &mut Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
         let backlog = self.writer.backlog();
         let room = self.deliver_backlog_max().saturating_sub(backlog);
         let subscribes = self.is_subscribing();

@@ -1,6 +1,6 @@
 use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 use tokio::io::{
@@ -43,8 +43,12 @@ async fn who_has_not_said_connect_takes_little() {
 
 /// A broker that stores nothing and whose clock stands.
 fn in_memory() -> Arc<Broker> {
+    at(Clock::manual(Moment::from_unix_ms(1)))
+}
+
+/// A broker that stores nothing, with a clock.
+fn at(clock: Clock) -> Arc<Broker> {
     let store = store::Options { durability: Durability::Memory, ..store::Options::default() };
-    let clock = Clock::manual(Moment::from_unix_ms(1));
     let (broker, _) = Broker::open(broker::Options::default(), clock, &store).unwrap();
     broker
 }
@@ -199,6 +203,64 @@ async fn messages_are_written_before_they_are_acknowledged() {
     b.read_exact(&mut [0; 4]).await.unwrap();
     let (publish, puback) = (3, 4);
     assert_eq!(*written.lock(), [publish, publish, puback, puback]);
+}
+
+/// Reads a packet.
+async fn packet(client: &mut DuplexStream) -> Vec<u8> {
+    let mut packet = vec![0; 2];
+    client.read_exact(&mut packet).await.unwrap();
+    let len = packet[1].into();
+    client.take(len).read_to_end(&mut packet).await.unwrap();
+    packet
+}
+
+/// A Client of MQTT 5.
+async fn client_of_5(broker: &Arc<Broker>, name: u8) -> DuplexStream {
+    let (mut near, far) = duplex(1024);
+    serve_at(broker, Transport::Other(Box::new(far)));
+    let connect = [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, name];
+    near.write_all(&connect).await.unwrap();
+    assert_eq!(packet(&mut near).await[..4][2..], [0, 0]);
+    near
+}
+
+/// A receiver's thread looks at the clock; before it goes on, another publishes what it then finds.
+#[tokio::test]
+async fn nobody_is_told_that_more_time_is_left_than_was_given() {
+    type Meanwhile = Box<dyn FnOnce() + Send>;
+    let ms = Arc::new(AtomicU64::new(1));
+    let meanwhile = Arc::<Mutex<Option<Meanwhile>>>::default();
+    let clock = {
+        let (ms, meanwhile) = (ms.clone(), meanwhile.clone());
+        Clock::Other(Box::new(move || {
+            let now = Moment::from_unix_ms(ms.load(Relaxed));
+            let meanwhile = meanwhile.lock().take();
+            meanwhile.into_iter().for_each(|meanwhile| meanwhile());
+            now
+        }))
+    };
+    let broker = at(clock);
+    let mut receiver = client_of_5(&broker, b'r').await;
+    receiver.write_all(&[0x82, 7, 0, 1, 0, 0, 1, b't', 2]).await.unwrap();
+    assert_eq!(packet(&mut receiver).await, [0x90, 4, 0, 1, 0, 2]);
+    for (qos, id) in [(1, 1), (2, 2)] {
+        let publish = move |id| [0x30 | qos << 1, 12, 0, 1, b't', 0, id, 5, 2, 0, 0, 0, 100, b'x'];
+        let (broker, ms) = (broker.clone(), ms.clone());
+        *meanwhile.lock() = Some(Box::new(move || {
+            ms.fetch_add(1, Relaxed);
+            let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let publishes = async move {
+                let mut sender = client_of_5(&broker, b's').await;
+                sender.write_all(&publish(9)).await.unwrap();
+                assert_eq!(packet(&mut sender).await, [0x30 + 0x10 * qos, 2, 0, 9]);
+            };
+            let thread = std::thread::spawn(move || runtime().unwrap().block_on(publishes));
+            thread.join().unwrap();
+        }));
+        receiver.write_all(&[0xC0, 0]).await.unwrap();
+        let packets = [packet(&mut receiver).await, packet(&mut receiver).await];
+        assert!(packets.contains(&publish(id).to_vec()), "{packets:?}");
+    }
 }
 
 #[tokio::test]

@@ -29,16 +29,18 @@ pub(super) enum Next {
 }
 
 impl Connection {
-    /// One turn, but for writing; whether it `may_give_way`.
+    /// One turn, but for writing; whether it `may_give_way`. It looks at the clock again if `now`
+    /// must not be before a message was published.
     pub(super) fn turn(
         &mut self,
         cx: &mut Context<'_>,
-        now: Moment,
+        now: &mut Moment,
         scratch: &mut Scratch,
         may_give_way: bool,
     ) -> Result<Next, Ending> {
         self.writer.borrow(&mut scratch.output);
         let result = self.act(cx, now, scratch);
+        let now = *now;
         let is_drained = matches!(result, Ok((_, true)));
         let result = result.map(|(busy, _)| busy);
         let gives_way = may_give_way && is_drained && self.lets_others_write(&scratch.turn.tally);
@@ -75,13 +77,14 @@ impl Connection {
     fn act(
         &mut self,
         cx: &mut Context<'_>,
-        now: Moment,
+        now: &mut Moment,
         scratch: &mut Scratch,
     ) -> Result<(bool, bool), Ending> {
         // Answers that waited come first: messages of a Client to itself after their PUBACK.
-        let mut busy = self.has_answers() && self.answer(now, scratch)?;
-        self.hear_verdict(cx, now)?;
+        let mut busy = self.has_answers() && self.answer(*now, scratch)?;
+        self.hear_verdict(cx, *now)?;
         busy |= self.take(now, scratch)?;
+        let now = *now;
         busy |= self.send_retained(now, scratch);
         let mut is_drained = false;
         if self.is_at_work() {

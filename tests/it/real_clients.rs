@@ -119,8 +119,8 @@ impl Report {
         VERSIONS.into_iter().flat_map(of).collect()
     }
 
-    /// Checks that failed or were not made.
-    fn failures(&self) -> Vec<String> {
+    /// Checks that failed or were not made, with what the broker logged of each.
+    fn failures(&self, log: &str) -> Vec<String> {
         let mut failures = vec![];
         for (version, transport) in self.columns() {
             for check in checks(version) {
@@ -129,7 +129,12 @@ impl Report {
                     Some(Cell::Failed(why)) => why,
                     None => "not reported",
                 };
-                failures.push(format!("{} {version} {transport} {check}: {why}", self.client));
+                // As the contract makes Client Identifiers.
+                let name = self.client.split(' ').next().unwrap_or_default();
+                let ids = format!("{name}/{version}/{transport}/{check}/").replace(' ', "-");
+                let logged = log.lines().filter(|line| line.contains(&ids));
+                let what = format!("{} {version} {transport} {check}: {why}", self.client);
+                failures.push(std::iter::once(&*what).chain(logged).collect::<Vec<_>>().join("\n"));
             }
         }
         failures
@@ -264,8 +269,11 @@ fn every_client_passes_every_check_it_can() {
             PROGRAMS.map(|program| scope.spawn(move || run(&program(), ports))).into();
         running.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    let failures: Vec<_> = reports.iter().flat_map(Report::failures).collect();
-    assert!(failures.is_empty(), "{failures:#?}");
+    let log = ports.broker.log();
+    // Or else all of its log would follow what failed, and bury it.
+    drop(ports);
+    let failures: Vec<_> = reports.iter().flat_map(|report| report.failures(&log)).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
     let table = reports.iter().map(Report::table).collect::<String>();
     let table = format!("{INTRODUCTION}{table}");
     let path = PathBuf::from(ROOT).join(TABLE);
@@ -292,8 +300,12 @@ fn a_report_shows_what_failed_and_what_is_missing() {
         }
     }
     let report = Report::parse(&lines);
-    let expected = ["c 1 3.1 WSS QoS 2: not reported", "c 1 5 TCP will: too late: x"];
-    assert_eq!(report.failures(), expected);
+    let log = "a client=\"c/5/TCP/will/s\"\nb client=\"c/5/TCP/QoS-2/s\"";
+    let expected = [
+        "c 1 3.1 WSS QoS 2: not reported",
+        "c 1 5 TCP will: too late: x\na client=\"c/5/TCP/will/s\"",
+    ];
+    assert_eq!(report.failures(log), expected);
     let table = report.table();
     assert!(table.contains("| QoS 0 | ok | ok | -1 | ok | ok |"), "{table}");
     assert!(table.contains("FAILED") && table.ends_with("\n1. no WS\n"), "{table}");
