@@ -6,10 +6,10 @@
 //! and when it wakes up; only who comes first while it sleeps wakes it.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 thread_local! {
     static OWN: Cell<Option<&'static Desk>> = const { Cell::new(None) };
@@ -17,21 +17,22 @@ thread_local! {
     static EMPTY: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    /// To be woken.
-    left: Vec<Waker>,
-    /// Whether the thread sleeps, and nobody has woken it yet.
-    sleeps: bool,
-}
+/// The thread is awake, and nothing is left at its desk.
+const AWAKE: u8 = 0;
+/// It sleeps, nobody has woken it yet, and nothing is left.
+const ASLEEP: u8 = 1;
+/// Something is left.
+const USED: u8 = 2;
 
 /// Where wakers are left. On a line of memory of its own, or two: its thread looks often.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Desk {
-    inner: Mutex<Inner>,
-    /// Whether something may be left; a look at it needs no lock.
-    is_used: AtomicBool,
+    /// To be woken.
+    left: Mutex<Vec<Waker>>,
+    /// Comes to be and ceases to be `USED` while `left` is locked; to sleep and to wake up where
+    /// nothing is left needs no lock.
+    state: AtomicU8,
 }
 
 impl Desk {
@@ -41,49 +42,59 @@ impl Desk {
         OWN.set(Some(Box::leak(Box::default())));
     }
 
+    fn changes(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     fn leave(&self, waker: Waker) {
-        let mut inner = self.inner.lock();
-        if std::mem::take(&mut inner.sleeps) {
-            drop(inner);
+        if self.changes(ASLEEP, AWAKE) {
             waker.wake();
             return;
         }
-        inner.left.push(waker);
-        self.is_used.store(true, Ordering::Relaxed);
+        let mut left = self.left.lock();
+        left.push(waker);
+        if self.state.swap(USED, Ordering::AcqRel) == ASLEEP {
+            // It has fallen asleep just now.
+            self.wake(left);
+        }
     }
 
-    /// Wakes what is left here; `sleeps`: whether the thread then sleeps, if it is nothing.
-    fn serve(&self, sleeps: bool) {
-        let mut left = EMPTY.take();
-        let mut inner = self.inner.lock();
-        std::mem::swap(&mut inner.left, &mut left);
-        self.is_used.store(false, Ordering::Relaxed);
-        inner.sleeps = sleeps && left.is_empty();
-        drop(inner);
-        left.drain(..).for_each(Waker::wake);
-        EMPTY.set(left);
+    /// Wakes what is left here.
+    fn serve(&self) {
+        if self.state.load(Ordering::Relaxed) == USED {
+            self.wake(self.left.lock());
+        }
+    }
+
+    fn wake(&self, mut left: MutexGuard<'_, Vec<Waker>>) {
+        let mut all = EMPTY.take();
+        std::mem::swap(&mut *left, &mut all);
+        self.state.store(AWAKE, Ordering::Release);
+        drop(left);
+        all.drain(..).for_each(Waker::wake);
+        EMPTY.set(all);
     }
 }
 
 /// Wakes what is left at this thread's desk.
 #[inline]
 pub fn look() {
-    if let Some(desk) = OWN.get().filter(|desk| desk.is_used.load(Ordering::Relaxed)) {
-        desk.serve(false);
+    if let Some(desk) = OWN.get() {
+        desk.serve();
     }
 }
 
 /// As [`look`], and if nothing is left the thread sleeps from now on.
 pub fn before_sleep() {
-    if let Some(desk) = OWN.get() {
-        desk.serve(true);
+    if let Some(desk) = OWN.get().filter(|desk| !desk.changes(AWAKE, ASLEEP)) {
+        desk.serve();
     }
 }
 
 /// The thread does not sleep any more.
 pub fn after_sleep() {
-    if let Some(desk) = OWN.get() {
-        desk.serve(false);
+    if let Some(desk) = OWN.get().filter(|desk| !desk.changes(ASLEEP, AWAKE)) {
+        desk.serve();
     }
 }
 
@@ -127,10 +138,15 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::{Sender, channel};
     use std::task::Wake;
+    use std::thread::{self, Thread};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Stopwatch;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -143,7 +159,7 @@ mod tests {
 
     fn ring_from_afar(waker: &Waker, times: usize) {
         let bells: Vec<Bell> = (0..times).map(|_| Bell::new(waker)).collect();
-        std::thread::spawn(|| bells.into_iter().for_each(Bell::ring)).join().unwrap();
+        thread::spawn(|| bells.into_iter().for_each(Bell::ring)).join().unwrap();
     }
 
     #[test]
@@ -168,5 +184,64 @@ mod tests {
         assert_eq!(woken(), 7, "it had something to do and does not sleep");
         Bell::new(&waker).ring();
         assert_eq!(woken(), 8, "a bell of the same thread needs no desk");
+    }
+
+    /// Wakes a thread that sleeps, and says so.
+    struct Wakes(Thread, Sender<()>);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            let _ = self.1.send(());
+            self.0.unpark();
+        }
+    }
+
+    /// The thread sleeps whenever nothing has been left, and only a waker ends its sleep.
+    #[test]
+    fn whoever_rings_is_heard_however_the_thread_falls_asleep() {
+        const RINGS: usize = 20_000;
+        let (bells, rung) = channel();
+        let sleeper = thread::spawn(move || {
+            Desk::open();
+            let (mut waiting, thread) = (Vec::new(), thread::current());
+            for _ in 0..3 {
+                let (heard, was_heard) = channel();
+                let waker = Waker::from(Arc::new(Wakes(thread.clone(), heard)));
+                bells.send((0..RINGS).map(|_| Bell::new(&waker)).collect::<Vec<_>>()).unwrap();
+                waiting.push((was_heard, RINGS));
+            }
+            while waiting.iter().any(|(_, left)| *left > 0) {
+                before_sleep();
+                let mut any = false;
+                for (was_heard, left) in &mut waiting {
+                    let heard = was_heard.try_iter().count();
+                    (any, *left) = (any || heard > 0, *left - heard);
+                }
+                if !any {
+                    thread::park();
+                }
+                after_sleep();
+            }
+        });
+        let ringers: Vec<_> = rung
+            .iter()
+            .take(3)
+            .map(|bells: Vec<Bell>| {
+                thread::spawn(move || {
+                    for (at, bell) in bells.into_iter().enumerate() {
+                        bell.ring();
+                        // Now and then the sleeper gets to sleep.
+                        (0..at % 64 * 32).for_each(|_| std::hint::spin_loop());
+                    }
+                })
+            })
+            .collect();
+        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
+        let since = Stopwatch::start();
+        while !sleeper.is_finished() {
+            assert!(since.elapsed_us() < 60_000_000, "it sleeps, and was rung for");
+            thread::sleep(Duration::from_millis(5));
+        }
+        sleeper.join().unwrap();
     }
 }

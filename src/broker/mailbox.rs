@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -82,10 +83,14 @@ impl Inner {
 #[derive(Debug)]
 pub struct Mailbox {
     key: u64,
-    /// The Session's identity in the store, when it outlives its connections.
-    stored: Option<SessionId>,
+    /// The Session's identity in the store, when it outlives its connections; 0 is none.
+    stored: SessionId,
     memory: Arc<Memory>,
     inner: Mutex<Inner>,
+    /// Whether something may be there to take. Who adds something sets it, and who has taken all
+    /// clears it, with `inner` locked; to look at it needs no lock: who then goes to sleep looks
+    /// again with it.
+    is_used: AtomicBool,
 }
 
 impl Drop for Mailbox {
@@ -112,6 +117,18 @@ pub struct Remainder {
     pub spent: Vec<(u32, Delivery, Fate)>,
 }
 
+impl Remainder {
+    /// Whether nothing is left to be done.
+    pub fn is_empty(&self) -> bool {
+        self.overflow.is_empty()
+            && self.offline == 0
+            && self.no_consumer == 0
+            && self.ended.is_empty()
+            && self.wanted.is_empty()
+            && self.spent.is_empty()
+    }
+}
+
 /// What was taken from a mailbox beside mail and deliveries.
 #[derive(Debug, Default)]
 pub struct Taken {
@@ -135,12 +152,13 @@ impl Mailbox {
     ) -> Arc<Self> {
         let in_store = in_store && stored.is_some();
         let inner = Mutex::new(Inner { online: true, in_store, guard, ..Inner::default() });
-        Arc::new(Self { key, stored, memory, inner })
+        let stored = stored.unwrap_or(SessionId(0));
+        Arc::new(Self { key, stored, memory, inner, is_used: AtomicBool::new(false) })
     }
 
     /// The Session's identity in the store, when it outlives its connections.
     pub fn stored(&self) -> Option<SessionId> {
-        self.stored
+        Some(self.stored).filter(|stored| *stored != SessionId(0))
     }
 
     /// Who has the Session, or had it last, and what it may do.
@@ -158,6 +176,13 @@ impl Mailbox {
         self.inner.lock().online
     }
 
+    /// Locks it, to add something.
+    fn add(&self) -> MutexGuard<'_, Inner> {
+        let inner = self.inner.lock();
+        self.is_used.store(true, Relaxed);
+        inner
+    }
+
     /// Adds deliveries, in order, and rings the bell once.
     pub fn push(
         &self,
@@ -166,14 +191,14 @@ impl Mailbox {
         now: Moment,
         remainder: &mut Remainder,
     ) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.add();
         // Nobody is there to take what the store keeps anyhow.
         let at_hand_max = if inner.online { limits.at_hand_max } else { 0 };
         let qos0_max = if inner.online { limits.qos0_max } else { 0 };
         let limits = self.memory.bound(&Limits { at_hand_max, qos0_max, ..*limits });
         for delivery in deliveries {
             if inner.ended {
-                remainder.ended.push((delivery.trace(), self.stored));
+                remainder.ended.push((delivery.trace(), self.stored()));
             } else if delivery.qos == QoS::AtMostOnce && !inner.online && !limits.keeps_qos0 {
                 remainder.offline += 1;
             } else {
@@ -196,14 +221,20 @@ impl Mailbox {
 
     /// Puts deliveries that were taken and not sent back where they were.
     pub fn give_back(&self, deliveries: impl DoubleEndedIterator<Item = Delivery>) {
-        self.inner.lock().queue().give_back(deliveries);
+        self.add().queue().give_back(deliveries);
     }
 
     /// Leaves mail and rings the bell.
     pub fn post(&self, mail: Mail) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.add();
         inner.mail.push(mail);
         self.release(inner);
+    }
+
+    /// Whether something may be there to take.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        self.is_used.load(Relaxed)
     }
 
     /// Takes all mail, and deliveries: QoS 1 and 2 as many as `window`, all together until they
@@ -236,13 +267,14 @@ impl Mailbox {
                 if window > 0 && may_deliver { queue.wanted(self.memory.is_short()) } else { None };
         }
         inner.report(&self.memory);
+        self.is_used.store(inner.queue.as_deref().is_some_and(|queue| !queue.is_empty()), Relaxed);
         let any = !mail.is_empty() || !deliveries.is_empty();
         Taken { any, is_from_afar: std::mem::take(&mut inner.is_from_afar), wanted }
     }
 
     /// The messages that were wanted; what the store has lost is added to `dropped`.
     pub fn page(&self, page: Vec<Fetched>, dropped: &mut Dropped) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.add();
         inner.queue().page(page, dropped);
         if !inner.online {
             inner.leave_to_store();
@@ -259,12 +291,12 @@ impl Mailbox {
 
     /// Puts back what the store remembers at a start, for a Client that is away.
     pub fn restore(&self, entries: impl Iterator<Item = Stored>) {
-        self.inner.lock().queue().restore(entries);
+        self.add().queue().restore(entries);
     }
 
     /// Whether there is mail, or something to take or to ask the store for where that is allowed.
     pub fn has_ready(&self, window_open: bool, may_deliver: bool) -> bool {
-        self.inner.lock().has_ready(window_open, may_deliver)
+        self.is_used() && self.inner.lock().has_ready(window_open, may_deliver)
     }
 
     /// Hangs up the bell, unless there already is something to do.

@@ -115,6 +115,17 @@ impl Turn {
     pub fn has_changes(&self) -> bool {
         !self.changes.is_empty() || !self.retained.is_empty()
     }
+
+    /// Whether there is nothing to hand over. Most turns have nothing, where messages come one by
+    /// one.
+    pub fn is_empty(&self) -> bool {
+        !self.has_changes()
+            && self.messages.is_empty()
+            && self.runs.is_empty()
+            && self.finished.is_empty()
+            && self.settled.is_empty()
+            && self.remainder.is_empty()
+    }
 }
 
 impl Broker {

@@ -389,7 +389,15 @@ impl Connection {
     }
 
     /// Writes the answers that may leave; false when there were none.
+    #[inline]
     pub(super) fn answer(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
+        match &self.lease.parts {
+            Some(parts) if parts.session.owes() => self.answer_all(now, scratch),
+            _ => Ok(false),
+        }
+    }
+
+    fn answer_all(&mut self, now: Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
         let backlog_max = self.deliver_backlog_max();
         let Some(parts) = self.lease.parts.as_mut() else { return Ok(false) };
         let mut any = false;

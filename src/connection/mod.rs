@@ -263,7 +263,11 @@ impl Connection {
         scratch: &mut Scratch,
     ) -> io::Result<bool> {
         let backlog = self.writer.backlog();
-        let polled = self.writer.poll_write(cx, &mut self.io);
+        let polled = if self.writer.is_idle() {
+            Poll::Ready(Ok(0))
+        } else {
+            self.writer.poll_write(cx, &mut self.io)
+        };
         self.writer.give_back(&mut scratch.output);
         let Poll::Ready(written) = polled else { return Ok(false) };
         let written = written?;
@@ -323,6 +327,9 @@ impl Connection {
 
     /// Takes what the mailbox holds.
     fn take(&mut self, now: &mut Moment, scratch: &mut Scratch) -> Result<bool, Ending> {
+        if self.lease.parts.as_ref().is_none_or(|parts| !parts.mailbox.is_used()) {
+            return Ok(false);
+        }
         let backlog = self.writer.backlog();
         let room = self.deliver_backlog_max().saturating_sub(backlog);
         let subscribes = self.is_subscribing();
@@ -365,12 +372,14 @@ impl Connection {
 
     /// Hands the turn to the broker, and closes the Session's ticket if something waits for it.
     fn hand_over(&mut self, now: Moment, scratch: &mut Scratch) {
-        let broker = self.lease.broker.clone();
+        let broker = &self.lease.broker;
         let Some(parts) = self.lease.parts.as_mut() else { return };
         let turn = &mut scratch.turn;
         let needs_ticket = parts.session.needs_ticket();
         if !turn.has_changes() {
-            broker.finish_some(turn, None, now);
+            if !turn.is_empty() {
+                broker.finish_some(turn, None, now);
+            }
             if needs_ticket && parts.session.all_committed() {
                 let ticket = parts.session.close_ticket();
                 parts.session.committed(ticket);

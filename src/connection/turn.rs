@@ -91,7 +91,7 @@ impl Connection {
             self.go_on(&mut scratch.turn);
             busy = true;
         } else if self.is_heard(now) {
-            let (any, drained) = self.read_all(cx, now, scratch)?;
+            let (any, drained) = self.read_all(cx, now, scratch, busy)?;
             (busy, is_drained) = (busy | any, drained);
         } else if self.writer.backlog() < READ_BACKLOG_MAX {
             // Nobody is silent whom the broker does not listen to.
@@ -114,15 +114,19 @@ impl Connection {
     }
 
     /// Reads, and again where that was little: whether any bytes came, and whether there are no
-    /// more.
+    /// more; `busy`: whether the task was woken for something else.
     fn read_all(
         &mut self,
         cx: &mut Context<'_>,
         now: Moment,
         scratch: &mut Scratch,
+        busy: bool,
     ) -> Result<(bool, bool), Ending> {
         let mut any = false;
         for _ in 0..READS_MAX {
+            if (any || busy) && !self.has_early_bytes && self.io.is_silent(cx) {
+                return Ok((any, true));
+            }
             match self.read(cx, now, scratch) {
                 Ok(false) => return Ok((any, true)),
                 Ok(true) => any = true,

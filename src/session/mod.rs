@@ -504,6 +504,11 @@ impl Session {
         self.answers.has_ready()
     }
 
+    /// Whether [`Session::poll_answer`] may find something.
+    pub fn owes(&self) -> bool {
+        self.answers.has_any() || self.outgoing.has_again()
+    }
+
     /// The same, where the first is no message.
     pub fn has_acknowledgement(&self) -> bool {
         self.answers.has_acknowledgement()

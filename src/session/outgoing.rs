@@ -180,6 +180,12 @@ impl Outgoing {
         self.exchange(packet_id)?.delivery.as_ref()
     }
 
+    /// Whether something is to be sent again.
+    pub fn has_again(&self) -> bool {
+        let flow = self.flow.as_deref();
+        flow.is_some_and(|flow| !flow.again_publish.is_empty() || !flow.again_pubrel.is_empty())
+    }
+
     /// The next thing to be sent again: in the order of first sending while the window has room,
     /// then what needs none.
     pub fn next_again(&mut self, window: u16) -> Option<Again> {

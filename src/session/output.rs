@@ -1,5 +1,6 @@
 //! The answers a Client waits for, in the order in which they must leave.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use super::connect::Manner;
@@ -77,10 +78,20 @@ pub enum Answer {
     },
 }
 
+type List = VecDeque<(u64, Answer)>;
+
+/// Answers that there is room for in a list that a thread keeps.
+const SPARE_MAX: usize = 64;
+
+thread_local! {
+    /// An empty list for who next has something to answer: most have one answer, and rest.
+    static SPARE: Cell<List> = const { Cell::new(List::new()) };
+}
+
 /// Answers in order, each with the ticket it waits for.
 #[derive(Debug)]
 pub struct Answers {
-    queue: VecDeque<(u64, Answer)>,
+    queue: List,
     open_ticket: u64,
     /// Whether an answer waits for the open ticket.
     open_is_used: bool,
@@ -124,6 +135,9 @@ impl Answers {
             _ => {}
         }
         self.open_is_used |= waits;
+        if self.queue.capacity() == 0 {
+            self.queue = SPARE.take();
+        }
         self.queue.push_back((if waits { self.open_ticket } else { 0 }, answer));
     }
 
@@ -166,6 +180,11 @@ impl Answers {
         self.queue.front().is_some_and(|(ticket, _)| *ticket <= self.durable_ticket)
     }
 
+    /// Whether anything may leave.
+    pub fn has_any(&self) -> bool {
+        self.pings > 0 || self.has_ready()
+    }
+
     /// The same, where that is no message.
     pub fn has_acknowledgement(&self) -> bool {
         let is_message = matches!(self.queue.front(), Some((_, Answer::Publish { .. })));
@@ -179,8 +198,11 @@ impl Answers {
 
     /// Gives back memory that an idle Session does not need.
     pub fn rest(&mut self) {
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
+        if self.queue.is_empty() && self.queue.capacity() > 0 {
+            let list = std::mem::take(&mut self.queue);
+            if list.capacity() <= SPARE_MAX {
+                SPARE.set(list);
+            }
         }
     }
 
