@@ -213,7 +213,8 @@ impl Broker {
         };
         let (subscription, until, after) = (round.subscription, round.until, due.after.as_deref());
         let wanted = Wanted { filter, until, after, at_most: page, bytes, looks: *looks };
-        let found = self.retained.matching(&wanted, now);
+        let held = self.retained.hold();
+        let found = held.matching(&wanted, now);
         *looks = looks.saturating_sub(found.looked.max(LOOKS_OF_FILTER));
         let own = identity(parts.session.client_id());
         let asks = self.tuned.asks_sources();
@@ -226,6 +227,7 @@ impl Broker {
             .collect();
         let before = turn.remainder().overflow.len();
         parts.mailbox.push(deliveries.into_iter(), limits, now, turn.remainder());
+        drop(held);
         for (delivery, reason) in turn.remainder().overflow.split_off(before) {
             self.dropped(delivery, reason, parts.mailbox.stored(), turn);
         }

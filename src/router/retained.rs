@@ -3,7 +3,8 @@
 //! A message reaches a new subscription on one way only: as it is published, or as a retained
 //! message. So setting a message and resolving its routes are one step ([`Retained::publish`]),
 //! making a subscription is another ([`Retained::subscribe`]), and the two exclude each other. The
-//! subscription is told which messages came before it.
+//! subscription is told which messages came before it. It gets those while they are held still
+//! ([`Retained::hold`]), or one of them could come after that which has replaced it.
 
 use std::collections::BTreeMap;
 
@@ -189,22 +190,6 @@ impl<P: Clone + Default + Weight> Retained<P> {
         (subscribe(), table.order)
     }
 
-    /// A page of the messages that are wanted and have not expired.
-    pub fn matching(&self, wanted: &Wanted<'_>, now: Moment) -> Page<P> {
-        let Wanted { filter, until, after, at_most, mut bytes, looks } = *wanted;
-        let mut messages = Vec::new();
-        let table = self.table.read();
-        let mut left = looks;
-        let next = table.names.matches(filter, after, &mut left, |kept| {
-            if kept.order <= until && !kept.message.is_expired(now) {
-                messages.push(kept.clone());
-                bytes = bytes.saturating_sub(kept.message.weight());
-            }
-            messages.len() < at_most && bytes > 0
-        });
-        Page { messages, next, looked: looks.saturating_sub(left) }
-    }
-
     /// Removes what has expired, and returns it.
     pub fn expire(&self, now: Moment) -> Vec<Message> {
         let expired = |table: &Table<P>| {
@@ -250,6 +235,23 @@ impl<P> Held<'_, P> {
     /// What a topic retains.
     pub fn get(&self, topic: &str) -> Option<&Kept<P>> {
         self.0.names.get(topic)
+    }
+}
+
+impl<P: Clone> Held<'_, P> {
+    /// A page of the messages that are wanted and have not expired. They are to be on their way
+    /// before this is let go of: those that replace them follow.
+    pub fn matching(&self, wanted: &Wanted<'_>, now: Moment) -> Page<P> {
+        let Wanted { filter, until, after, at_most, mut bytes, looks } = *wanted;
+        let (mut messages, mut left) = (Vec::new(), looks);
+        let next = self.0.names.matches(filter, after, &mut left, |kept| {
+            if kept.order <= until && !kept.message.is_expired(now) {
+                messages.push(kept.clone());
+                bytes = bytes.saturating_sub(kept.message.weight());
+            }
+            messages.len() < at_most && bytes > 0
+        });
+        Page { messages, next, looked: looks.saturating_sub(left) }
     }
 }
 
@@ -318,7 +320,7 @@ mod tests {
             bytes: usize::MAX,
             looks: 100,
         };
-        let page = retained.matching(&wanted, Moment::from_unix_ms(now));
+        let page = retained.hold().matching(&wanted, Moment::from_unix_ms(now));
         page.messages.iter().map(|kept| kept.message.topic_str().to_owned()).collect()
     }
 
@@ -377,7 +379,7 @@ mod tests {
         retained.set(&message("c", "x", Moment::NEVER), 0).unwrap();
         let filter = TopicFilter::new("#").unwrap();
         let wanted = Wanted { filter, until, after: None, at_most: 9, bytes: 999, looks: 99 };
-        let page = retained.matching(&wanted, Moment::from_unix_ms(0));
+        let page = retained.hold().matching(&wanted, Moment::from_unix_ms(0));
         let topics: Vec<_> = page.messages.iter().map(|kept| kept.message.topic_str()).collect();
         assert_eq!(topics, ["a"]);
     }
