@@ -140,13 +140,12 @@ impl Bell {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::channel;
     use std::task::Wake;
     use std::thread::{self, Thread};
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Stopwatch;
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -186,12 +185,12 @@ mod tests {
         assert_eq!(woken(), 8, "a bell of the same thread needs no desk");
     }
 
-    /// Wakes a thread that sleeps, and says so.
-    struct Wakes(Thread, Sender<()>);
+    /// Wakes a thread that sleeps, and counts.
+    struct Wakes(Thread, AtomicUsize);
 
     impl Wake for Wakes {
         fn wake(self: Arc<Self>) {
-            let _ = self.1.send(());
+            self.1.fetch_add(1, Ordering::Relaxed);
             self.0.unpark();
         }
     }
@@ -201,47 +200,34 @@ mod tests {
     fn whoever_rings_is_heard_however_the_thread_falls_asleep() {
         const RINGS: usize = 20_000;
         let (bells, rung) = channel();
-        let sleeper = thread::spawn(move || {
+        let (done, is_done) = channel();
+        thread::spawn(move || {
             Desk::open();
-            let (mut waiting, thread) = (Vec::new(), thread::current());
+            let wakes = Arc::new(Wakes(thread::current(), AtomicUsize::new(0)));
+            let (waker, mut left) = (Waker::from(wakes.clone()), 3 * RINGS);
             for _ in 0..3 {
-                let (heard, was_heard) = channel();
-                let waker = Waker::from(Arc::new(Wakes(thread.clone(), heard)));
                 bells.send((0..RINGS).map(|_| Bell::new(&waker)).collect::<Vec<_>>()).unwrap();
-                waiting.push((was_heard, RINGS));
             }
-            while waiting.iter().any(|(_, left)| *left > 0) {
+            while left > 0 {
                 before_sleep();
-                let mut any = false;
-                for (was_heard, left) in &mut waiting {
-                    let heard = was_heard.try_iter().count();
-                    (any, *left) = (any || heard > 0, *left - heard);
-                }
-                if !any {
+                let heard = wakes.1.swap(0, Ordering::Relaxed);
+                if heard == 0 {
                     thread::park();
                 }
+                left -= heard;
                 after_sleep();
             }
+            done.send(()).unwrap();
         });
-        let ringers: Vec<_> = rung
-            .iter()
-            .take(3)
-            .map(|bells: Vec<Bell>| {
-                thread::spawn(move || {
-                    for (at, bell) in bells.into_iter().enumerate() {
-                        bell.ring();
-                        // Now and then the sleeper gets to sleep.
-                        (0..at % 64 * 32).for_each(|_| std::hint::spin_loop());
-                    }
-                })
-            })
-            .collect();
-        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
-        let since = Stopwatch::start();
-        while !sleeper.is_finished() {
-            assert!(since.elapsed_us() < 60_000_000, "it sleeps, and was rung for");
-            thread::sleep(Duration::from_millis(5));
+        for bells in rung.iter().take(3) {
+            thread::spawn(move || {
+                for (at, bell) in bells.into_iter().enumerate() {
+                    bell.ring();
+                    // Now and then the sleeper gets to sleep.
+                    (0..at % 64 * 32).for_each(|_| std::hint::spin_loop());
+                }
+            });
         }
-        sleeper.join().unwrap();
+        is_done.recv_timeout(Duration::from_secs(60)).expect("it sleeps, and was rung for");
     }
 }

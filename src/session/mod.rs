@@ -504,14 +504,14 @@ impl Session {
         self.answers.has_ready()
     }
 
-    /// Whether [`Session::poll_answer`] may find something.
-    pub fn owes(&self) -> bool {
-        self.answers.has_any() || self.outgoing.has_again()
-    }
-
     /// The same, where the first is no message.
     pub fn has_acknowledgement(&self) -> bool {
         self.answers.has_acknowledgement()
+    }
+
+    /// Whether [`Session::poll_answer`] may find something.
+    pub fn owes(&self) -> bool {
+        self.answers.has_any() || self.outgoing.has_again()
     }
 
     /// What of QoS 1 a connection that has ended leaves behind, to be put on record, so that also

@@ -180,15 +180,15 @@ impl Answers {
         self.queue.front().is_some_and(|(ticket, _)| *ticket <= self.durable_ticket)
     }
 
-    /// Whether anything may leave.
-    pub fn has_any(&self) -> bool {
-        self.pings > 0 || self.has_ready()
-    }
-
     /// The same, where that is no message.
     pub fn has_acknowledgement(&self) -> bool {
         let is_message = matches!(self.queue.front(), Some((_, Answer::Publish { .. })));
         self.pings > 0 || self.has_ready() && !is_message
+    }
+
+    /// Whether anything may leave.
+    pub fn has_any(&self) -> bool {
+        self.pings > 0 || self.has_ready()
     }
 
     /// Whether a SUBACK has not left.

@@ -130,7 +130,7 @@ impl Report {
                     None => "not reported",
                 };
                 // As the contract makes Client Identifiers.
-                let name = self.client.split(' ').next().unwrap_or_default();
+                let name = self.client.rsplit_once(' ').map_or("", |(name, _)| name);
                 let ids = format!("{name}/{version}/{transport}/{check}/").replace(' ', "-");
                 let logged = log.lines().filter(|line| line.contains(&ids));
                 let what = format!("{} {version} {transport} {check}: {why}", self.client);
