@@ -85,7 +85,7 @@ class Client {
 class Stage {
   constructor (version, transport, check) {
     Object.assign(this, { version, transport, clients: [] })
-    this.topic = `mqttjs/${version}/${transport}/${check}`.replaceAll(' ', '-')
+    this.topic = `MQTT.js/${version}/${transport}/${check}`.replaceAll(' ', '-')
   }
 
   async open (name, filter, qos, options) {
